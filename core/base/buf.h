@@ -1,0 +1,49 @@
+/*
+ * buf.h - a growing byte buffer with a limit from birth, that remembers failure.
+ * Append as often as you like and ask once: after any failed append (no memory, limit) `failed` stays
+ * set and further appends do nothing. `p` is terminated whenever it is not NULL; `len` excludes that NUL.
+ */
+#ifndef APM_BASE_BUF_H
+#define APM_BASE_BUF_H
+
+#include <stdarg.h>
+#include <stdint.h>
+
+#include "core/base/str.h"
+
+#define APM_BUF_MAX ((size_t)256 << 20) /* the largest message or result we handle, in bytes */
+
+typedef struct apm_buf {
+    char *p;
+    size_t len, cap, max;
+    bool failed;
+} apm_buf;
+
+void apm_buf_init(apm_buf *buf, size_t max_bytes);
+/* Release the storage; the buffer is as after apm_buf_init. A zeroed buffer may be cleared too. */
+void apm_buf_clear(apm_buf *buf);
+/* Forget the content and the failure, keep the storage. */
+void apm_buf_reset(apm_buf *buf);
+void apm_buf_add(apm_buf *buf, const void *p, size_t len);
+void apm_buf_addc(apm_buf *buf, char c);
+void apm_buf_addz(apm_buf *buf, const char *z);
+void apm_buf_addf(apm_buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void apm_buf_addv(apm_buf *buf, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+/* Room for `len` more bytes at buf->p + buf->len, or NULL; add to buf->len what was used. */
+char *apm_buf_reserve(apm_buf *buf, size_t len);
+/* Move the storage out: a terminated string for free(), NULL when any append failed. */
+char *apm_buf_take(apm_buf *buf, size_t *len);
+
+static inline void
+apm_buf_adds(apm_buf *buf, apm_str s)
+{
+    apm_buf_add(buf, s.p, s.len);
+}
+
+static inline apm_str
+apm_buf_str(const apm_buf *buf)
+{
+    return (apm_str){ buf->p ? buf->p : "", buf->len };
+}
+
+#endif
