@@ -1,0 +1,76 @@
+/*
+ * backend.h - what a result store supplies: documents under task ids, and being told of their changes. It never
+ * publishes tasks. Calls are made on the loop of its link and do not block; answers come as callbacks on the
+ * loop, never from inside the call.
+ */
+#ifndef APM_BACKENDS_BACKEND_H
+#define APM_BACKENDS_BACKEND_H
+
+#include "core/link/link.h"
+#include "core/model/result.h"
+
+typedef struct apm_backend apm_backend;
+
+enum {
+    APM_BACKEND_BARRIER = 1u << 0, /* can count a chord's header atomically (the workflows' business) */
+    APM_BACKEND_REPLY = 1u << 1,   /* results are messages to the caller's reply queue: only the caller can read them */
+    APM_BACKEND_NONE = 1u << 2,    /* disabled:// keeps nothing */
+    APM_BACKEND_LOCAL = 1u << 3,   /* lives in this process alone (memory://) */
+};
+
+/* One state of one task, to be stored. */
+typedef struct apm_record {
+    apm_str task_id;
+    apm_str state;
+    apm_str doc;                      /* the whole document, JSON text */
+    apm_str reply_to, correlation_id; /* of the request, for APM_BACKEND_REPLY */
+} apm_record;
+
+/* doc is absent when nothing is stored (the task is PENDING) or on an error (err then set); it lives during the call. */
+typedef void apm_fetch_cb(void *arg, apm_str doc, const apium_error *err);
+/* Every document stored for a watched id from the moment of watching on, and the present one first if there is one. */
+typedef void apm_change_cb(void *arg, apm_str task_id, apm_str doc);
+typedef void apm_backend_done(void *arg, apium_status status, const apium_error *err);
+
+typedef struct apm_backend_ops {
+    const char *name;
+    const char *const *schemes;
+    size_t size; /* of the adapter's backend, whose first member is an apm_backend */
+    uint32_t features;
+
+    apium_status (*open)(apm_backend *backend, apium_error *err);
+    void (*close)(apm_backend *backend);
+    /* Append to a unit of the backend's link: store the document and notify, unless a SUCCESS is stored already
+     * (that is no failure). Expires after result_expires. */
+    apium_status (*record)(apm_backend *backend, apm_unit *unit, const apm_record *record, apium_error *err);
+    void (*fetch)(apm_backend *backend, const char *task_id, apm_fetch_cb *done, void *arg);
+    /* Survives reconnection (what was missed meanwhile is fetched). One watcher per id and backend. */
+    apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err);
+    void (*unwatch)(apm_backend *backend, const char *task_id);
+    void (*forget)(apm_backend *backend, const char *task_id, apm_backend_done *done, void *arg);
+    /* Delete what has expired, where the store does not do it by itself; NULL where it does. */
+    void (*cleanup)(apm_backend *backend, apm_backend_done *done, void *arg);
+    /* With APM_BACKEND_REPLY: the reply_to that this process's messages carry. NULL otherwise. */
+    const char *(*reply_to)(apm_backend *backend);
+} apm_backend_ops;
+
+struct apm_backend {
+    const apm_backend_ops *ops;
+    apm_link *link; /* NULL for disabled:// */
+    apm_settings *settings;
+};
+
+/* All adapters built in, ended by NULL (backends.c). */
+extern const apm_backend_ops *const apm_backends[];
+
+/* url NULL or "" is disabled://; "rpc" and "rpc://" are over broker_url's server, as in Celery. */
+apium_status apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_backend **out, apium_error *err);
+void apm_backend_close(apm_backend *backend); /* NULL is fine */
+
+static inline bool
+apm_backend_can(const apm_backend *backend, uint32_t feature)
+{
+    return (backend->ops->features & feature) == feature;
+}
+
+#endif
