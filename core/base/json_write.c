@@ -1,0 +1,190 @@
+/* json_write.c - appending JSON as Python's json.dumps prints it; see json.h */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/json_scan.h"
+#include "core/base/utf8.h"
+
+bool
+apm_utf8_valid(apm_str text, bool surrogates)
+{
+    const char *at = text.p, *end = at + text.len;
+
+    while (at < end) {
+        uint64_t eight;
+        if (end - at >= 8 && (memcpy(&eight, at, 8), !(eight & 0x8080808080808080u))) {
+            at += 8;
+            continue;
+        }
+        int len = apm_utf8_len(at, end, surrogates);
+        if (len == 0)
+            return false;
+        at += len;
+    }
+    return true;
+}
+
+static void
+add_u(apm_buf *buf, uint32_t unit)
+{
+    static const char hex[] = "0123456789abcdef";
+    char text[6] = { '\\',          'u', hex[unit >> 12], hex[unit >> 8 & 15], hex[unit >> 4 & 15],
+                     hex[unit & 15] };
+
+    apm_buf_add(buf, text, sizeof(text));
+}
+
+static void
+add_escaped(apm_buf *buf, uint32_t point)
+{
+    static const char short_escapes[] =
+        "\"\"\\\\\nn\rr\tt\bb\ff"; /* pairs: the character, its letter */
+
+    for (const char *p = short_escapes; *p; p += 2)
+        if ((uint32_t)*p == point) {
+            char text[2] = { '\\', p[1] };
+            apm_buf_add(buf, text, sizeof(text));
+            return;
+        }
+    if (point >= 0x10000) {
+        add_u(buf, 0xd800 + ((point - 0x10000) >> 10));
+        add_u(buf, 0xdc00 + ((point - 0x10000) & 0x3ff));
+    } else {
+        add_u(buf, point);
+    }
+}
+
+void
+apm_json_add_string(apm_buf *buf, apm_str text)
+{
+    const char *at = text.p, *end = at + text.len;
+
+    apm_buf_addc(buf, '"');
+    while (at < end && !buf->failed) {
+        const char *run = at;
+        /* DEL is the one character that is plain to a parser and escaped by Python. */
+        at = apm_json_plain(at, end);
+        const char *del = memchr(run, 0x7f, (size_t)(at - run));
+        if (del)
+            at = del;
+        apm_buf_add(buf, run, (size_t)(at - run));
+        while (at < end && (*at == '"' || *at == '\\' || (signed char)*at < ' ' || *at == 0x7f)) {
+            int len = apm_utf8_len(at, end, true);
+            if (len == 0) {
+                buf->failed = true;
+                return;
+            }
+            add_escaped(buf, apm_utf8_point(at, len));
+            at += len;
+        }
+    }
+    apm_buf_addc(buf, '"');
+}
+
+void
+apm_json_add_stringz(apm_buf *buf, const char *text)
+{
+    if (text)
+        apm_json_add_string(buf, apm_strz(text));
+    else
+        apm_buf_addz(buf, "null");
+}
+
+void
+apm_json_add_int(apm_buf *buf, int64_t value)
+{
+    char text[24], *p = text + sizeof(text);
+    uint64_t v = value < 0 ? -(uint64_t)value : (uint64_t)value;
+
+    do {
+        *--p = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    if (value < 0)
+        *--p = '-';
+    apm_buf_add(buf, p, (size_t)(text + sizeof(text) - p));
+}
+
+/* The digits and the decimal exponent (of the first digit) of a positive number: the fewest that read back as it. */
+static int
+shortest(double value, char digits[24], int *exponent)
+{
+    char text[48];
+    /* Whatever has at most 15 digits is found by asking for 15, except where doubles are sparse. */
+    for (int precision = value < 2.3e-308 ? 1 : 15; precision <= 17; precision++) {
+        snprintf(text, sizeof(text), "%.*e", precision - 1, value);
+        if (precision == 17 || strtod(text, NULL) == value)
+            break;
+    }
+    /* What separates the first digit from the others is the locale's affair. */
+    char *e = strchr(text, 'e');
+    int n = 0;
+    for (char *p = text; p < e; p++)
+        if (*p >= '0' && *p <= '9')
+            digits[n++] = *p;
+    while (n > 1 && digits[n - 1] == '0')
+        n--;
+    *exponent = atoi(e + 1);
+    return n;
+}
+
+int
+apm_double_repr(double value, char out[APM_DOUBLE_MAX])
+{
+    char digits[24], *p = out;
+    int exponent = 0, n = 1;
+
+    digits[0] = '0';
+    if (signbit(value))
+        *p++ = '-';
+    if (value != 0)
+        n = shortest(fabs(value), digits, &exponent);
+    if (exponent < -4 || exponent >= 16) {
+        *p++ = digits[0];
+        if (n > 1) {
+            *p++ = '.';
+            memcpy(p, digits + 1, (size_t)n - 1);
+            p += n - 1;
+        }
+        p += sprintf(p, "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
+    } else if (exponent < 0) {
+        *p++ = '0';
+        *p++ = '.';
+        for (int i = -1; i > exponent; i--)
+            *p++ = '0';
+        memcpy(p, digits, (size_t)n);
+        p += n;
+    } else {
+        for (int i = 0; i < n || i <= exponent + 1; i++) {
+            if (i == exponent + 1)
+                *p++ = '.';
+            *p++ = i < n ? digits[i] : '0';
+        }
+    }
+    *p = '\0';
+    return (int)(p - out);
+}
+
+void
+apm_json_add_double(apm_buf *buf, double value)
+{
+    char text[APM_DOUBLE_MAX];
+
+    if (isnan(value))
+        apm_buf_addz(buf, "NaN");
+    else if (isinf(value))
+        apm_buf_addz(buf, value < 0 ? "-Infinity" : "Infinity");
+    else
+        apm_buf_add(buf, text, (size_t)apm_double_repr(value, text));
+}
+
+void
+apm_json_add_key(apm_buf *buf, const char *name)
+{
+    /* Only an object that has just been opened ends with this brace: a string would end with its quote. */
+    if (buf->len > 0 && buf->p[buf->len - 1] != '{')
+        apm_buf_add(buf, ", ", 2);
+    apm_json_add_stringz(buf, name);
+    apm_buf_add(buf, ": ", 2);
+}
