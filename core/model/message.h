@@ -8,20 +8,23 @@
 #ifndef APM_MODEL_MESSAGE_H
 #define APM_MODEL_MESSAGE_H
 
+#include <limits.h>
+
 #include "core/base/json.h"
 
-#define APM_PRIORITY_NONE (-1) /* none was given: brokers send 0 */
+#define APM_PRIORITY_NONE                                                                          \
+    INT_MIN /* none was given: brokers send 0. Not -1: a sender may say that */
 
 typedef struct apm_message {
     apm_str content_type;     /* "application/json"; absent when the sender sent none */
     apm_str content_encoding; /* "utf-8" */
     apm_str headers;          /* JSON object text, "{}" when there are none */
-    apm_str body;             /* the bytes: serialized, and compressed if the header `compression` says so */
-    apm_str correlation_id;   /* absent when none */
-    apm_str reply_to;         /* absent when none */
-    apm_str expiration;       /* relative, decimal milliseconds as text; absent when none */
-    int priority;             /* as sent, may be out of 0..9 (Redis keeps the original); APM_PRIORITY_NONE */
-    int delivery_mode;        /* 2 persistent, 1 transient, 0 unknown: send as 2 */
+    apm_str body; /* the bytes: serialized, and compressed if the header `compression` says so */
+    apm_str correlation_id; /* absent when none */
+    apm_str reply_to;       /* absent when none */
+    apm_str expiration;     /* relative, decimal milliseconds as text; absent when none */
+    int priority; /* as sent, may be out of 0..9 (Redis keeps the original); APM_PRIORITY_NONE */
+    int delivery_mode;             /* 2 persistent, 1 transient, 0 unknown: send as 2 */
     apm_str exchange, routing_key; /* what it was published to (kombu's delivery_info) */
     bool redelivered;
 } apm_message;
@@ -32,7 +35,8 @@ typedef struct apm_message {
  * properties.delivery_tag (absent when there is none). E_DECODE names the member that is wrong: not JSON, not an
  * object, no properties, no delivery_info, headers not an object, bad base64.
  */
-apium_status apm_envelope_read(apm_str text, apm_arena *arena, apm_message *msg, apm_str *tag, apium_error *err);
+apium_status
+apm_envelope_read(apm_str text, apm_arena *arena, apm_message *msg, apm_str *tag, apium_error *err);
 /* Append the envelope of msg, with Python's key order; tag is the delivery_tag to write (a fresh uuid). */
 void apm_envelope_write(apm_buf *buf, const apm_message *msg, const char *tag);
 /* Append `text` with headers.redelivered and properties.delivery_info.redelivered set to true, everything else

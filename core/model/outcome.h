@@ -13,9 +13,9 @@ typedef enum apm_outcome_kind {
     APM_DONE_RETRY,
     APM_DONE_IGNORE,
     APM_DONE_REJECT,
-    APM_DONE_LOST,     /* the pool process died: FAILURE WorkerLostError, or given back */
-    APM_DONE_TIMEOUT,  /* hard limit: FAILURE TimeLimitExceeded */
-    APM_DONE_REVOKED,  /* expired, revoked or terminated: REVOKED TaskRevokedError */
+    APM_DONE_LOST,    /* the pool process died: FAILURE WorkerLostError, or given back */
+    APM_DONE_TIMEOUT, /* hard limit: FAILURE TimeLimitExceeded */
+    APM_DONE_REVOKED, /* expired, revoked or terminated: REVOKED TaskRevokedError */
 } apm_outcome_kind;
 
 /* An exception as Celery stores it: {"exc_type", "exc_message": [args], "exc_module"}. */
@@ -27,18 +27,20 @@ typedef struct apm_exception {
 
 typedef struct apm_outcome {
     apm_outcome_kind kind;
-    apm_str result;        /* SUCCESS: JSON text */
-    apm_exception exc;     /* FAILURE, RETRY (type absent: no cause), REJECT (its reason), LOST, TIMEOUT, REVOKED */
-    apm_str traceback;     /* absent is null */
-    bool expected;         /* FAILURE by an exception the definition lists in `throws`: logged at INFO */
-    bool requeue;          /* REJECT */
-    int64_t retry_eta_us;  /* RETRY: wall time of the next attempt */
-    int64_t retries;       /* RETRY: the number of the next attempt, normally request's + 1 */
-    apm_str retry_request; /* RETRY: JSON object of changes for the next attempt ("args", "kwargs", "queue", "priority",
+    apm_str result; /* SUCCESS: JSON text */
+    apm_exception
+        exc; /* FAILURE, RETRY (type absent: no cause), REJECT (its reason), LOST, TIMEOUT, REVOKED */
+    apm_str traceback; /* absent is null */
+    bool expected; /* FAILURE by an exception the definition lists in `throws`: logged at INFO */
+    bool requeue;  /* REJECT */
+    int64_t retry_eta_us; /* RETRY: wall time of the next attempt */
+    int64_t retries;      /* RETRY: the number of the next attempt, normally request's + 1 */
+    apm_str
+        retry_request; /* RETRY: JSON object of changes for the next attempt ("args", "kwargs", "queue", "priority",
                               "expires", "headers", "time_limit", "soft_time_limit"); absent none */
-    apm_str children;      /* JSON array of result tuples of what the task itself sent; absent is [] */
+    apm_str children; /* JSON array of result tuples of what the task itself sent; absent is [] */
     int64_t runtime_ns;
-    uint32_t states;       /* how many custom states the task reported before (pool bookkeeping) */
+    uint32_t states; /* how many custom states the task reported before (pool bookkeeping) */
 } apm_outcome;
 
 void apm_outcome_pack(const apm_outcome *outcome, apm_buf *out);

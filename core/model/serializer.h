@@ -25,10 +25,10 @@ typedef struct apm_serializer {
 const apm_serializer *apm_serializer_find(apm_str name_or_type);
 
 /* By alias or MIME name. *mime is the header's value. E_UNSUPPORTED names it. */
-apium_status apm_compress(apm_str name, apm_str bytes, apm_arena *arena, apm_str *out, const char **mime,
-                          apium_error *err);
+apium_status apm_compress(apm_str name, apm_str bytes, apm_arena *arena, apm_str *out,
+                          const char **mime, apium_error *err);
 /* Bounded by max_bytes (E_TOOBIG): a bomb is refused without being unpacked. */
-apium_status apm_decompress(apm_str name, apm_str bytes, size_t max_bytes, apm_arena *arena, apm_str *out,
-                            apium_error *err);
+apium_status apm_decompress(apm_str name, apm_str bytes, size_t max_bytes, apm_arena *arena,
+                            apm_str *out, apium_error *err);
 
 #endif

@@ -12,15 +12,22 @@
 #include "core/model/request.h"
 #include "core/model/route.h"
 
-typedef enum apm_source { APM_FROM_DEFAULT, APM_FROM_FILE, APM_FROM_ENV, APM_FROM_CODE, APM_FROM_FLAG } apm_source;
+typedef enum apm_source {
+    APM_FROM_DEFAULT,
+    APM_FROM_FILE,
+    APM_FROM_ENV,
+    APM_FROM_CODE,
+    APM_FROM_FLAG
+} apm_source;
 
 typedef struct apm_settings {
     apm_arena arena;
 
     /* where */
-    const char *broker_url, *broker_read_url, *broker_write_url; /* the latter two NULL: broker_url */
-    const char *result_backend;                                  /* NULL: disabled */
-    double broker_connection_timeout;                            /* seconds, as all doubles here */
+    const char *broker_url, *broker_read_url,
+        *broker_write_url;            /* the latter two NULL: broker_url */
+    const char *result_backend;       /* NULL: disabled */
+    double broker_connection_timeout; /* seconds, as all doubles here */
     double broker_heartbeat;
     bool broker_connection_retry;
     apm_tri broker_connection_retry_on_startup;
@@ -28,39 +35,40 @@ typedef struct apm_settings {
     int64_t broker_pool_limit;
 
     /* broker_transport_options, result_backend_transport_options: the members apium knows */
-    double visibility_timeout;            /* 3600 */
-    const char *global_keyprefix;         /* broker keys; "" */
-    const char *sep;                      /* "\x06\x16" */
+    double visibility_timeout;                /* 3600 */
+    const char *global_keyprefix;             /* broker keys; "" */
+    const char *sep;                          /* "\x06\x16" */
     int priority_steps[10], n_priority_steps; /* 0 3 6 9 */
-    const char *queue_order_strategy;     /* "round_robin", "priority", "sorted" */
+    const char *queue_order_strategy;         /* "round_robin", "priority", "sorted" */
     const char *unacked_key, *unacked_index_key, *unacked_mutex_key;
-    const char *master_name;              /* sentinel */
+    const char *master_name; /* sentinel */
     const char *sentinel_password, *sentinel_username;
-    const char *fanout_prefix;            /* "/{db}." */
-    const char *result_keyprefix;         /* "" ; "_" is added as Celery does */
-    const char *sqlite_synchronous;       /* "FULL" */
-    int64_t max_message_bytes;            /* a delivery bigger than that is refused; 128 MiB */
+    const char *fanout_prefix;      /* "/{db}." */
+    const char *result_keyprefix;   /* "" ; "_" is added as Celery does */
+    const char *sqlite_synchronous; /* "FULL" */
+    int64_t max_message_bytes;      /* a delivery bigger than that is refused; 128 MiB */
 
     /* messages */
     const char *task_serializer, *result_serializer;
-    unsigned accept_content;              /* APM_ACCEPT_* */
+    unsigned accept_content; /* APM_ACCEPT_* */
     const char *task_compression, *result_compression;
     int64_t task_protocol;
-    const char *timezone;                 /* NULL: UTC */
+    const char *timezone; /* NULL: UTC */
     bool enable_utc;
-    int64_t task_default_delivery_mode;   /* 2 or 1 */
-    int64_t task_default_priority;        /* APM_PRIORITY_NONE */
+    int64_t task_default_delivery_mode; /* 2 or 1 */
+    int64_t task_default_priority;      /* APM_PRIORITY_NONE */
     bool task_publish_retry;
-    int64_t publish_max_retries; double publish_interval_start, publish_interval_step, publish_interval_max;
+    int64_t publish_max_retries;
+    double publish_interval_start, publish_interval_step, publish_interval_max;
 
     /* queues and routes */
     const char *task_default_queue, *task_default_exchange, *task_default_exchange_type,
         *task_default_routing_key, *task_default_queue_type, *task_create_missing_queue_type;
     bool task_create_missing_queues;
-    int64_t task_queue_max_priority;      /* 0 none */
-    apm_queue *task_queues;               /* as configured */
+    int64_t task_queue_max_priority; /* 0 none */
+    apm_queue *task_queues;          /* as configured */
     size_t n_task_queues;
-    apm_json task_routes;                 /* validated JSON (from YAML too) */
+    apm_json task_routes; /* validated JSON (from YAML too) */
     apm_json task_annotations;
 
     /* tasks */
@@ -73,23 +81,24 @@ typedef struct apm_settings {
     const char *task_default_rate_limit;
 
     /* results */
-    double result_expires;                /* seconds; 0 never */
+    double result_expires; /* seconds; 0 never */
     bool result_extended;
     apm_tri result_persistent;
     double result_chord_join_timeout, result_chord_retry_interval;
 
     /* worker */
-    int64_t worker_concurrency;           /* 0: number of CPUs */
-    const char *worker_pool;              /* "prefork", "threads", "solo" */
-    int64_t worker_prefetch_multiplier;   /* 4; 0 unlimited */
-    bool prefetch_multiplier_given;       /* set by the user: obeyed to the letter, never grown for short tasks */
+    int64_t worker_concurrency;         /* 0: number of CPUs */
+    const char *worker_pool;            /* "prefork", "threads", "solo" */
+    int64_t worker_prefetch_multiplier; /* 4; 0 unlimited */
+    bool
+        prefetch_multiplier_given; /* set by the user: obeyed to the letter, never grown for short tasks */
     int64_t worker_max_tasks_per_child, worker_max_memory_per_child /* KiB */;
     bool worker_send_task_events, worker_enable_remote_control, worker_redirect_stdouts,
         worker_deduplicate_successful_tasks, worker_disable_rate_limits,
         worker_cancel_long_running_tasks_on_connection_loss, worker_detect_quorum_queues;
     const char *worker_redirect_stdouts_level;
     double worker_soft_shutdown_timeout, worker_proc_alive_timeout, worker_lost_wait;
-    int64_t worker_eta_task_limit;        /* 0 none */
+    int64_t worker_eta_task_limit; /* 0 none */
 } apm_settings;
 
 /* Defaults. Release with apm_settings_clear. */
@@ -97,17 +106,19 @@ apium_status apm_settings_init(apm_settings *settings, apium_error *err);
 void apm_settings_clear(apm_settings *settings);
 /* Set one by name; a value from a stronger source stays. The value is JSON text, or bare text for string settings. E_CONFIG
  * names setting, value, source and what is expected. Old UPPERCASE names are accepted with the new one named at debug. */
-apium_status apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_source source,
-                              apium_error *err);
+apium_status apm_settings_set(apm_settings *settings, const char *name, apm_str value,
+                              apm_source source, apium_error *err);
 apium_status apm_settings_load_env(apm_settings *settings, char *const *environ_, apium_error *err);
 apium_status apm_settings_load_file(apm_settings *settings, const char *path, apium_error *err);
 /* Call visit for each setting with its present value as JSON text (secrets and URL passwords masked), its source and help. */
-typedef void apm_setting_visit(void *arg, const char *name, apm_str value, apm_source source, const char *help);
+typedef void
+apm_setting_visit(void *arg, const char *name, apm_str value, apm_source source, const char *help);
 void apm_settings_each(const apm_settings *settings, apm_setting_visit *visit, void *arg);
 
 /* The queue of that name: from task_queues, the default queue, or made up (task_create_missing_queues) and kept in
  * the settings. E_NOTFOUND when it may not be created. */
-apium_status apm_settings_queue(apm_settings *settings, const char *name, const apm_queue **out, apium_error *err);
+apium_status apm_settings_queue(apm_settings *settings, const char *name, const apm_queue **out,
+                                apium_error *err);
 
 /* Decide where a task goes, as Celery: explicit options, then task_routes (first match; exact names, then "glob.*",
  * then "/regex/" in the order given), then the default queue. Each of the choices may be NULL. When the queue's exchange is direct and
@@ -117,8 +128,8 @@ typedef struct apm_choice {
     const char *queue, *exchange, *routing_key;
     int priority;
 } apm_choice;
-apium_status apm_settings_route(apm_settings *settings, const char *task, const apm_choice *choice, apm_route *out,
-                                int *priority, apium_error *err);
+apium_status apm_settings_route(apm_settings *settings, const char *task, const apm_choice *choice,
+                                apm_route *out, int *priority, apium_error *err);
 
 /* Celery's derived answers. */
 bool apm_settings_ack_on_failure(const apm_settings *settings);
