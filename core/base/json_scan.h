@@ -16,12 +16,14 @@ static inline const char *
 apm_json_plain(const char *at, const char *end)
 {
 #ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), escape = _mm_set1_epi8('\\'), space = _mm_set1_epi8(' ');
+    const __m128i quote = _mm_set1_epi8('"'), escape = _mm_set1_epi8('\\'),
+                  space = _mm_set1_epi8(' ');
     for (; end - at >= 16; at += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)at);
         /* The comparison is signed: bytes from 0x80 on are below a space as well. */
-        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, escape)),
-                                   _mm_cmplt_epi8(v, space));
+        __m128i hit =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, escape)),
+                         _mm_cmplt_epi8(v, space));
         int mask = _mm_movemask_epi8(hit);
         if (mask)
             return at + __builtin_ctz((unsigned)mask);

@@ -34,16 +34,17 @@ apium_status apm_log_open(const apm_log_opts *opts, apium_error *err);
 /* The process name that follows (default "MainProcess"); copied. */
 void apm_log_process(const char *name);
 bool apm_log_on(apm_log_level level);
-/* event is a stable dotted word ("task.received") used by kv; fields is a kv tail such as "id=%s task=%s" that the
- * classic format leaves out, or NULL. */
+/* event is a stable dotted word ("task.received") that only kv shows. Both formats escape control characters and
+ * what is not UTF-8 in the message, and cut it after 16 KiB. */
 void apm_log(apm_log_level level, const char *event, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* The same with another process name for this line, and the task fields for kv (each may be NULL). */
+/* The same with another process name for this line, and what kv adds: the task, and `fields` that are written
+ * as they are, such as "runtime_ms=3" (each may be NULL). */
 typedef struct apm_log_ctx {
-    const char *process, *task_id, *task;
+    const char *process, *task_id, *task, *fields;
 } apm_log_ctx;
-void apm_log_task(apm_log_level level, const apm_log_ctx *ctx, const char *event, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+void apm_log_task(apm_log_level level, const apm_log_ctx *ctx, const char *event, const char *fmt,
+                  ...) __attribute__((format(printf, 4, 5)));
 void apm_log_flush(void);
 /* After fork: forget what the parent had gathered. */
 void apm_log_forked(void);
