@@ -414,84 +414,76 @@ apm_json_pass(const char *at, const char *end)
     return end;
 }
 
-/* The members of a validated container, one by one; false behind the last. */
-typedef struct walk {
-    const char *at, *end;
-    bool object;
-} walk;
-
-static walk
-walk_open(apm_json val)
+apm_json_walk
+apm_json_walk_open(apm_json val)
 {
     bool container = val.type == APM_JSON_ARRAY || val.type == APM_JSON_OBJECT;
 
     if (!container || val.text.len < 2)
-        return (walk){ 0 };
-    return (walk){ val.text.p + 1, val.text.p + val.text.len - 1, val.type == APM_JSON_OBJECT };
+        return (apm_json_walk){ 0 };
+    return (apm_json_walk){ val.text.p + 1, val.text.p + val.text.len - 1,
+                            val.type == APM_JSON_OBJECT };
 }
 
-static bool
-walk_next(walk *w, apm_str *key, apm_str *val)
+bool
+apm_json_walk_next(apm_json_walk *walk, apm_str *key, apm_json *val)
 {
-    const char *at = apm_json_space(w->at, w->end);
+    const char *end = walk->end, *at = apm_json_space(walk->at, end);
 
-    if (at < w->end && *at == ',')
-        at = apm_json_space(at + 1, w->end);
-    if (at == w->end)
+    if (at < end && *at == ',')
+        at = apm_json_space(at + 1, end);
+    if (at == end)
         return false;
     *key = APM_STR_NONE;
-    if (w->object) {
+    if (walk->object) {
         const char *start = at;
-        at = apm_json_pass(at, w->end);
+        at = apm_json_pass(at, end);
         *key = (apm_str){ start, (size_t)(at - start) };
-        at = apm_json_space(at, w->end);
-        if (at < w->end)
-            at = apm_json_space(at + 1, w->end);
+        at = apm_json_space(at, end);
+        if (at < end) /* the colon */
+            at = apm_json_space(at + 1, end);
     }
-    w->at = apm_json_pass(at, w->end);
-    *val = (apm_str){ at, (size_t)(w->at - at) };
-    return w->at > at;
-}
-
-static apm_json
-typed(apm_str text)
-{
-    return (apm_json){ apm_json_type_at(text.p, text.p + text.len), text };
+    walk->at = apm_json_pass(at, end);
+    *val = (apm_json){ apm_json_type_at(at, end), { at, (size_t)(walk->at - at) } };
+    return walk->at > at;
 }
 
 apm_json
 apm_json_get(apm_json object, const char *name)
 {
-    apm_str key, val, found = APM_STR_NONE;
+    apm_json val, found = { 0 };
+    apm_str key;
 
     if (object.type != APM_JSON_OBJECT)
-        return (apm_json){ 0 };
-    for (walk w = walk_open(object); walk_next(&w, &key, &val);)
+        return found;
+    for (apm_json_walk walk = apm_json_walk_open(object); apm_json_walk_next(&walk, &key, &val);)
         if (apm_json_key_is(key, name))
             found = val;
-    return apm_str_is(found) ? typed(found) : (apm_json){ 0 };
+    return found;
 }
 
 apm_json
 apm_json_at(apm_json array, size_t n)
 {
-    apm_str key, val;
+    apm_json val;
+    apm_str key;
 
     if (array.type != APM_JSON_ARRAY)
         return (apm_json){ 0 };
-    for (walk w = walk_open(array); walk_next(&w, &key, &val); n--)
+    for (apm_json_walk walk = apm_json_walk_open(array); apm_json_walk_next(&walk, &key, &val); n--)
         if (n == 0)
-            return typed(val);
+            return val;
     return (apm_json){ 0 };
 }
 
 size_t
 apm_json_count(apm_json value)
 {
-    apm_str key, val;
+    apm_json val;
+    apm_str key;
     size_t n = 0;
 
-    for (walk w = walk_open(value); walk_next(&w, &key, &val);)
+    for (apm_json_walk walk = apm_json_walk_open(value); apm_json_walk_next(&walk, &key, &val);)
         n++;
     return n;
 }

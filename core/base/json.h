@@ -90,14 +90,16 @@ void apm_json_add_key(apm_buf *buf, const char *name);
 bool apm_utf8_valid(apm_str text, bool surrogates);
 
 /* Are two validated values equal as Python would compare what it decodes from them, with 1 and 1.0, and
- * -0.0 and 0.0, told apart? Key order does not matter. For tests and comparisons off the hot path. */
+ * -0.0 and 0.0, told apart, and NaN equal to itself? Key order does not matter. False, too, without memory. For tests and
+ * comparisons off the hot path. */
 bool apm_json_equal(apm_json a, apm_json b);
 
 /*
- * Python's repr of a validated value as Celery shows it in argsrepr, kwargsrepr and log lines: single
- * quotes, None/True/False, nesting deeper than 3 as [...] or {...}, cut at max_bytes with "...".
- * `tuple` prints the outermost array with round brackets, (2,) for one item.
+ * Python's repr of a validated value as Celery shows it in argsrepr, kwargsrepr and log lines (its saferepr()): single
+ * quotes, None/True/False, nesting deeper than 3 as [...] or {...}, cut after about max_chars characters (0: never)
+ * with "...", open brackets closed. `tuple` prints the outermost array with round brackets, (2,) for one item.
+ * Members of one name are shown each.
  */
-void apm_json_repr(apm_buf *buf, apm_json val, bool tuple, size_t max_bytes);
+void apm_json_repr(apm_buf *buf, apm_json val, bool tuple, size_t max_chars);
 
 #endif

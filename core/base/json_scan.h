@@ -54,6 +54,15 @@ apm_json_type apm_json_type_at(const char *at, const char *end);
 /* Behind the value at `at`, in text that has been validated. (On other text: somewhere up to end.) */
 const char *apm_json_pass(const char *at, const char *end);
 
+/* The members of a validated container, one by one, without judging them again; false behind the last. */
+typedef struct apm_json_walk {
+    const char *at, *end;
+    bool object;
+} apm_json_walk;
+
+apm_json_walk apm_json_walk_open(apm_json val);
+bool apm_json_walk_next(apm_json_walk *walk, apm_str *key, apm_json *val);
+
 /* One character of a validated string's inside, escaped or not, as UTF-8; its length, 1 to 4. Moves *at. */
 int apm_json_char(const char **at, const char *end, char out[4]);
 
