@@ -19,8 +19,12 @@ const apium_task_def *apm_app_task_at(const apium_app *app, size_t n);
 const apium_hooks *apm_app_hooks(const apium_app *app);
 /* In a freshly forked process: drop what belongs to the parent (loop, connections), silently. */
 void apm_app_forked(apium_app *app);
+/* A thread that used the app ends: close the connections it had. */
+void apm_app_thread_end(apium_app *app);
 
-/* Load a module (dlopen) and register what it exports. E_CONFIG names the path and why. */
-apium_status apm_app_load(apium_app *app, const char *path, apium_error *err);
+/* For this floor: the connections of its threads, and the lock around what changes the settings. */
+struct apm_conns *apm_app_conns(apium_app *app);
+void apm_app_lock(apium_app *app);
+void apm_app_unlock(apium_app *app);
 
 #endif

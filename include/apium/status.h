@@ -54,6 +54,9 @@ typedef struct apium_error {
 /* The short fixed text of a status, e.g. "timed out". */
 APIUM_API const char *apium_status_text(apium_status status);
 
+/* The library's version, "0.1.0". */
+APIUM_API const char *apium_version(void);
+
 #ifdef __cplusplus
 }
 #endif

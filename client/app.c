@@ -1,0 +1,303 @@
+/* app.c - an application: its settings, tasks and hooks; see apium/app.h. */
+#include "client/app.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "client/conn.h"
+#include "core/base/error.h"
+
+extern char **environ;
+
+/* A shared object that is held open, so that its tables stay where they are. */
+typedef struct library {
+    void *handle;
+    struct library *next;
+} library;
+
+/*
+ * Tasks are kept in the order in which they were registered; `sorted` has the same rows by name, for looking one up
+ * per message. Hooks of several modules: the last one that has any counts.
+ */
+struct apium_app {
+    char *name;
+    apm_settings settings;
+    const apium_task_def **tasks, **sorted;
+    size_t n_tasks;
+    apium_hooks hooks;
+    library *libraries;
+    void *data;
+    apm_conns *conns;
+    pthread_mutex_t lock; /* around routing, which may add queues to the settings */
+};
+
+static int
+by_name(const void *a, const void *b)
+{
+    const apium_task_def *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+/* --- setting up --- */
+
+apium_status
+apium_app_new(const char *name, const apium_task_def *tasks, apium_app **out, apium_error *err)
+{
+    apium_app *app = calloc(1, sizeof(*app));
+    if (!app)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot make an app: out of memory");
+    pthread_mutex_init(&app->lock, NULL);
+    apium_status st = apm_settings_init(&app->settings, err);
+    if (st == APIUM_OK)
+        st = apm_settings_load_env(&app->settings, environ, err);
+    if (st == APIUM_OK)
+        st = apm_conns_new(app, &app->conns, err);
+    const apium_module module = { APIUM_ABI, (unsigned)sizeof(apium_task_def), name, tasks, NULL, NULL };
+    if (st == APIUM_OK)
+        st = apium_app_add(app, &module, err);
+    if (st != APIUM_OK) {
+        apium_app_free(app);
+        return st;
+    }
+    *out = app;
+    return APIUM_OK;
+}
+
+void
+apium_app_free(apium_app *app)
+{
+    if (!app)
+        return;
+    apm_conns_free(app->conns);
+    apm_settings_clear(&app->settings);
+    free(app->name);
+    free(app->tasks);
+    free(app->sorted);
+    while (app->libraries) {
+        library *lib = app->libraries;
+        app->libraries = lib->next;
+        dlclose(lib->handle);
+        free(lib);
+    }
+    pthread_mutex_destroy(&app->lock);
+    free(app);
+}
+
+/* Check one row before it is registered. */
+static apium_status
+check_task(const apium_app *app, const apium_task_def *def, apium_error *err)
+{
+    if (!*def->name)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register a task with an empty name");
+    if (!def->run)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": it has no handler (.run)", def->name);
+    if (apm_app_task(app, apm_strz(def->name)))
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": the name is taken", def->name);
+    if (def->max_retries < APIUM_NO_RETRIES)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": max_retries is %d", def->name,
+                        def->max_retries);
+    return APIUM_OK;
+}
+
+static apium_status
+register_task(apium_app *app, const apium_task_def *def, apium_error *err)
+{
+    apium_status st = check_task(app, def, err);
+    if (st != APIUM_OK)
+        return st;
+    size_t n = app->n_tasks + 1;
+    const apium_task_def **tasks = realloc(app->tasks, n * sizeof(*tasks));
+    if (tasks)
+        app->tasks = tasks;
+    const apium_task_def **sorted = realloc(app->sorted, n * sizeof(*sorted));
+    if (sorted)
+        app->sorted = sorted;
+    if (!tasks || !sorted)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot register task \"%s\": out of memory", def->name);
+    app->tasks[app->n_tasks] = app->sorted[app->n_tasks] = def;
+    app->n_tasks = n;
+    qsort(app->sorted, n, sizeof(*app->sorted), by_name);
+    return APIUM_OK;
+}
+
+/* "name=value" of a module. */
+static apium_status
+apply_setting(apium_app *app, const char *line, apium_error *err)
+{
+    const char *equals = strchr(line, '=');
+    if (!equals)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot use the setting \"%s\": name=value is expected", line);
+    char *name = strndup(line, (size_t)(equals - line));
+    if (!name)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot use the setting \"%s\": out of memory", line);
+    apium_status st = apm_settings_set(&app->settings, name, apm_strz(equals + 1), APM_FROM_FILE, err);
+    free(name);
+    return st;
+}
+
+apium_status
+apium_app_add(apium_app *app, const apium_module *module, apium_error *err)
+{
+    if (module->abi != APIUM_ABI || module->task_size != sizeof(apium_task_def))
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "the module was built for another version of apium (abi %u, here %u): build it again",
+                        module->abi, APIUM_ABI);
+    if (module->name) {
+        char *name = strdup(module->name);
+        if (!name)
+            return apm_fail(err, APIUM_E_NOMEM, "cannot add a module: out of memory");
+        free(app->name);
+        app->name = name;
+    }
+    apium_status st = APIUM_OK;
+    for (const char *const *line = module->settings; line && *line && st == APIUM_OK; line++)
+        st = apply_setting(app, *line, err);
+    for (const apium_task_def *def = module->tasks; def && def->name && st == APIUM_OK; def++)
+        st = register_task(app, def, err);
+    if (st == APIUM_OK && module->hooks)
+        app->hooks = *module->hooks;
+    return st;
+}
+
+apium_status
+apium_app_load(apium_app *app, const char *path, apium_error *err)
+{
+    apium_error why;
+    library *lib = calloc(1, sizeof(*lib));
+    if (!lib)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot load \"%s\": out of memory", path);
+    /* dlopen searches the library path for a name without a slash; we mean a file. */
+    char *file = NULL;
+    if (!strchr(path, '/')) {
+        if (asprintf(&file, "./%s", path) < 0)
+            file = NULL;
+    }
+    lib->handle = dlopen(file ? file : path, RTLD_NOW | RTLD_LOCAL);
+    free(file);
+    if (!lib->handle) {
+        free(lib);
+        return apm_fail(err, APIUM_E_CONFIG, "cannot load the module \"%s\": %s", path, dlerror());
+    }
+    const apium_module *module = dlsym(lib->handle, "apium_exported_module");
+    if (!module) {
+        dlclose(lib->handle);
+        free(lib);
+        return apm_fail(err, APIUM_E_CONFIG, "cannot load the module \"%s\": it has no APIUM_MODULE()", path);
+    }
+    lib->next = app->libraries;
+    app->libraries = lib; /* stays open even if adding fails half-way: some of its tasks may be registered */
+    apium_status st = apium_app_add(app, module, &why);
+    if (st != APIUM_OK)
+        return apm_fail(err, st, "cannot load the module \"%s\": %s", path, why.text);
+    return APIUM_OK;
+}
+
+apium_status
+apium_app_set(apium_app *app, const char *name, const char *value, apium_error *err)
+{
+    return apm_settings_set(&app->settings, name, apm_strz(value), APM_FROM_CODE, err);
+}
+
+apium_status
+apium_app_config(apium_app *app, const char *path, apium_error *err)
+{
+    return apm_settings_load_file(&app->settings, path, err);
+}
+
+/* --- asking --- */
+
+const char *
+apium_app_name(const apium_app *app)
+{
+    return app->name ? app->name : "apium";
+}
+
+void
+apium_app_set_data(apium_app *app, void *data)
+{
+    app->data = data;
+}
+
+void *
+apium_app_data(const apium_app *app)
+{
+    return app->data;
+}
+
+const char *
+apm_app_name(const apium_app *app)
+{
+    return apium_app_name(app);
+}
+
+apm_settings *
+apm_app_settings(apium_app *app)
+{
+    return &app->settings;
+}
+
+const apium_hooks *
+apm_app_hooks(const apium_app *app)
+{
+    return &app->hooks;
+}
+
+const apium_task_def *
+apm_app_task(const apium_app *app, apm_str name)
+{
+    size_t low = 0, high = app->n_tasks;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        const char *other = app->sorted[mid]->name;
+        size_t len = strlen(other);
+        int cmp = memcmp(name.p, other, name.len < len ? name.len : len);
+        if (cmp == 0)
+            cmp = (name.len > len) - (name.len < len);
+        if (cmp == 0)
+            return app->sorted[mid];
+        if (cmp < 0)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return NULL;
+}
+
+const apium_task_def *
+apm_app_task_at(const apium_app *app, size_t n)
+{
+    return n < app->n_tasks ? app->tasks[n] : NULL;
+}
+
+apm_conns *
+apm_app_conns(apium_app *app)
+{
+    return app->conns;
+}
+
+void
+apm_app_lock(apium_app *app)
+{
+    pthread_mutex_lock(&app->lock);
+}
+
+void
+apm_app_unlock(apium_app *app)
+{
+    pthread_mutex_unlock(&app->lock);
+}
+
+void
+apm_app_forked(apium_app *app)
+{
+    /* Another thread of the parent may have held the lock when it forked. */
+    pthread_mutex_init(&app->lock, NULL);
+    apm_conns_forked(app->conns);
+}
+
+void
+apm_app_thread_end(apium_app *app)
+{
+    apm_conn_end(app);
+}
