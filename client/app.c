@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "client/conn.h"
+#include "config.h"
 #include "core/base/error.h"
 
 extern char **environ;
@@ -53,7 +54,8 @@ apium_app_new(const char *name, const apium_task_def *tasks, apium_app **out, ap
         st = apm_settings_load_env(&app->settings, environ, err);
     if (st == APIUM_OK)
         st = apm_conns_new(app, &app->conns, err);
-    const apium_module module = { APIUM_ABI, (unsigned)sizeof(apium_task_def), name, tasks, NULL, NULL };
+    const apium_module module = { APIUM_ABI, (unsigned)sizeof(apium_task_def), name, tasks, NULL,
+                                  NULL };
     if (st == APIUM_OK)
         st = apium_app_add(app, &module, err);
     if (st != APIUM_OK) {
@@ -91,12 +93,14 @@ check_task(const apium_app *app, const apium_task_def *def, apium_error *err)
     if (!*def->name)
         return apm_fail(err, APIUM_E_CONFIG, "cannot register a task with an empty name");
     if (!def->run)
-        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": it has no handler (.run)", def->name);
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "cannot register task \"%s\": it has no handler (.run)", def->name);
     if (apm_app_task(app, apm_strz(def->name)))
-        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": the name is taken", def->name);
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": the name is taken",
+                        def->name);
     if (def->max_retries < APIUM_NO_RETRIES)
-        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": max_retries is %d", def->name,
-                        def->max_retries);
+        return apm_fail(err, APIUM_E_CONFIG, "cannot register task \"%s\": max_retries is %d",
+                        def->name, def->max_retries);
     return APIUM_OK;
 }
 
@@ -114,7 +118,8 @@ register_task(apium_app *app, const apium_task_def *def, apium_error *err)
     if (sorted)
         app->sorted = sorted;
     if (!tasks || !sorted)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot register task \"%s\": out of memory", def->name);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot register task \"%s\": out of memory",
+                        def->name);
     app->tasks[app->n_tasks] = app->sorted[app->n_tasks] = def;
     app->n_tasks = n;
     qsort(app->sorted, n, sizeof(*app->sorted), by_name);
@@ -127,11 +132,13 @@ apply_setting(apium_app *app, const char *line, apium_error *err)
 {
     const char *equals = strchr(line, '=');
     if (!equals)
-        return apm_fail(err, APIUM_E_CONFIG, "cannot use the setting \"%s\": name=value is expected", line);
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "cannot use the setting \"%s\": name=value is expected", line);
     char *name = strndup(line, (size_t)(equals - line));
     if (!name)
         return apm_fail(err, APIUM_E_NOMEM, "cannot use the setting \"%s\": out of memory", line);
-    apium_status st = apm_settings_set(&app->settings, name, apm_strz(equals + 1), APM_FROM_FILE, err);
+    apium_status st =
+        apm_settings_set(&app->settings, name, apm_strz(equals + 1), APM_FROM_FILE, err);
     free(name);
     return st;
 }
@@ -140,9 +147,10 @@ apium_status
 apium_app_add(apium_app *app, const apium_module *module, apium_error *err)
 {
     if (module->abi != APIUM_ABI || module->task_size != sizeof(apium_task_def))
-        return apm_fail(err, APIUM_E_CONFIG,
-                        "the module was built for another version of apium (abi %u, here %u): build it again",
-                        module->abi, APIUM_ABI);
+        return apm_fail(
+            err, APIUM_E_CONFIG,
+            "the module was built for another version of apium (abi %u, here %u): build it again",
+            module->abi, APIUM_ABI);
     if (module->name) {
         char *name = strdup(module->name);
         if (!name)
@@ -183,10 +191,12 @@ apium_app_load(apium_app *app, const char *path, apium_error *err)
     if (!module) {
         dlclose(lib->handle);
         free(lib);
-        return apm_fail(err, APIUM_E_CONFIG, "cannot load the module \"%s\": it has no APIUM_MODULE()", path);
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "cannot load the module \"%s\": it has no APIUM_MODULE()", path);
     }
     lib->next = app->libraries;
-    app->libraries = lib; /* stays open even if adding fails half-way: some of its tasks may be registered */
+    app->libraries =
+        lib; /* stays open even if adding fails half-way: some of its tasks may be registered */
     apium_status st = apium_app_add(app, module, &why);
     if (st != APIUM_OK)
         return apm_fail(err, st, "cannot load the module \"%s\": %s", path, why.text);
@@ -206,6 +216,12 @@ apium_app_config(apium_app *app, const char *path, apium_error *err)
 }
 
 /* --- asking --- */
+
+const char *
+apium_version(void)
+{
+    return APIUM_VERSION;
+}
 
 const char *
 apium_app_name(const apium_app *app)

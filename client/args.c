@@ -13,24 +13,40 @@
 
 #define MAX_PARAMS 32
 
-enum type { TYPE_INT, TYPE_FLOAT, TYPE_NUMBER, TYPE_BOOL, TYPE_STR, TYPE_BYTES, TYPE_JSON, TYPE_ARRAY, TYPE_OBJECT };
+enum type {
+    TYPE_INT,
+    TYPE_FLOAT,
+    TYPE_NUMBER,
+    TYPE_BOOL,
+    TYPE_STR,
+    TYPE_BYTES,
+    TYPE_JSON,
+    TYPE_ARRAY,
+    TYPE_OBJECT
+};
 
 static const struct {
     const char *name;   /* in a specification */
     const char *python; /* in a message */
 } types[] = {
-    [TYPE_INT] = { "int", "int" },       [TYPE_FLOAT] = { "float", "float" },  [TYPE_NUMBER] = { "number", "int or float" },
-    [TYPE_BOOL] = { "bool", "bool" },    [TYPE_STR] = { "str", "str" },        [TYPE_BYTES] = { "bytes", "str or bytes" },
-    [TYPE_JSON] = { "json", "anything" }, [TYPE_ARRAY] = { "array", "list" },  [TYPE_OBJECT] = { "object", "dict" },
+    [TYPE_INT] = { "int", "int" },
+    [TYPE_FLOAT] = { "float", "float" },
+    [TYPE_NUMBER] = { "number", "int or float" },
+    [TYPE_BOOL] = { "bool", "bool" },
+    [TYPE_STR] = { "str", "str" },
+    [TYPE_BYTES] = { "bytes", "str or bytes" },
+    [TYPE_JSON] = { "json", "anything" },
+    [TYPE_ARRAY] = { "array", "list" },
+    [TYPE_OBJECT] = { "object", "dict" },
 };
 #define N_TYPES (sizeof(types) / sizeof(*types))
 
 typedef struct param {
     apm_str name;
     enum type type;
-    bool optional; /* has a default, or keeps the variable's value */
-    bool keeps;    /* "?": absent and None leave the variable alone */
-    bool none_ok;  /* "=null": None is allowed, and is NULL */
+    bool optional;     /* has a default, or keeps the variable's value */
+    bool keeps;        /* "?": absent and None leave the variable alone */
+    bool none_ok;      /* "=null": None is allowed, and is NULL */
     apm_json fallback; /* the default; NONE with "?" */
     apm_json given;    /* what the caller gave; NONE when nothing */
     bool by_position;
@@ -52,9 +68,10 @@ typedef struct binding {
     param params[MAX_PARAMS];
     size_t n, n_positional; /* those after a lone * come by name only */
     bool has_rest, has_kwrest;
-    size_t rest_at, kwrest_at; /* after how many parameters they stand: the order of the variables */
-    size_t n_given;         /* positional arguments */
-    apm_buf rest, kwrest;   /* what was left, as JSON without the closing bracket */
+    size_t rest_at,
+        kwrest_at;        /* after how many parameters they stand: the order of the variables */
+    size_t n_given;       /* positional arguments */
+    apm_buf rest, kwrest; /* what was left, as JSON without the closing bracket */
 } binding;
 
 #define FAIL(b, type, ...) (apm_task_raisef((b)->task, (b)->site, type, __VA_ARGS__), false)
@@ -64,7 +81,8 @@ typedef struct binding {
 static bool
 bad_spec(binding *b, const char *spec, const char *at, const char *why)
 {
-    return FAIL(b, "SystemError", "the argument specification \"%s\" is wrong at \"%.20s\": %s", spec, at, why);
+    return FAIL(b, "SystemError", "the argument specification \"%s\" is wrong at \"%.20s\": %s",
+                spec, at, why);
 }
 
 static bool
@@ -109,7 +127,8 @@ parse_default(binding *b, param *par, const char *spec, const char **p)
         bool ok = true;
         apm_buf_init(&buf, 64 << 10);
         apm_json_add_string(&buf, (apm_str){ start + 1, (size_t)(end - start - 1) });
-        par->fallback = (apm_json){ APM_JSON_STRING, apm_arena_str(b->task->arena, apm_buf_str(&buf), &ok) };
+        par->fallback =
+            (apm_json){ APM_JSON_STRING, apm_arena_str(b->task->arena, apm_buf_str(&buf), &ok) };
         ok = ok && !buf.failed;
         apm_buf_clear(&buf);
         if (!ok)
@@ -117,7 +136,8 @@ parse_default(binding *b, param *par, const char *spec, const char **p)
         end++;
     } else {
         end = default_end(start);
-        if (apm_json_parse((apm_str){ start, (size_t)(end - start) }, &par->fallback, &err) != APIUM_OK)
+        if (apm_json_parse((apm_str){ start, (size_t)(end - start) }, &par->fallback, &err) !=
+            APIUM_OK)
             return bad_spec(b, spec, start, err.text);
     }
     if (par->fallback.type == APM_JSON_NULL && par->type != TYPE_JSON) {
@@ -221,7 +241,8 @@ bind_positional(binding *b)
     int more = -1;
 
     if (apm_json_open(&it, args, &err) != APIUM_OK || it.object)
-        return FAIL(b, "TypeError", "%.*s() argument after * must be an iterable", APM_STR_ARG(b->func));
+        return FAIL(b, "TypeError", "%.*s() argument after * must be an iterable",
+                    APM_STR_ARG(b->func));
     while ((more = apm_json_next(&it, &key, &val, &err)) > 0) {
         size_t i = b->n_given++;
         if (i < b->n_positional) {
@@ -254,15 +275,17 @@ bind_named(binding *b)
     int more = -1;
 
     if (apm_json_open(&it, kwargs, &err) != APIUM_OK || !it.object)
-        return FAIL(b, "TypeError", "%.*s() argument after ** must be a mapping", APM_STR_ARG(b->func));
+        return FAIL(b, "TypeError", "%.*s() argument after ** must be a mapping",
+                    APM_STR_ARG(b->func));
     while ((more = apm_json_next(&it, &key, &val, &err)) > 0) {
         apm_str name;
-        if (apm_json_string((apm_json){ APM_JSON_STRING, key }, "name", b->task->arena, &name, &err) != APIUM_OK)
+        if (apm_json_string((apm_json){ APM_JSON_STRING, key }, "name", b->task->arena, &name,
+                            &err) != APIUM_OK)
             return no_memory(b);
         param *par = find_param(b, name);
         if (par && par->by_position)
-            return FAIL(b, "TypeError", "%.*s() got multiple values for argument '%.*s'", APM_STR_ARG(b->func),
-                        APM_STR_ARG(name));
+            return FAIL(b, "TypeError", "%.*s() got multiple values for argument '%.*s'",
+                        APM_STR_ARG(b->func), APM_STR_ARG(name));
         if (par) {
             par->given = val;
         } else if (b->has_kwrest) {
@@ -271,8 +294,8 @@ bind_named(binding *b)
             apm_buf_addz(&b->kwrest, ": ");
             apm_buf_adds(&b->kwrest, val.text);
         } else {
-            return FAIL(b, "TypeError", "%.*s() got an unexpected keyword argument '%.*s'", APM_STR_ARG(b->func),
-                        APM_STR_ARG(name));
+            return FAIL(b, "TypeError", "%.*s() got an unexpected keyword argument '%.*s'",
+                        APM_STR_ARG(b->func), APM_STR_ARG(name));
         }
     }
     return more == 0 || FAIL(b, "ValueError", "the keyword arguments cannot be read: %s", err.text);
@@ -286,16 +309,18 @@ too_many(binding *b)
         required += i < b->n_positional && !b->params[i].optional;
         by_name += i >= b->n_positional && b->params[i].given.type != APM_JSON_NONE;
     }
-    char takes[64], also[64] = "";
+    char takes[128], also[128] = "";
     if (required < b->n_positional)
-        snprintf(takes, sizeof(takes), "from %zu to %zu positional arguments", required, b->n_positional);
+        snprintf(takes, sizeof(takes), "from %zu to %zu positional arguments", required,
+                 b->n_positional);
     else
-        snprintf(takes, sizeof(takes), "%zu positional argument%s", required, required == 1 ? "" : "s");
+        snprintf(takes, sizeof(takes), "%zu positional argument%s", required,
+                 required == 1 ? "" : "s");
     if (by_name)
         snprintf(also, sizeof(also), " positional argument%s (and %zu keyword-only argument%s)",
                  b->n_given == 1 ? "" : "s", by_name, by_name == 1 ? "" : "s");
-    return FAIL(b, "TypeError", "%.*s() takes %s but %zu%s %s given", APM_STR_ARG(b->func), takes, b->n_given, also,
-                b->n_given == 1 && !by_name ? "was" : "were");
+    return FAIL(b, "TypeError", "%.*s() takes %s but %zu%s %s given", APM_STR_ARG(b->func), takes,
+                b->n_given, also, b->n_given == 1 && !by_name ? "was" : "were");
 }
 
 /* Python names all that are missing: 'x' | 'x' and 'y' | 'x', 'y', and 'z'. */
@@ -311,10 +336,14 @@ check_missing(binding *b, size_t from, size_t to, const char *kind)
     apm_buf names;
     apm_buf_init(&names, 64 << 10);
     for (size_t i = 0; i < n; i++)
-        apm_buf_addf(&names, "%s'%.*s'", i == 0 ? "" : i + 1 < n ? ", " : n == 2 ? " and " : ", and ",
+        apm_buf_addf(&names, "%s'%.*s'",
+                     i == 0      ? ""
+                     : i + 1 < n ? ", "
+                     : n == 2    ? " and "
+                                 : ", and ",
                      APM_STR_ARG(b->params[missing[i]].name));
-    (void)FAIL(b, "TypeError", "%.*s() missing %zu required %s argument%s: %.*s", APM_STR_ARG(b->func), n, kind,
-               n == 1 ? "" : "s", APM_STR_ARG(apm_buf_str(&names)));
+    (void)FAIL(b, "TypeError", "%.*s() missing %zu required %s argument%s: %.*s",
+               APM_STR_ARG(b->func), n, kind, n == 1 ? "" : "s", APM_STR_ARG(apm_buf_str(&names)));
     apm_buf_clear(&names);
     return false;
 }
@@ -359,8 +388,9 @@ to_int(binding *b, const param *par, apm_json val, int64_t *out)
         return wrong_type(b, par, val);
     if (apm_json_int64(val, "argument", out, NULL) == APIUM_OK)
         return true;
-    return FAIL(b, "OverflowError", "%.*s() argument '%.*s' does not fit in 64 bits: %.40s%s", APM_STR_ARG(b->func),
-                APM_STR_ARG(par->name), apm_arena_str(b->task->arena, val.text, NULL).p, val.text.len > 40 ? "..." : "");
+    return FAIL(b, "OverflowError", "%.*s() argument '%.*s' does not fit in 64 bits: %.40s%s",
+                APM_STR_ARG(b->func), APM_STR_ARG(par->name),
+                apm_arena_str(b->task->arena, val.text, NULL).p, val.text.len > 40 ? "..." : "");
 }
 
 static bool
@@ -370,7 +400,8 @@ to_double(binding *b, const param *par, apm_json val, double *out)
         return wrong_type(b, par, val);
     if (apm_json_double(val, "argument", out, NULL) == APIUM_OK)
         return true;
-    return FAIL(b, "OverflowError", "%.*s() argument '%.*s' is an int too large to convert to float",
+    return FAIL(b, "OverflowError",
+                "%.*s() argument '%.*s' is an int too large to convert to float",
                 APM_STR_ARG(b->func), APM_STR_ARG(par->name));
 }
 
@@ -398,8 +429,8 @@ bytes_object(binding *b, const param *par, apm_json val, apium_text *out)
     if (!bytes)
         return no_memory(b);
     if (apm_b64_decode(text, bytes, &len, &err) != APIUM_OK)
-        return FAIL(b, "ValueError", "%.*s() argument '%.*s': %s", APM_STR_ARG(b->func), APM_STR_ARG(par->name),
-                    err.text);
+        return FAIL(b, "ValueError", "%.*s() argument '%.*s': %s", APM_STR_ARG(b->func),
+                    APM_STR_ARG(par->name), err.text);
     bytes[len] = '\0';
     *out = (apium_text){ bytes, len };
     return true;
@@ -415,8 +446,8 @@ to_str(binding *b, const param *par, apm_json val, const char **out)
     if (apm_json_string(val, "argument", b->task->arena, &text, NULL) != APIUM_OK)
         return no_memory(b);
     if (memchr(text.p, '\0', text.len))
-        return FAIL(b, "ValueError", "%.*s() argument '%.*s' has a NUL character", APM_STR_ARG(b->func),
-                    APM_STR_ARG(par->name));
+        return FAIL(b, "ValueError", "%.*s() argument '%.*s' has a NUL character",
+                    APM_STR_ARG(b->func), APM_STR_ARG(par->name));
     *out = apm_arena_str(b->task->arena, text, &ok).p;
     return ok || no_memory(b);
 }
@@ -564,7 +595,8 @@ apium_args_at(apium_task *task, const char *file, int line, const char *func, co
     apm_buf_init(&b.kwrest, APM_BUF_MAX);
     bool ok = parse_spec(&b, spec) && bind_positional(&b) && bind_named(&b) &&
               (b.has_rest || b.n_given <= b.n_positional || too_many(&b)) &&
-              check_missing(&b, 0, b.n_positional, "positional") && check_missing(&b, b.n_positional, b.n, "keyword-only");
+              check_missing(&b, 0, b.n_positional, "positional") &&
+              check_missing(&b, b.n_positional, b.n, "keyword-only");
     for (size_t i = 0; ok && i < b.n; i++)
         ok = left_alone(&b.params[i]) || convert(&b, &b.params[i]);
     if (ok) {

@@ -55,7 +55,8 @@ patience_ms(const apm_settings *settings)
     double s = settings->broker_connection_timeout > 0 ? settings->broker_connection_timeout : 4;
     if (settings->task_publish_retry) {
         double pause = settings->publish_interval_start;
-        int64_t retries = settings->publish_max_retries < 1000 ? settings->publish_max_retries : 1000;
+        int64_t retries =
+            settings->publish_max_retries < 1000 ? settings->publish_max_retries : 1000;
         for (int64_t i = 0; i < retries; i++) {
             s += pause < settings->publish_interval_max ? pause : settings->publish_interval_max;
             pause += settings->publish_interval_step;
@@ -155,7 +156,8 @@ apm_conn_broker(apm_conn *conn, apm_broker **out, apium_error *err)
 {
     if (!conn->broker) {
         apm_settings *settings = apm_app_settings(conn->app);
-        const char *url = settings->broker_write_url ? settings->broker_write_url : settings->broker_url;
+        const char *url =
+            settings->broker_write_url ? settings->broker_write_url : settings->broker_url;
         if (!url || !*url)
             return apm_fail(err, APIUM_E_CONFIG, "no broker is configured (broker_url)");
         const apm_broker_opts opts = { .settings = settings, .node = apm_app_name(conn->app) };
@@ -185,8 +187,8 @@ apm_conn_backend(apm_conn *conn, apm_backend **out, apium_error *err)
 {
     if (!conn->backend) {
         apm_settings *settings = apm_app_settings(conn->app);
-        apium_status st =
-            apm_backend_open(conn->links, settings->result_backend, settings->broker_url, &conn->backend, err);
+        apium_status st = apm_backend_open(conn->links, settings->result_backend,
+                                           settings->broker_url, &conn->backend, err);
         if (st != APIUM_OK)
             return st;
         if (conn->backend->link) {

@@ -66,13 +66,14 @@ void apm_answer_free(apm_answer *answer);
  * has one watcher an id.
  */
 typedef struct apm_waiter {
-    char *doc;  /* the newest document, of malloc; NULL before the first */
+    char *doc; /* the newest document, of malloc; NULL before the first */
     size_t doc_len;
     bool ready; /* and it is of a final state */
     struct apm_waiter *next;
 } apm_waiter;
 
-apium_status apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_error *err);
+apium_status
+apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_error *err);
 void apm_conn_unwatch(apm_conn *conn, const char *task_id, apm_waiter *waiter);
 /* Keep doc as the newest of a waiter; no memory: what it had stays. */
 void apm_waiter_set(apm_waiter *waiter, apm_str doc);

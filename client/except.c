@@ -96,7 +96,8 @@ apm_exception_is(const apm_exception *exc, const char *name)
         name += 9;
     if (!is_builtin(exc)) {
         size_t len = exc->module.len;
-        if (strncmp(name, exc->module.p, len) == 0 && name[len] == '.' && apm_str_eqz(exc->type, name + len + 1))
+        if (strncmp(name, exc->module.p, len) == 0 && name[len] == '.' &&
+            apm_str_eqz(exc->type, name + len + 1))
             return true;
         /* Every class of exceptions that we hear of is below Exception; of its other bases we know nothing. */
         return strcmp(name, "Exception") == 0 || strcmp(name, "BaseException") == 0;

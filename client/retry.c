@@ -10,11 +10,12 @@
 #include "core/base/clock.h"
 #include "core/base/ids.h"
 
-#define DEFAULT_MAX_RETRIES  3
-#define DEFAULT_DELAY_S      180.0
-#define DEFAULT_BACKOFF_S    1.0
-#define DEFAULT_BACKOFF_MAX  600.0
-#define LAST_DATE_US         INT64_C(253402300799000000) /* the end of year 9999, the last that a date can name */
+#define DEFAULT_MAX_RETRIES 3
+#define DEFAULT_DELAY_S     180.0
+#define DEFAULT_BACKOFF_S   1.0
+#define DEFAULT_BACKOFF_MAX 600.0
+#define LAST_DATE_US                                                                               \
+    INT64_C(253402300799000000) /* the end of year 9999, the last that a date can name */
 
 /* The number in a definition (0 the default) as a count; APIUM_UNLIMITED stays. */
 static int
@@ -57,7 +58,9 @@ eta_after(double seconds)
 {
     int64_t now = apm_clock_wall_us();
     double eta = (double)now + (seconds > 0 ? seconds * 1e6 : 0);
-    return eta >= (double)LAST_DATE_US ? LAST_DATE_US : seconds > 0 ? now + (int64_t)(seconds * 1e6) : now;
+    return eta >= (double)LAST_DATE_US ? LAST_DATE_US
+           : seconds > 0               ? now + (int64_t)(seconds * 1e6)
+                                       : now;
 }
 
 static int64_t
@@ -86,9 +89,9 @@ max_retries_exceeded(apium_task *task, const apm_site *site, apm_str args, apm_s
     apm_json_repr(&shown_args, (apm_json){ APM_JSON_ARRAY, args }, true, 8192);
     apm_json_repr(&shown_kwargs, (apm_json){ APM_JSON_OBJECT, kwargs }, false, 8192);
     apium_verdict verdict = apm_task_raisef(
-        task, site, "celery.exceptions.MaxRetriesExceededError", "Can't retry %s[%.*s] args:%.*s kwargs:%.*s",
-        task->def->name, APM_STR_ARG(task->req->id), APM_STR_ARG(apm_buf_str(&shown_args)),
-        APM_STR_ARG(apm_buf_str(&shown_kwargs)));
+        task, site, "celery.exceptions.MaxRetriesExceededError",
+        "Can't retry %s[%.*s] args:%.*s kwargs:%.*s", task->def->name, APM_STR_ARG(task->req->id),
+        APM_STR_ARG(apm_buf_str(&shown_args)), APM_STR_ARG(apm_buf_str(&shown_kwargs)));
     apm_buf_clear(&shown_args);
     apm_buf_clear(&shown_kwargs);
     return verdict;
@@ -129,12 +132,14 @@ decide(apium_task *task, const apm_site *site, int64_t eta_us, int max, const ch
 apium_verdict
 apm_task_autoretry(apium_task *task)
 {
-    double delay = task->def->retry_backoff ? backoff(task->def, task->req->retries) : default_delay(task->def);
+    double delay = task->def->retry_backoff ? backoff(task->def, task->req->retries)
+                                            : default_delay(task->def);
     return decide(task, NULL, eta_after(delay), apium_task_max_retries(task), NULL);
 }
 
 apium_verdict
-apium_retry_at(apium_task *task, const char *file, int line, const char *func, double countdown, const char *fmt, ...)
+apium_retry_at(apium_task *task, const char *file, int line, const char *func, double countdown,
+               const char *fmt, ...)
 {
     const apm_site site = { file, func, line };
     if (fmt && !has_cause(task)) {
@@ -166,7 +171,8 @@ take_json(apium_task *task, const char *text, apm_json_type type, const char *wh
         return false;
     }
     if (json.type != type) {
-        apm_task_raisef(task, NULL, "TypeError", "cannot retry with these %s: a JSON %s is expected", what,
+        apm_task_raisef(task, NULL, "TypeError",
+                        "cannot retry with these %s: a JSON %s is expected", what,
                         type == APM_JSON_ARRAY ? "array" : "object");
         return false;
     }
@@ -229,8 +235,9 @@ apium_retry_with(apium_task *task, const apium_retry_opts *opts)
         return apm_task_raisef(task, NULL, "MemoryError", "cannot retry: out of memory");
 
     int64_t eta = opts->eta_us ? opts->eta_us
-                  : opts->now  ? eta_after(0)
-                               : eta_of(task, opts->countdown != 0 ? opts->countdown : APIUM_DEFAULT_DELAY);
+                  : opts->now
+                      ? eta_after(0)
+                      : eta_of(task, opts->countdown != 0 ? opts->countdown : APIUM_DEFAULT_DELAY);
     int max = opts->max_retries ? max_retries(opts->max_retries) : apium_task_max_retries(task);
     return decide(task, NULL, eta, max, &with);
 }

@@ -39,9 +39,11 @@ static void
 name_the_failure(apium_task *task)
 {
     if (apium_should_stop(task) == APIUM_STOP_SOFT_LIMIT)
-        apm_task_raise(task, NULL, APM_STR("billiard.exceptions"), APM_STR("SoftTimeLimitExceeded"), APM_STR("[]"));
+        apm_task_raise(task, NULL, APM_STR("billiard.exceptions"), APM_STR("SoftTimeLimitExceeded"),
+                       APM_STR("[]"));
     else
-        apm_task_raisef(task, NULL, "RuntimeError", "%s failed without saying why", task->def->name);
+        apm_task_raisef(task, NULL, "RuntimeError", "%s failed without saying why",
+                        task->def->name);
 }
 
 /* Bring the outcome in line with the verdict, whatever the handler decided before; answers the verdict that holds. */
@@ -72,7 +74,8 @@ settle_verdict(apium_task *task, apium_verdict verdict)
     case APIUM_IGNORE:
         return apium_ignore(task);
     }
-    apm_task_raisef(task, NULL, "RuntimeError", "%s returned %d, which is no verdict", task->def->name, (int)verdict);
+    apm_task_raisef(task, NULL, "RuntimeError", "%s returned %d, which is no verdict",
+                    task->def->name, (int)verdict);
     return APIUM_FAILURE;
 }
 
@@ -98,7 +101,8 @@ finish_children(apium_task *task)
 }
 
 void
-apm_run(const apm_run_env *env, const apium_task_def *def, const apm_request *req, apm_arena *arena, apm_outcome *out)
+apm_run(const apm_run_env *env, const apium_task_def *def, const apm_request *req, apm_arena *arena,
+        apm_outcome *out)
 {
     static const apium_hooks no_hooks;
     const apium_hooks *hooks = env->app ? apm_app_hooks(env->app) : &no_hooks;
@@ -112,8 +116,10 @@ apm_run(const apm_run_env *env, const apium_task_def *def, const apm_request *re
         .req = req,
         .arena = arena,
         .out = out,
-        .soft_s = first_limit(req->soft_time_limit_s, def->soft_time_limit, settings ? settings->task_soft_time_limit : 0),
-        .hard_s = first_limit(req->time_limit_s, def->time_limit, settings ? settings->task_time_limit : 0),
+        .soft_s = first_limit(req->soft_time_limit_s, def->soft_time_limit,
+                              settings ? settings->task_soft_time_limit : 0),
+        .hard_s = first_limit(req->time_limit_s, def->time_limit,
+                              settings ? settings->task_time_limit : 0),
         .began_ms = apm_clock_ms(),
         .texts = texts,
         .outer = current,

@@ -98,7 +98,8 @@ raise_text(apium_task *task, const apm_site *site, const char *type, apm_str tex
 {
     apm_str module, class;
     split_type(task, type && *type ? type : "RuntimeError", &module, &class);
-    return apm_task_raise(task, site, module, class, apm_str_is(text) ? message_args(task, text) : APM_STR("[]"));
+    return apm_task_raise(task, site, module, class,
+                          apm_str_is(text) ? message_args(task, text) : APM_STR("[]"));
 }
 
 apium_verdict
@@ -112,7 +113,8 @@ apm_task_raisef(apium_task *task, const apm_site *site, const char *type, const 
 }
 
 apium_verdict
-apium_raise_at(apium_task *task, const char *file, int line, const char *func, const char *type, const char *fmt, ...)
+apium_raise_at(apium_task *task, const char *file, int line, const char *func, const char *type,
+               const char *fmt, ...)
 {
     const apm_site site = { file, func, line };
     va_list ap;
@@ -123,21 +125,24 @@ apium_raise_at(apium_task *task, const char *file, int line, const char *func, c
 }
 
 apium_verdict
-apium_raise_in_at(apium_task *task, const char *file, int line, const char *func, const char *module, const char *type,
-                  apium_value args)
+apium_raise_in_at(apium_task *task, const char *file, int line, const char *func,
+                  const char *module, const char *type, apium_value args)
 {
     const apm_site site = { file, func, line };
     apium_error err;
     apm_json json;
 
     if (apm_value_take(args, task->arena, &json, &err) != APIUM_OK)
-        return apm_task_raisef(task, &site, "kombu.exceptions.EncodeError", "the arguments of %s: %s", type, err.text);
+        return apm_task_raisef(task, &site, "kombu.exceptions.EncodeError",
+                               "the arguments of %s: %s", type, err.text);
     if (json.type == APM_JSON_NONE || json.type == APM_JSON_NULL)
         json.text = APM_STR("[]");
     else if (json.type != APM_JSON_ARRAY) /* one value is meant as the only argument */
         json.text = apm_strz(apm_arena_printf(task->arena, "[%.*s]", APM_STR_ARG(json.text)));
-    return apm_task_raise(task, &site, apm_arena_str(task->arena, apm_strz(module && *module ? module : "builtins"), NULL),
-                          apm_arena_str(task->arena, apm_strz(type), NULL), json.text);
+    return apm_task_raise(
+        task, &site,
+        apm_arena_str(task->arena, apm_strz(module && *module ? module : "builtins"), NULL),
+        apm_arena_str(task->arena, apm_strz(type), NULL), json.text);
 }
 
 apium_verdict
@@ -167,8 +172,10 @@ apium_reject(apium_task *task, bool requeue, const char *fmt, ...)
         reason = (apm_str){ reason.p + 1, reason.len - 2 }; /* without its brackets */
     }
     /* Celery's Reject(reason, requeue). */
-    const char *args = apm_arena_printf(task->arena, "[%.*s, %s]", APM_STR_ARG(reason), requeue ? "true" : "false");
-    apm_task_raise(task, NULL, APM_STR("celery.exceptions"), APM_STR("Reject"), args ? apm_strz(args) : APM_STR("[]"));
+    const char *args = apm_arena_printf(task->arena, "[%.*s, %s]", APM_STR_ARG(reason),
+                                        requeue ? "true" : "false");
+    apm_task_raise(task, NULL, APM_STR("celery.exceptions"), APM_STR("Reject"),
+                   args ? apm_strz(args) : APM_STR("[]"));
     if (!task->finished) {
         task->out->kind = APM_DONE_REJECT;
         task->out->requeue = requeue;
@@ -195,8 +202,8 @@ apium_update_state(apium_task *task, const char *state, apium_value meta, apium_
 
     apium_status st = apm_value_take(meta, &arena, &json, &why);
     if (st != APIUM_OK)
-        st = apm_fail(err, st == APIUM_E_ENCODE ? APIUM_E_INVALID : st, "cannot set the state %s: %s",
-                      state ? state : "(none)", why.text);
+        st = apm_fail(err, st == APIUM_E_ENCODE ? APIUM_E_INVALID : st,
+                      "cannot set the state %s: %s", state ? state : "(none)", why.text);
     else if (!state || !*state || !apm_utf8_valid(apm_strz(state), false))
         st = apm_fail(err, APIUM_E_INVALID, "cannot set a state without a name");
     else if (task->env->report) {
@@ -213,13 +220,15 @@ apium_progress(apium_task *task, int64_t current, int64_t total, apium_error *er
 {
     return apium_update_state(
         task, "PROGRESS",
-        apium_jsonf("{\"current\": %lld, \"total\": %lld}", (long long)current, (long long)total), err);
+        apium_jsonf("{\"current\": %lld, \"total\": %lld}", (long long)current, (long long)total),
+        err);
 }
 
 apium_stop
 apium_should_stop(const apium_task *task)
 {
-    return task->env->stop ? (apium_stop)atomic_load_explicit(task->env->stop, memory_order_relaxed) : APIUM_STOP_NO;
+    return task->env->stop ? (apium_stop)atomic_load_explicit(task->env->stop, memory_order_relaxed)
+                           : APIUM_STOP_NO;
 }
 
 int64_t
@@ -372,19 +381,22 @@ apium_task_correlation_id(const apium_task *task)
 const char *
 apium_task_args(const apium_task *task)
 {
-    return text_of(task, APM_TEXT_ARGS, apm_str_is(task->req->args) ? task->req->args : APM_STR("[]"));
+    return text_of(task, APM_TEXT_ARGS,
+                   apm_str_is(task->req->args) ? task->req->args : APM_STR("[]"));
 }
 
 const char *
 apium_task_kwargs(const apium_task *task)
 {
-    return text_of(task, APM_TEXT_KWARGS, apm_str_is(task->req->kwargs) ? task->req->kwargs : APM_STR("{}"));
+    return text_of(task, APM_TEXT_KWARGS,
+                   apm_str_is(task->req->kwargs) ? task->req->kwargs : APM_STR("{}"));
 }
 
 const char *
 apium_task_headers(const apium_task *task)
 {
-    return text_of(task, APM_TEXT_HEADERS, apm_str_is(task->req->headers) ? task->req->headers : APM_STR("{}"));
+    return text_of(task, APM_TEXT_HEADERS,
+                   apm_str_is(task->req->headers) ? task->req->headers : APM_STR("{}"));
 }
 
 const char *
@@ -399,8 +411,9 @@ apium_task_header(const apium_task *task, const char *name)
 const char *
 apium_task_result(const apium_task *task)
 {
-    return task->finished && task->out->kind == APM_DONE_SUCCESS ? apm_arena_str(task->arena, task->out->result, NULL).p
-                                                                 : NULL;
+    return task->finished && task->out->kind == APM_DONE_SUCCESS
+               ? apm_arena_str(task->arena, task->out->result, NULL).p
+               : NULL;
 }
 
 /* A part of the exception, if there is one to show. */
@@ -426,7 +439,8 @@ apium_task_exception_module(const apium_task *task)
 const char *
 apium_task_exception_args(const apium_task *task)
 {
-    return exception_text(task, apm_str_is(task->out->exc.args) ? task->out->exc.args : APM_STR("[]"));
+    return exception_text(task,
+                          apm_str_is(task->out->exc.args) ? task->out->exc.args : APM_STR("[]"));
 }
 
 void *

@@ -37,11 +37,11 @@ struct apium_task {
     const apm_request *req;
     apm_arena *arena;
     apm_outcome *out;
-    apm_buf children;     /* JSON array text without its end, empty at first */
+    apm_buf children;      /* JSON array text without its end, empty at first */
     double soft_s, hard_s; /* limits in force; 0 none */
     int64_t began_ms;
-    bool finished;        /* the handler has returned; only hooks look now */
-    const char **texts;   /* APM_TEXTS of them */
+    bool finished;            /* the handler has returned; only hooks look now */
+    const char **texts;       /* APM_TEXTS of them */
     struct apium_task *outer; /* the task that runs this one eagerly */
 };
 
@@ -52,10 +52,11 @@ typedef struct apm_site {
 } apm_site;
 
 /* Record an exception; args is a validated JSON array in the task's arena. */
-apium_verdict apm_task_raise(apium_task *task, const apm_site *site, apm_str module, apm_str type, apm_str args);
+apium_verdict
+apm_task_raise(apium_task *task, const apm_site *site, apm_str module, apm_str type, apm_str args);
 /* The same for a builtin one (or "module.Type") with a message; site may be NULL. */
-apium_verdict apm_task_raisef(apium_task *task, const apm_site *site, const char *type, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+apium_verdict apm_task_raisef(apium_task *task, const apm_site *site, const char *type,
+                              const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* Retry because of the exception that was recorded, as autoretry_for and the back-off of the definition say. */
 apium_verdict apm_task_autoretry(apium_task *task);

@@ -82,7 +82,16 @@ apium_value_free(apium_value value)
 
 /* One conversion of a template, after its '%'. */
 typedef struct conversion {
-    enum { LEN_INT, LEN_CHAR, LEN_SHORT, LEN_LONG, LEN_LONG_LONG, LEN_INTMAX, LEN_SIZE, LEN_PTRDIFF } length;
+    enum {
+        LEN_INT,
+        LEN_CHAR,
+        LEN_SHORT,
+        LEN_LONG,
+        LEN_LONG_LONG,
+        LEN_INTMAX,
+        LEN_SIZE,
+        LEN_PTRDIFF
+    } length;
     bool star;     /* ".*" was given */
     int precision; /* ".12"; -1 none */
     char letter;
@@ -230,11 +239,15 @@ add_conversion(apm_buf *buf, const conversion *c, arguments *args, bool quoted)
         if (!text)
             text = "";
         size_t len = limit < 0 ? strlen(text) : strnlen(text, (size_t)limit);
-        return add_text(buf, (apm_str){ text, len }, quoted) ? NULL : "a string of the template is not UTF-8";
+        return add_text(buf, (apm_str){ text, len }, quoted)
+                   ? NULL
+                   : "a string of the template is not UTF-8";
     }
     case 'c': {
         char letter = (char)va_arg(args->ap, int);
-        return add_text(buf, (apm_str){ &letter, 1 }, quoted) ? NULL : "a character of the template is not ASCII";
+        return add_text(buf, (apm_str){ &letter, 1 }, quoted)
+                   ? NULL
+                   : "a character of the template is not ASCII";
     }
     case 'd':
     case 'i':
@@ -266,8 +279,9 @@ apium_jsonv(const char *fmt, __builtin_va_list ap)
         } else if (*p == '%') {
             conversion c;
             p++;
-            why = read_conversion(&p, &c) ? add_conversion(&buf, &c, &args, quoted)
-                                          : "a conversion of the template is not one of %s %d %i %u %f %g %e %c";
+            why = read_conversion(&p, &c)
+                      ? add_conversion(&buf, &c, &args, quoted)
+                      : "a conversion of the template is not one of %s %d %i %u %f %g %e %c";
         } else if (quoted && *p == '\\' && p[1]) {
             apm_buf_add(&buf, p, 2);
             p += 2;
