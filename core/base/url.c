@@ -303,16 +303,17 @@ mask_one(masked *out, apm_str item)
         put(out, from_to(item.p, at));
     apm_str rest = from_to(at, end), authority = from_to(at, find_any(rest, "/?#"));
     const char *authority_end = authority.p + authority.len;
-    const char *close =
-        authority.len > 0 && authority.p[0] == '[' ? find_any(authority, "]") : authority.p;
-    const char *colon = find_any(from_to(close, authority_end), ":");
     const char *login_end = find_last(rest, '@');
+    /* Only where nobody logs in does a bracket begin an address. */
+    bool v6 = !login_end && authority.len > 0 && authority.p[0] == '[';
+    const char *host = v6 ? find_any(authority, "]") : authority.p;
+    const char *colon = find_any(from_to(host, authority_end), ":");
 
     if (colon < authority_end && login_end && colon < login_end) {
         put(out, from_to(at, colon + 1));
         put(out, APM_STR("**"));
         at = login_end;
-    } else if (colon < authority_end && !(login_end && login_end > authority_end)) {
+    } else if (colon < authority_end) {
         /* No '@' follows: this must be a port, or it is the beginning of a password cut by a ';'. */
         const char *p = colon + 1;
         while (p < authority_end && *p >= '0' && *p <= '9')

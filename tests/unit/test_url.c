@@ -143,6 +143,8 @@ START_TEST(masking_hides_passwords_only)
         { "redis://h/0?password=x&db=1&sentinel_pass=y&auth_token=z&a",
           "redis://h/0?password=**&db=1&sentinel_pass=**&auth_token=**&a" },
         { "amqp://me:12345;678@h", "amqp://me:12345;678@h" }, /* as good as a port */
+        { "redis://[:pw@h", "redis://[:**@h" },
+        { "redis://[a:b]:pw@h", "redis://[a:**@h" },
         { "", "" },
         { "x", "x" },
     };
