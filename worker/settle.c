@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
-#include "worker/retry.h"
+#include "worker/publish.h"
 
 /* ---- who waits for what ---- */
 
@@ -143,23 +143,24 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
 
 /* ---- appending ---- */
 
+/* Store w->scratch as a state of req: the work's own request, or a step of its chain that will never run. */
 static void
-append_record(apm_work *work, apm_unit *unit, apm_str state)
+append_record(apm_work *work, apm_unit *unit, const apm_request *req, apm_str state)
 {
     apm_worker *w = work->worker;
     apium_error err;
     const apm_record record = {
-        .task_id = work->req.id,
+        .task_id = req->id,
         .state = state,
         .doc = apm_buf_str(&w->scratch),
-        .reply_to = work->req.reply_to,
-        .correlation_id = apm_str_is(work->req.correlation_id) ? work->req.correlation_id : work->req.id,
+        .reply_to = req->reply_to,
+        .correlation_id = apm_str_is(req->correlation_id) ? req->correlation_id : req->id,
     };
     apium_status st = w->scratch.failed ? apm_fail(&err, APIUM_E_TOOBIG, "the result document cannot be composed")
                                         : w->backend->ops->record(w->backend, unit, &record, &err);
     if (st != APIUM_OK)
-        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s", APM_STR_ARG(work->req.task),
-                APM_STR_ARG(work->req.id), err.text);
+        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s", APM_STR_ARG(req->task),
+                APM_STR_ARG(req->id), err.text);
 }
 
 static apm_result_opts
@@ -283,6 +284,36 @@ forget_due(apm_work *work)
     work->due = 0;
 }
 
+static void
+append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written, const apm_follow *follow)
+{
+    apm_worker *w = work->worker;
+    const apm_result_opts opts = result_opts(w);
+    if (wants_record(work, state)) {
+        apm_buf_reset(&w->scratch);
+        apm_result_write(&w->scratch, &work->req, written, &opts);
+        append_record(work, unit, &work->req, state);
+    }
+    for (size_t i = 0; i < follow->n_failed; i++) {
+        apm_outcome failed = *written;
+        failed.children = APM_STR_NONE;
+        apm_buf_reset(&w->scratch);
+        apm_result_write(&w->scratch, &follow->failed[i], &failed, &opts);
+        append_record(work, unit, &follow->failed[i], state);
+    }
+}
+
+static apium_status
+append_sends(apm_work *work, apm_unit *unit, const apm_outcome *outcome, const apm_follow *follow, apium_error *err)
+{
+    apium_status st = APIUM_OK;
+    if (outcome->kind == APM_DONE_RETRY)
+        st = apm_retry_publish(work, unit, outcome, err);
+    for (size_t i = 0; i < follow->n_sends && st == APIUM_OK; i++)
+        st = apm_follow_publish(work, unit, &follow->sends[i], err);
+    return st;
+}
+
 void
 apm_settle(apm_work *work, const apm_outcome *outcome)
 {
@@ -294,9 +325,18 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     decide_disposition(work, outcome);
 
     apm_outcome written;
+    apm_follow follow = { 0 };
     apm_str state = state_of(work, outcome, &written);
-    bool record = wants_record(work, state);
+    if (work->how != APM_RESTORE && work->task &&
+        apm_follow_outcome(&work->req, &written, apm_clock_wall_us(), &work->delivery->arena, &follow, &err) != APIUM_OK) {
+        settlement_failed(work, err.status, &err);
+        return;
+    }
+    if (apm_str_is(follow.children))
+        written.children = follow.children;
+    bool record = wants_record(work, state) || (follow.n_failed && stores_results(w));
     bool retry = outcome->kind == APM_DONE_RETRY;
+    bool sends = retry || follow.n_sends;
     bool settle = !work->acked;
     bool joined = w->one_link;
 
@@ -305,18 +345,12 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
         goto no_memory;
     if (joined)
         second = first;
-    if ((retry || settle) && !second && !(second = apm_unit_new(w->broker->link)))
+    if ((sends || settle) && !second && !(second = apm_unit_new(w->broker->link)))
         goto no_memory;
 
-    if (record) {
-        const apm_result_opts opts = result_opts(w);
-        apm_buf_reset(&w->scratch);
-        apm_result_write(&w->scratch, &work->req, &written, &opts);
-        append_record(work, first, state);
-    }
-    if (retry && apm_retry_publish(work, second, outcome, &err) != APIUM_OK) {
-        apm_log(APM_LOG_ERROR, "task.retry_failed", "Cannot send the retry of task %.*s[%.*s]: %s", APM_STR_ARG(work->req.task),
-                APM_STR_ARG(work->req.id), err.text);
+    if (record)
+        append_records(work, first, state, &written, &follow);
+    if (sends && append_sends(work, second, outcome, &follow, &err) != APIUM_OK) {
         apm_unit_drop(first);
         if (second != first)
             apm_unit_drop(second);
@@ -327,7 +361,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
         /* Early: what has begun is acknowledged whatever becomes of the result store. */
         if (settle && !work->late && work->how == APM_ACK) {
             append_delivery(work, second, APM_ACK, NULL);
-            if (!retry) {
+            if (!sends) {
                 commit_side(work, second);
                 second = NULL;
             }
@@ -427,7 +461,7 @@ apm_settle_turn(apm_worker *w)
             apm_buf_addc(&meta, '}');
             apm_buf_reset(&w->scratch);
             apm_result_write_state(&w->scratch, &work->req, APM_STR(APM_STATE_STARTED), apm_buf_str(&meta), &opts);
-            append_record(work, state, APM_STR(APM_STATE_STARTED));
+            append_record(work, state, &work->req, APM_STR(APM_STATE_STARTED));
             apm_buf_clear(&meta);
         }
         if (ack)
@@ -453,7 +487,7 @@ apm_settle_state(void *worker, apm_job *job, apm_str state, apm_str meta)
     const apm_result_opts opts = result_opts(w);
     apm_buf_reset(&w->scratch);
     apm_result_write_state(&w->scratch, &work->req, state, meta, &opts);
-    append_record(work, unit, state);
+    append_record(work, unit, &work->req, state);
     commit_side(work, unit);
     apm_worker_wake(w);
 }

@@ -1,10 +1,10 @@
 /*
- * retry.c - the message of a task's next attempt: the same id, everything as it was, the eta and the count new.
+ * publish.c - messages that the worker itself sends; see publish.h.
  *
- * It goes where the first one went. For a message that came through the default exchange, or by way of the delayed
+ * A task's next attempt keeps its id and everything else; the eta and the count are new. It goes where the first one went. For a message that came through the default exchange, or by way of the delayed
  * delivery exchanges (whose long routing keys must not be used again), that is the queue it was consumed from.
  */
-#include "worker/retry.h"
+#include "worker/publish.h"
 
 static apium_status
 route_back(apm_work *work, const char *queue, apm_route *route, apium_error *err)
@@ -105,6 +105,36 @@ apm_retry_publish(apm_work *work, apm_unit *unit, const apm_outcome *outcome, ap
     apm_route route;
     if ((st = apm_request_write(&next, &opts, &work->delivery->arena, &msg, err)) != APIUM_OK ||
         (st = route_back(work, queue, &route, err)) != APIUM_OK)
+        return st;
+    msg.exchange = apm_strz(route.exchange);
+    msg.routing_key = apm_strz(route.routing_key);
+    return apm_broker_publish(w->broker, unit, &route, &msg, err);
+}
+
+apium_status
+apm_follow_publish(apm_work *work, apm_unit *unit, const apm_sig_send *send, apium_error *err)
+{
+    apm_worker *w = work->worker;
+    apm_arena *arena = &work->delivery->arena;
+    apm_request req = send->req;
+    apm_route route;
+    apm_message msg;
+    int priority = req.priority;
+    apm_str task = apm_arena_str(arena, req.task, NULL);
+    if (!apm_str_is(task))
+        return apm_fail(err, APIUM_E_NOMEM, "cannot send a follow-up: out of memory");
+    apium_status st = apm_settings_route(w->settings, task.p, &send->choice, &route, &priority, err);
+    if (st != APIUM_OK)
+        return st;
+    route.mandatory = true;
+    req.priority = priority;
+    const apm_encode_opts opts = {
+        .serializer = send->serializer ? send->serializer : w->settings->task_serializer,
+        .compression = send->compression ? send->compression : w->settings->task_compression,
+        .protocol = (int)w->settings->task_protocol,
+        .extra_headers = send->headers,
+    };
+    if ((st = apm_request_write(&req, &opts, arena, &msg, err)) != APIUM_OK)
         return st;
     msg.exchange = apm_strz(route.exchange);
     msg.routing_key = apm_strz(route.routing_key);
