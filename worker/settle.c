@@ -328,7 +328,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     apm_follow follow = { 0 };
     apm_str state = state_of(work, outcome, &written);
     if (work->how != APM_RESTORE && work->task &&
-        apm_follow_outcome(&work->req, &written, apm_clock_wall_us(), &work->delivery->arena, &follow, &err) != APIUM_OK) {
+        apm_follow_outcome(&work->req, outcome, apm_clock_wall_us(), &work->delivery->arena, &follow, &err) != APIUM_OK) {
         settlement_failed(work, err.status, &err);
         return;
     }
