@@ -192,7 +192,7 @@ def measure(where, kind, options, n):
 def main():
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=20000)
-    parser.add_argument("--celery-tasks", type=int, default=4000, help="tasks in each of Celery's drains (it is slow)")
+    parser.add_argument("--celery-tasks", type=int, help="fewer tasks in each of Celery's drains, for a quick look")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["redis", "rabbitmq"])
     parser.add_argument("--multiplier", type=int, help="worker_prefetch_multiplier of both (default: each one's own)")
@@ -211,7 +211,7 @@ def main():
                     rounds[who].append((where.bare(opts.tasks), 0, 0))
                 else:
                     rounds[who].append(measure(where, Apium if who == "apium" else Celery, options,
-                                               opts.tasks if who == "apium" else opts.celery_tasks))
+                                               opts.tasks if who == "apium" else opts.celery_tasks or opts.tasks))
         median = {who: [statistics.median(figures) for figures in zip(*rows)] for who, rows in rounds.items()}
         apium, celery, bare = median["apium"], median["celery"], median["bare"]
         print(f"\n{make.name}: {opts.tasks} no-op tasks with results, prefork -c 2, medians of {opts.rounds} alternated rounds")

@@ -9,21 +9,22 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "worker/rate.h"
 
 /* Parking is two round trips; closer than this a request waits here. */
 #define PARK_AHEAD_US (1500 * 1000)
 /* With so many settlements unanswered the pool gets nothing new: the store is down or slow. */
-#define MAX_SETTLING 8192
+#define MAX_SETTLING  8192
 /* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds and in requests. */
-#define AHEAD_NS  (20 * 1000 * 1000)
-#define AHEAD_MAX 64
+#define AHEAD_NS      (20 * 1000 * 1000)
+#define AHEAD_MAX     64
 
 /* ---- the heap of held requests ---- */
 
 static bool
 earlier(const apm_work *a, const apm_work *b)
 {
-    return a->req.eta_us < b->req.eta_us;
+    return a->due_us < b->due_us;
 }
 
 static void
@@ -75,6 +76,7 @@ heap_add(apm_worker *w, apm_work *work)
     }
     heap_put(w, w->n_held++, work);
     heap_up(w, work->heap);
+    w->n_held_eta += !work->for_rate;
     return true;
 }
 
@@ -83,6 +85,7 @@ heap_remove(apm_worker *w, apm_work *work)
 {
     size_t at = work->heap;
     apm_work *last = w->held[--w->n_held];
+    w->n_held_eta -= !work->for_rate;
     if (last == work)
         return;
     heap_put(w, at, last);
@@ -91,6 +94,7 @@ heap_remove(apm_worker *w, apm_work *work)
 }
 
 static void on_eta(uv_timer_t *timer);
+static bool wait_for_turn(apm_work *work);
 
 static void
 arm(apm_worker *w)
@@ -99,7 +103,7 @@ arm(apm_worker *w)
         uv_timer_stop(&w->eta_timer);
         return;
     }
-    int64_t wait_us = w->held[0]->req.eta_us - apm_clock_wall_us();
+    int64_t wait_us = w->held[0]->due_us - apm_clock_wall_us();
     int64_t wait_ms = wait_us <= 0 ? 0 : (wait_us + 999) / 1000;
     /* Wall clocks are set back and forth: look again every minute. */
     uv_update_time(&w->loop);
@@ -112,10 +116,11 @@ on_eta(uv_timer_t *timer)
     apm_worker *w = timer->data;
     int64_t now = apm_clock_wall_us();
     bool any = false;
-    while (w->n_held && w->held[0]->req.eta_us <= now) {
+    while (w->n_held && w->held[0]->due_us <= now) {
         apm_work *work = w->held[0];
         heap_remove(w, work);
-        apm_work_move(work, APM_AT_READY);
+        if (work->for_rate || !wait_for_turn(work))
+            apm_work_move(work, APM_AT_READY);
         any = true;
     }
     arm(w);
@@ -137,11 +142,12 @@ static void
 discard_expired(apm_work *work)
 {
     work->worker->count.revoked++;
-    apm_log(APM_LOG_INFO, "task.revoked", "Discarding revoked task: %.*s[%.*s] (expired)", APM_STR_ARG(work->req.task),
-            APM_STR_ARG(work->req.id));
+    apm_log(APM_LOG_INFO, "task.revoked", "Discarding revoked task: %.*s[%.*s] (expired)",
+            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
     const apm_outcome outcome = {
         .kind = APM_DONE_REVOKED,
-        .exc = { APM_STR("TaskRevokedError"), APM_STR("celery.exceptions"), APM_STR("[\"expired\"]") },
+        .exc = { APM_STR("TaskRevokedError"), APM_STR("celery.exceptions"),
+                 APM_STR("[\"expired\"]") },
     };
     apm_settle(work, &outcome);
 }
@@ -152,8 +158,8 @@ on_parked(void *arg, apium_status status, const apium_error *err)
     apm_work *work = arg;
     apm_worker *w = work->worker;
     if (status != APIUM_OK && status != APIUM_E_FENCED && status != APIUM_E_CLOSED)
-        apm_log(APM_LOG_ERROR, "task.park_failed", "Cannot park task %.*s[%.*s] until its eta: %s", APM_STR_ARG(work->req.task),
-                APM_STR_ARG(work->req.id), err->text);
+        apm_log(APM_LOG_ERROR, "task.park_failed", "Cannot park task %.*s[%.*s] until its eta: %s",
+                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
     apm_work_free(work);
     apm_worker_progress(w);
 }
@@ -184,8 +190,8 @@ say_received(const apm_work *work, const char *more)
     char id[64];
     snprintf(id, sizeof(id), "%.*s", APM_STR_ARG(work->req.id));
     const apm_log_ctx ctx = { .task_id = id, .task = work->task->name };
-    apm_log_task(APM_LOG_INFO, &ctx, "task.received", "Task %.*s[%.*s] received%s", APM_STR_ARG(work->req.task),
-                 APM_STR_ARG(work->req.id), more);
+    apm_log_task(APM_LOG_INFO, &ctx, "task.received", "Task %.*s[%.*s] received%s",
+                 APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), more);
 }
 
 void
@@ -201,10 +207,12 @@ apm_gate_enter(apm_work *work)
         apm_settle_delivery(work, APM_RESTORE, NULL);
         return;
     }
-    int64_t ahead_us = work->req.eta_us == APM_TIME_NONE ? 0 : work->req.eta_us - apm_clock_wall_us();
+    int64_t ahead_us =
+        work->req.eta_us == APM_TIME_NONE ? 0 : work->req.eta_us - apm_clock_wall_us();
     if (ahead_us <= 0) {
         say_received(work, "");
-        apm_work_move(work, APM_AT_READY);
+        if (!wait_for_turn(work))
+            apm_work_move(work, APM_AT_READY);
         apm_worker_wake(w);
         return;
     }
@@ -213,6 +221,7 @@ apm_gate_enter(apm_work *work)
         return;
     }
     say_received(work, "");
+    work->due_us = work->req.eta_us;
     if (!heap_add(w, work)) {
         apm_settle_delivery(work, APM_RESTORE, NULL);
         return;
@@ -220,6 +229,25 @@ apm_gate_enter(apm_work *work)
     apm_work_move(work, APM_AT_HELD);
     arm(w);
     apm_gate_window(w);
+}
+
+/* A task with a rate limit takes a token; without one it is held until its turn. False: it may run now. */
+static bool
+wait_for_turn(apm_work *work)
+{
+    apm_worker *w = work->worker;
+    const char *limit =
+        work->task->rate_limit ? work->task->rate_limit : w->settings->task_default_rate_limit;
+    if (!limit || w->settings->worker_disable_rate_limits)
+        return false;
+    int64_t now_us = apm_clock_wall_us();
+    work->due_us = apm_rate_take(&w->rates, work->task, limit, now_us);
+    work->for_rate = true;
+    if (work->due_us <= now_us || !heap_add(w, work))
+        return false;
+    apm_work_move(work, APM_AT_HELD);
+    arm(w);
+    return true;
 }
 
 void
@@ -241,8 +269,9 @@ apm_gate_pass(apm_worker *w)
                 apm_work_move(work, APM_AT_POOL);
                 any = true;
             } else {
-                apm_log(APM_LOG_ERROR, "task.unsubmittable", "Cannot hand task %.*s[%.*s] to the pool: %s",
-                        APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err.text);
+                apm_log(APM_LOG_ERROR, "task.unsubmittable",
+                        "Cannot hand task %.*s[%.*s] to the pool: %s", APM_STR_ARG(work->req.task),
+                        APM_STR_ARG(work->req.id), err.text);
                 apm_settle_delivery(work, APM_REJECT, err.text);
             }
         }
@@ -282,7 +311,7 @@ apm_gate_return_all(apm_worker *w)
         apm_work *work = w->held[w->n_held - 1];
         heap_remove(w, work);
         w->count.returned++;
-        if (!apm_broker_can(w->broker, APM_BROKER_PARK) || !park(work))
+        if (work->for_rate || !apm_broker_can(w->broker, APM_BROKER_PARK) || !park(work))
             apm_settle_delivery(work, APM_RESTORE, NULL);
     }
     arm(w);
@@ -306,7 +335,7 @@ apm_gate_window(apm_worker *w)
     }
     unsigned window = 0;
     if (each) {
-        int64_t held = (int64_t)w->n_held;
+        int64_t held = (int64_t)w->n_held_eta;
         if (s->worker_eta_task_limit && held > s->worker_eta_task_limit)
             held = s->worker_eta_task_limit;
         window = (unsigned)((int64_t)apm_pool_concurrency(w->pool) * each + held);
@@ -334,4 +363,5 @@ apm_gate_close(apm_worker *w)
     uv_close((uv_handle_t *)&w->eta_timer, NULL);
     free(w->held);
     w->held = NULL;
+    apm_rate_free(w->rates);
 }

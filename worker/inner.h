@@ -36,20 +36,27 @@ typedef struct apm_work {
     apm_station station;
     struct apm_work *prev, *next; /* of the station's list */
     size_t heap;                  /* position among the held, while there */
+    int64_t
+        due_us; /* wall time at which the held one is due: its eta, or its turn under a rate limit */
+    bool for_rate; /* held for its turn, not for its eta */
 
-    bool late;     /* acks_late */
-    bool begun;    /* seen to have begun */
-    bool acked;    /* the delivery's settlement was appended to a unit */
+    bool late;  /* acks_late */
+    bool begun; /* seen to have begun */
+    bool acked; /* the delivery's settlement was appended to a unit */
     bool ignore_result;
-    size_t due;       /* 1 + position among w->due, 0 not there: an early ack or STARTED waits for the end of this turn */
-    unsigned units;   /* units under way that mention this work */
-    bool over;        /* nothing more to append: free when units is 0 */
-    bool settled_in_failed_unit; /* the unit under way carries the delivery's settlement with the result */
-    bool failed_once; /* its settlement was refused by the store; a FAILURE in its place was tried */
-    apm_unit *after;  /* two links: what is committed on the broker once the result is stored */
+    size_t
+        due; /* 1 + position among w->due, 0 not there: an early ack or STARTED waits for the end of this turn */
+    unsigned units; /* units under way that mention this work */
+    bool over;      /* nothing more to append: free when units is 0 */
+    bool
+        settled_in_failed_unit; /* the unit under way carries the delivery's settlement with the result */
+    bool
+        failed_once; /* its settlement was refused by the store; a FAILURE in its place was tried */
+    apm_unit *after; /* two links: what is committed on the broker once the result is stored */
     apm_disposition how; /* of the delivery, with `after` */
     const char *why;     /* APM_REJECT's reason, in the delivery's arena */
-    struct apm_work *adopted; /* holds the memory of the delivery that this work began under; freed with it */
+    struct apm_work
+        *adopted; /* holds the memory of the delivery that this work began under; freed with it */
     int64_t received_ms;
 } apm_work;
 
@@ -61,9 +68,9 @@ typedef struct apm_work_list {
 typedef enum apm_life {
     APM_STARTING, /* the pool comes up, nothing is consumed yet */
     APM_RUNNING,
-    APM_WARM,     /* finishing what runs */
-    APM_COLD,     /* killing what runs */
-    APM_CLOSING,  /* everything is settled: the pool and the links go */
+    APM_WARM,    /* finishing what runs */
+    APM_COLD,    /* killing what runs */
+    APM_CLOSING, /* everything is settled: the pool and the links go */
     APM_GONE,
 } apm_life;
 
@@ -82,9 +89,11 @@ typedef struct apm_worker {
     bool pool_ready;
 
     apm_work_list lists[APM_STATIONS];
-    apm_work **held; /* heap by eta */
+    apm_work **held; /* heap by due_us */
     size_t n_held, cap_held;
-    apm_work **due; /* begun in this turn; entries may be NULL */
+    size_t n_held_eta;      /* of these, the ones that wait for their eta */
+    struct apm_rate *rates; /* one for each task with a rate limit */
+    apm_work **due;         /* begun in this turn; entries may be NULL */
     size_t n_due, cap_due;
     apm_buf scratch; /* documents are composed here */
     int zone_offset_s;
@@ -92,9 +101,9 @@ typedef struct apm_worker {
 
     uv_prepare_t prepare; /* the end of a turn: hand over, flush */
     uv_check_t check;
-    uv_idle_t idle;       /* active: do not sleep, the end of the turn has something to do */
-    bool turn_over;       /* between prepare and poll */
-    bool pass_due;        /* ready work or due acks await the end of the turn */
+    uv_idle_t idle; /* active: do not sleep, the end of the turn has something to do */
+    bool turn_over; /* between prepare and poll */
+    bool pass_due;  /* ready work or due acks await the end of the turn */
 
     uv_signal_t signals[5];
     uv_timer_t stop_timer;
@@ -107,10 +116,10 @@ typedef struct apm_worker {
     bool forced;         /* settlements were given up */
     bool pool_gone, closed;
     bool said_ready;
-    bool gave_up;       /* an error ends the worker: err says which */
+    bool gave_up; /* an error ends the worker: err says which */
     apium_error error;
 
-    unsigned window;    /* as last told to the broker */
+    unsigned window; /* as last told to the broker */
     bool window_set;
     int64_t avg_run_ns; /* moving average of run times, for the window of short tasks */
     apm_link_watch broker_watch, backend_watch;

@@ -22,19 +22,23 @@ refuse_malformed(apm_work *work, apm_malformed how, const apium_error *err)
     switch (how) {
     case APM_MAL_UNKNOWN:
         apm_log(APM_LOG_WARNING, "message.unknown",
-                "Received and deleted unknown message.  Wrong destination?!? From queue %s: %s (kept in the dead-letter "
+                "Received and deleted unknown message.  Wrong destination?!? From queue %s: %s "
+                "(kept in the dead-letter "
                 "place). The full contents of the message body was: %.*s",
-                queue, err->text, (int)(msg->body.len < 200 ? msg->body.len : 200), msg->body.p ? msg->body.p : "");
+                queue, err->text, (int)(msg->body.len < 200 ? msg->body.len : 200),
+                msg->body.p ? msg->body.p : "");
         break;
     case APM_MAL_BODY:
         apm_log(APM_LOG_CRITICAL, "message.undecodable",
-                "Can't decode message body: %s (task %.*s[%.*s] from queue %s, kept in the dead-letter place)", err->text,
-                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), queue);
+                "Can't decode message body: %s (task %.*s[%.*s] from queue %s, kept in the "
+                "dead-letter place)",
+                err->text, APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), queue);
         break;
     default:
         apm_log(APM_LOG_ERROR, "message.invalid",
-                "Received invalid task message: %s (task %.*s[%.*s] from queue %s, kept in the dead-letter place)", err->text,
-                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), queue);
+                "Received invalid task message: %s (task %.*s[%.*s] from queue %s, kept in the "
+                "dead-letter place)",
+                err->text, APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), queue);
     }
     apm_settle_delivery(work, APM_REJECT, err->text);
 }
@@ -45,9 +49,12 @@ refuse_unregistered(apm_work *work)
     apm_worker *w = work->worker;
     const apm_request *req = &work->req;
     w->count.refused++;
-    apm_log_ctx ctx = { .task_id = req->id.p ? apm_arena_str(&work->delivery->arena, req->id, NULL).p : NULL };
+    apm_log_ctx ctx = { .task_id = req->id.p
+                                       ? apm_arena_str(&work->delivery->arena, req->id, NULL).p
+                                       : NULL };
     apm_log_task(APM_LOG_ERROR, &ctx, "task.unregistered",
-                 "Received unregistered task of type '%.*s'. The message has been kept in the dead-letter place. "
+                 "Received unregistered task of type '%.*s'. The message has been kept in the "
+                 "dead-letter place. "
                  "Did you remember to put it into the module's table (-A)? id %.*s, queue %s",
                  APM_STR_ARG(req->task), APM_STR_ARG(req->id), work->delivery->queue);
 
@@ -69,8 +76,10 @@ static void
 refuse_unfollowable(apm_work *work, const apium_error *err)
 {
     work->worker->count.refused++;
-    apm_log(APM_LOG_ERROR, "task.unfollowable", "Refused task %.*s[%.*s] from queue %s: %s (kept in the dead-letter place)",
-            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->delivery->queue, err->text);
+    apm_log(APM_LOG_ERROR, "task.unfollowable",
+            "Refused task %.*s[%.*s] from queue %s: %s (kept in the dead-letter place)",
+            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->delivery->queue,
+            err->text);
     apm_buf args;
     apm_buf_init(&args, 4096);
     apm_buf_addc(&args, '[');
@@ -105,14 +114,15 @@ decide_options(apm_work *work)
     const apm_request *req = &work->req;
 
     work->late = decide(option(task->acks_late), s->task_acks_late);
-    work->ignore_result = req->ignore_result != APM_UNSET ? req->ignore_result == APM_YES
-                                                          : decide(option(task->ignore_result), s->task_ignore_result);
+    work->ignore_result = req->ignore_result != APM_UNSET
+                              ? req->ignore_result == APM_YES
+                              : decide(option(task->ignore_result), s->task_ignore_result);
     work->job.req = req;
     work->job.task = task;
-    work->job.time_limit_s = req->time_limit_s > 0   ? req->time_limit_s
+    work->job.time_limit_s = req->time_limit_s > 0  ? req->time_limit_s
                              : task->time_limit > 0 ? task->time_limit
                                                     : s->task_time_limit;
-    work->job.soft_time_limit_s = req->soft_time_limit_s > 0   ? req->soft_time_limit_s
+    work->job.soft_time_limit_s = req->soft_time_limit_s > 0  ? req->soft_time_limit_s
                                   : task->soft_time_limit > 0 ? task->soft_time_limit
                                                               : s->task_soft_time_limit;
 }
@@ -131,7 +141,8 @@ adopted_by_running(apm_worker *w, apm_delivery *delivery, const apm_request *req
             continue;
         /* The old delivery's memory holds the running request's text: the two deliveries change places, so that the
          * work settles the new one and the old memory lives as long as the work. */
-        apm_log(APM_LOG_INFO, "task.readopted", "Task %.*s[%.*s] was delivered again while it runs here: not started twice",
+        apm_log(APM_LOG_INFO, "task.readopted",
+                "Task %.*s[%.*s] was delivered again while it runs here: not started twice",
                 APM_STR_ARG(req->task), APM_STR_ARG(req->id));
         apm_work *shadow = apm_work_new(w, delivery);
         if (!shadow)
@@ -158,7 +169,8 @@ static void
 receive(apm_worker *w, apm_delivery *delivery)
 {
     w->count.received++;
-    const apm_decode_opts opts = { .accept = w->settings->accept_content, .naive_offset_s = w->zone_offset_s };
+    const apm_decode_opts opts = { .accept = w->settings->accept_content,
+                                   .naive_offset_s = w->zone_offset_s };
     apm_request req;
     apm_malformed how = APM_MAL_NONE;
     apium_error err;
@@ -168,7 +180,8 @@ receive(apm_worker *w, apm_delivery *delivery)
         return;
     apm_work *work = apm_work_new(w, delivery);
     if (!work) { /* no memory for it: the lease or the connection's end gives it to somebody else */
-        apm_log(APM_LOG_ERROR, "message.no_memory", "Out of memory: a message from %s stays unsettled", delivery->queue);
+        apm_log(APM_LOG_ERROR, "message.no_memory",
+                "Out of memory: a message from %s stays unsettled", delivery->queue);
         return;
     }
     work->req = req;
@@ -178,7 +191,8 @@ receive(apm_worker *w, apm_delivery *delivery)
         apm_settle_delivery(work, APM_RESTORE, NULL);
         return;
     }
-    if (st != APIUM_OK && how != APM_MAL_NONE && apm_str_is(req.task) && apm_str_is(req.id) && !work->task) {
+    if (st != APIUM_OK && how != APM_MAL_NONE && apm_str_is(req.task) && apm_str_is(req.id) &&
+        !work->task) {
         refuse_unregistered(work); /* the name is judged before the body, as Celery does */
         return;
     }
@@ -239,6 +253,7 @@ apm_intake_refused(void *worker, const char *queue, apm_str raw, const char *why
     w->count.received++;
     w->count.refused++;
     apm_log(APM_LOG_ERROR, "message.refused",
-            "Received something that is no message from queue %s: %s (kept in the dead-letter place). It begins: %.*s", queue,
-            why, (int)(raw.len < 120 ? raw.len : 120), raw.p ? raw.p : "");
+            "Received something that is no message from queue %s: %s (kept in the dead-letter "
+            "place). It begins: %.*s",
+            queue, why, (int)(raw.len < 120 ? raw.len : 120), raw.p ? raw.p : "");
 }

@@ -56,7 +56,8 @@ expand(const char *template_, const struct names *names, char *out, size_t size,
     }
     apium_status st = APIUM_OK;
     if (buf.failed)
-        st = apm_fail(err, APIUM_E_CONFIG, "cannot expand \"%s\": longer than %zu bytes", template_, size - 1);
+        st = apm_fail(err, APIUM_E_CONFIG, "cannot expand \"%s\": longer than %zu bytes", template_,
+                      size - 1);
     else
         snprintf(out, size, "%.*s", APM_STR_ARG(apm_buf_str(&buf)));
     apm_buf_clear(&buf);
@@ -87,12 +88,16 @@ apm_node_name(const char *template_, char *out, size_t size, apium_error *err)
 }
 
 apium_status
-apm_node_path(const char *template_, const char *node, int process, char *out, size_t size, apium_error *err)
+apm_node_path(const char *template_, const char *node, int process, char *out, size_t size,
+              apium_error *err)
 {
     const char *at = strchr(node, '@');
     const char *host = at ? at + 1 : node;
     const char *dot = strchr(host, '.');
-    struct names names = { .host = host, .domain = dot ? dot + 1 : host, .node = node, .process = process };
-    snprintf(names.name, sizeof(names.name), "%.*s", (int)(at ? at - node : (long)strlen(node)), node);
+    struct names names = {
+        .host = host, .domain = dot ? dot + 1 : host, .node = node, .process = process
+    };
+    snprintf(names.name, sizeof(names.name), "%.*s", (int)(at ? at - node : (long)strlen(node)),
+             node);
     return expand(template_, &names, out, size, err);
 }

@@ -27,7 +27,8 @@ route_back(apm_work *work, const char *queue, apm_route *route, apium_error *err
             return apm_fail(err, APIUM_E_NOMEM, "cannot route a retry: out of memory");
         return APIUM_OK;
     }
-    apium_status st = apm_settings_queue(w->settings, queue ? queue : work->delivery->queue, &route->queue, err);
+    apium_status st =
+        apm_settings_queue(w->settings, queue ? queue : work->delivery->queue, &route->queue, err);
     if (st != APIUM_OK)
         return st;
     route->exchange = "";
@@ -37,7 +38,8 @@ route_back(apm_work *work, const char *queue, apm_route *route, apium_error *err
 
 /* What apium_retry was told to change: members of a JSON object. */
 static apium_status
-apply_changes(apm_work *work, apm_str changes, apm_request *next, const char **queue, apm_str *headers, apium_error *err)
+apply_changes(apm_work *work, apm_str changes, apm_request *next, const char **queue,
+              apm_str *headers, apium_error *err)
 {
     apm_arena *arena = &work->delivery->arena;
     apm_json object;
@@ -89,7 +91,8 @@ apm_retry_publish(apm_work *work, apm_unit *unit, const apm_outcome *outcome, ap
     apm_str headers = APM_STR_NONE;
     apium_status st;
     if (apm_str_is(outcome->retry_request) &&
-        (st = apply_changes(work, outcome->retry_request, &next, &queue, &headers, err)) != APIUM_OK)
+        (st = apply_changes(work, outcome->retry_request, &next, &queue, &headers, err)) !=
+            APIUM_OK)
         return st;
 
     char serializer[16], compression[64];
@@ -123,7 +126,8 @@ apm_follow_publish(apm_work *work, apm_unit *unit, const apm_sig_send *send, api
     apm_str task = apm_arena_str(arena, req.task, NULL);
     if (!apm_str_is(task))
         return apm_fail(err, APIUM_E_NOMEM, "cannot send a follow-up: out of memory");
-    apium_status st = apm_settings_route(w->settings, task.p, &send->choice, &route, &priority, err);
+    apium_status st =
+        apm_settings_route(w->settings, task.p, &send->choice, &route, &priority, err);
     if (st != APIUM_OK)
         return st;
     route.mandatory = true;

@@ -29,8 +29,8 @@ on_side_unit(void *arg, apium_status status, const apium_error *err)
 {
     apm_work *work = arg;
     if (status != APIUM_OK && status != APIUM_E_FENCED && status != APIUM_E_CLOSED)
-        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s", APM_STR_ARG(work->req.task),
-                APM_STR_ARG(work->req.id), err->text);
+        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
+                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
     work->units--;
     finish(work);
 }
@@ -72,8 +72,9 @@ append_delivery(apm_work *work, apm_unit *unit, apm_disposition how, const char 
         return;
     work->acked = true;
     if (apm_broker_settle(work->worker->broker, unit, work->delivery, how, why, &err) != APIUM_OK)
-        apm_log(APM_LOG_ERROR, "delivery.unsettled", "Cannot settle the delivery of task %.*s[%.*s]: %s",
-                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err.text);
+        apm_log(APM_LOG_ERROR, "delivery.unsettled",
+                "Cannot settle the delivery of task %.*s[%.*s]: %s", APM_STR_ARG(work->req.task),
+                APM_STR_ARG(work->req.id), err.text);
 }
 
 /* Two links: the result is stored, now the broker's part. */
@@ -107,8 +108,9 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
     const apm_request *req = &work->req;
     if (status == APIUM_E_FENCED) {
         apm_log(APM_LOG_WARNING, "task.fenced",
-                "The outcome of task %.*s[%.*s] was dropped: its delivery belongs to another node by now", APM_STR_ARG(req->task),
-                APM_STR_ARG(req->id));
+                "The outcome of task %.*s[%.*s] was dropped: its delivery belongs to another node "
+                "by now",
+                APM_STR_ARG(req->task), APM_STR_ARG(req->id));
         work->over = true;
         finish(work);
         return;
@@ -118,8 +120,8 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
         finish(work);
         return;
     }
-    apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot store the outcome of task %.*s[%.*s]: %s", APM_STR_ARG(req->task),
-            APM_STR_ARG(req->id), err->text);
+    apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot store the outcome of task %.*s[%.*s]: %s",
+            APM_STR_ARG(req->task), APM_STR_ARG(req->id), err->text);
     if (work->settled_in_failed_unit) /* what was refused held the acknowledgement too: it is due again */
         work->acked = false;
     work->settled_in_failed_unit = false;
@@ -156,11 +158,12 @@ append_record(apm_work *work, apm_unit *unit, const apm_request *req, apm_str st
         .reply_to = req->reply_to,
         .correlation_id = apm_str_is(req->correlation_id) ? req->correlation_id : req->id,
     };
-    apium_status st = w->scratch.failed ? apm_fail(&err, APIUM_E_TOOBIG, "the result document cannot be composed")
-                                        : w->backend->ops->record(w->backend, unit, &record, &err);
+    apium_status st = w->scratch.failed
+                          ? apm_fail(&err, APIUM_E_TOOBIG, "the result document cannot be composed")
+                          : w->backend->ops->record(w->backend, unit, &record, &err);
     if (st != APIUM_OK)
-        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s", APM_STR_ARG(req->task),
-                APM_STR_ARG(req->id), err.text);
+        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
+                APM_STR_ARG(req->task), APM_STR_ARG(req->id), err.text);
 }
 
 static apm_result_opts
@@ -195,7 +198,8 @@ state_of(const apm_work *work, const apm_outcome *outcome, apm_outcome *written)
     case APM_DONE_REJECT:
         if (outcome->requeue)
             return APM_STR_NONE;
-        written->kind = APM_DONE_FAILURE; /* as Celery 5.6: Reject(requeue=False) is a failure too */
+        written->kind =
+            APM_DONE_FAILURE; /* as Celery 5.6: Reject(requeue=False) is a failure too */
         return APM_STR(APM_STATE_FAILURE);
     case APM_DONE_IGNORE:
         return APM_STR_NONE;
@@ -220,7 +224,8 @@ wants_record(const apm_work *work, apm_str state)
         return true;
     int errors_too = work->task ? work->task->store_errors_even_if_ignored : APIUM_DEFAULT;
     return !apm_str_eqz(state, APM_STATE_SUCCESS) && !apm_str_eqz(state, APM_STATE_RETRY) &&
-           (errors_too == APIUM_ON || (errors_too == APIUM_DEFAULT && w->settings->task_store_errors_even_if_ignored));
+           (errors_too == APIUM_ON ||
+            (errors_too == APIUM_DEFAULT && w->settings->task_store_errors_even_if_ignored));
 }
 
 /* What becomes of the delivery (Celery's table: docs/protocol.md "Acknowledgement"). */
@@ -233,18 +238,21 @@ decide_disposition(apm_work *work, const apm_outcome *outcome)
     work->why = NULL;
     switch (outcome->kind) {
     case APM_DONE_FAILURE:
-        if (work->late && (on_failure == APIUM_OFF || (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_failure(s)))) {
+        if (work->late && (on_failure == APIUM_OFF ||
+                           (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_failure(s)))) {
             work->how = APM_REJECT;
             work->why = "the task failed, and acks_on_failure_or_timeout is off";
         }
         break;
     case APM_DONE_TIMEOUT:
-        if (work->late && (on_failure == APIUM_OFF || (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_timeout(s))))
+        if (work->late && (on_failure == APIUM_OFF ||
+                           (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_timeout(s))))
             work->how = APM_REQUEUE;
         break;
     case APM_DONE_LOST: {
         int give_back = work->task ? work->task->reject_on_worker_lost : APIUM_DEFAULT;
-        if (work->late && (give_back == APIUM_ON || (give_back == APIUM_DEFAULT && s->task_reject_on_worker_lost) ||
+        if (work->late && (give_back == APIUM_ON ||
+                           (give_back == APIUM_DEFAULT && s->task_reject_on_worker_lost) ||
                            work->worker->life == APM_COLD))
             work->how = APM_RESTORE;
         break;
@@ -270,8 +278,9 @@ decide_disposition(apm_work *work, const apm_outcome *outcome)
 static void
 abandon(apm_work *work)
 {
-    apm_log(APM_LOG_CRITICAL, "task.no_memory", "Out of memory: the outcome of task %.*s[%.*s] is lost",
-            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
+    apm_log(APM_LOG_CRITICAL, "task.no_memory",
+            "Out of memory: the outcome of task %.*s[%.*s] is lost", APM_STR_ARG(work->req.task),
+            APM_STR_ARG(work->req.id));
     work->over = true;
     finish(work);
 }
@@ -285,7 +294,8 @@ forget_due(apm_work *work)
 }
 
 static void
-append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written, const apm_follow *follow)
+append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written,
+               const apm_follow *follow)
 {
     apm_worker *w = work->worker;
     const apm_result_opts opts = result_opts(w);
@@ -304,7 +314,8 @@ append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome 
 }
 
 static apium_status
-append_sends(apm_work *work, apm_unit *unit, const apm_outcome *outcome, const apm_follow *follow, apium_error *err)
+append_sends(apm_work *work, apm_unit *unit, const apm_outcome *outcome, const apm_follow *follow,
+             apium_error *err)
 {
     apium_status st = APIUM_OK;
     if (outcome->kind == APM_DONE_RETRY)
@@ -328,7 +339,8 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     apm_follow follow = { 0 };
     apm_str state = state_of(work, outcome, &written);
     if (work->how != APM_RESTORE && work->task &&
-        apm_follow_outcome(&work->req, outcome, apm_clock_wall_us(), &work->delivery->arena, &follow, &err) != APIUM_OK) {
+        apm_follow_outcome(&work->req, outcome, apm_clock_wall_us(), &work->delivery->arena,
+                           &follow, &err) != APIUM_OK) {
         settlement_failed(work, err.status, &err);
         return;
     }
@@ -420,8 +432,9 @@ apm_settle_begin(void *worker, apm_job *job)
     apm_worker *w = worker;
     apm_work *work = work_of(job);
     work->begun = true;
-    if (work->late && !(work->task->track_started == APIUM_ON ||
-                        (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))
+    if (work->late &&
+        !(work->task->track_started == APIUM_ON ||
+          (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))
         return;
     if (w->n_due == w->cap_due) {
         size_t cap = w->cap_due ? 2 * w->cap_due : 64;
@@ -444,9 +457,10 @@ apm_settle_turn(apm_worker *w)
         if (!work)
             continue;
         work->due = 0;
-        bool started = !work->ignore_result && stores_results(w) &&
-                       (work->task->track_started == APIUM_ON ||
-                        (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started));
+        bool started =
+            !work->ignore_result && stores_results(w) &&
+            (work->task->track_started == APIUM_ON ||
+             (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started));
         apm_unit *ack = NULL, *state = NULL;
         if (!work->late && !work->acked)
             ack = apm_unit_new(w->broker->link);
@@ -460,7 +474,8 @@ apm_settle_turn(apm_worker *w)
             apm_json_add_stringz(&meta, w->node);
             apm_buf_addc(&meta, '}');
             apm_buf_reset(&w->scratch);
-            apm_result_write_state(&w->scratch, &work->req, APM_STR(APM_STATE_STARTED), apm_buf_str(&meta), &opts);
+            apm_result_write_state(&w->scratch, &work->req, APM_STR(APM_STATE_STARTED),
+                                   apm_buf_str(&meta), &opts);
             append_record(work, state, &work->req, APM_STR(APM_STATE_STARTED));
             apm_buf_clear(&meta);
         }
@@ -496,8 +511,8 @@ static void
 say_outcome(const apm_work *work, const apm_outcome *outcome)
 {
     apm_log_level level = outcome->kind == APM_DONE_REJECT ? APM_LOG_WARNING : APM_LOG_INFO;
-    if ((outcome->kind == APM_DONE_FAILURE && !outcome->expected) || outcome->kind == APM_DONE_LOST ||
-        outcome->kind == APM_DONE_TIMEOUT)
+    if ((outcome->kind == APM_DONE_FAILURE && !outcome->expected) ||
+        outcome->kind == APM_DONE_LOST || outcome->kind == APM_DONE_TIMEOUT)
         level = APM_LOG_ERROR;
     if (!apm_log_on(level))
         return;
@@ -505,7 +520,9 @@ say_outcome(const apm_work *work, const apm_outcome *outcome)
     char process[32], id[64];
     apm_work_process(work, process);
     snprintf(id, sizeof(id), "%.*s", APM_STR_ARG(work->req.id));
-    const apm_log_ctx ctx = { .process = process, .task_id = id, .task = work->task ? work->task->name : NULL };
+    const apm_log_ctx ctx = { .process = process,
+                              .task_id = id,
+                              .task = work->task ? work->task->name : NULL };
     const apm_str name = work->req.task, tid = work->req.id;
     apm_buf text;
     apm_buf_init(&text, 16384);
@@ -520,31 +537,38 @@ say_outcome(const apm_work *work, const apm_outcome *outcome)
     double runtime = (double)outcome->runtime_ns / 1e9;
     switch (outcome->kind) {
     case APM_DONE_SUCCESS:
-        apm_log_task(level, &ctx, "task.succeeded", "Task %.*s[%.*s] succeeded in %.9gs: %.*s", APM_STR_ARG(name),
-                     APM_STR_ARG(tid), runtime, APM_STR_ARG(shown));
+        apm_log_task(level, &ctx, "task.succeeded", "Task %.*s[%.*s] succeeded in %.9gs: %.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), runtime, APM_STR_ARG(shown));
         break;
     case APM_DONE_FAILURE:
-        apm_log_task(level, &ctx, "task.failed", "Task %.*s[%.*s] raised %s: %.*s%s%.*s", APM_STR_ARG(name), APM_STR_ARG(tid),
-                     outcome->expected ? "expected" : "unexpected", APM_STR_ARG(shown), outcome->traceback.len ? "\n" : "",
-                     APM_STR_ARG(outcome->traceback));
+        apm_log_task(level, &ctx, "task.failed", "Task %.*s[%.*s] raised %s: %.*s%s%.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid),
+                     outcome->expected ? "expected" : "unexpected", APM_STR_ARG(shown),
+                     outcome->traceback.len ? "\n" : "", APM_STR_ARG(outcome->traceback));
         break;
     case APM_DONE_RETRY: {
         double wait = (double)(outcome->retry_eta_us - apm_clock_wall_us()) / 1e6;
-        apm_log_task(level, &ctx, "task.retried", "Task %.*s[%.*s] retry: Retry in %.3gs%s%.*s", APM_STR_ARG(name),
-                     APM_STR_ARG(tid), wait > 0 ? wait : 0, shown.len ? ": " : "", APM_STR_ARG(shown));
+        apm_log_task(level, &ctx, "task.retried", "Task %.*s[%.*s] retry: Retry in %.3gs%s%.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), wait > 0 ? wait : 0,
+                     shown.len ? ": " : "", APM_STR_ARG(shown));
         break;
     }
     case APM_DONE_IGNORE:
-        apm_log_task(level, &ctx, "task.ignored", "Task %.*s[%.*s] ignored", APM_STR_ARG(name), APM_STR_ARG(tid));
+        apm_log_task(level, &ctx, "task.ignored", "Task %.*s[%.*s] ignored", APM_STR_ARG(name),
+                     APM_STR_ARG(tid));
         break;
     case APM_DONE_REJECT:
-        apm_log_task(level, &ctx, "task.rejected", "Task %.*s[%.*s] reject requeue=%s: %.*s", APM_STR_ARG(name),
-                     APM_STR_ARG(tid), outcome->requeue ? "True" : "False", APM_STR_ARG(shown));
+        apm_log_task(level, &ctx, "task.rejected", "Task %.*s[%.*s] reject requeue=%s: %.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), outcome->requeue ? "True" : "False",
+                     APM_STR_ARG(shown));
         break;
     default:
         apm_log_task(level, &ctx, outcome->kind == APM_DONE_REVOKED ? "task.revoked" : "task.lost",
-                     "Task %.*s[%.*s] raised unexpected: %.*s%s", APM_STR_ARG(name), APM_STR_ARG(tid), APM_STR_ARG(shown),
-                     outcome->kind == APM_DONE_LOST && work->how == APM_RESTORE ? " (given back to its queue)" : "");
+                     "Task %.*s[%.*s] raised unexpected: %.*s%s", APM_STR_ARG(name),
+                     APM_STR_ARG(tid), APM_STR_ARG(shown),
+                     outcome->kind == APM_DONE_LOST && work->how == APM_RESTORE
+                         ? " (given back to its queue)"
+                         : "");
     }
     apm_buf_clear(&text);
 }
@@ -574,7 +598,8 @@ apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome)
     }
     int64_t run_ns = outcome->runtime_ns > 0 ? outcome->runtime_ns : 1;
     /* Quick to notice a long task, slow to believe in short ones. */
-    w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1 : w->avg_run_ns - (w->avg_run_ns - run_ns) / 16;
+    w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1
+                                           : w->avg_run_ns - (w->avg_run_ns - run_ns) / 16;
     decide_disposition(work, outcome);
     say_outcome(work, outcome);
     apm_settle(work, outcome);

@@ -16,7 +16,8 @@
 #include "config.h"
 #include "core/base/clock.h"
 
-#define STOP_PATIENCE_MS 30000 /* settlements that cannot reach their store hold up a warm stop no longer than this */
+#define STOP_PATIENCE_MS                                                                           \
+    30000 /* settlements that cannot reach their store hold up a warm stop no longer than this */
 #define COLD_PATIENCE_MS 5000
 
 /* ---- the turn ---- */
@@ -62,7 +63,16 @@ apm_worker_wake(apm_worker *w)
 
 /* ---- life ---- */
 
-typedef enum event { EV_READY, EV_TERM, EV_INT, EV_QUIT, EV_HUP, EV_IDLE, EV_GIVE_UP, EVENTS } event;
+typedef enum event {
+    EV_READY,
+    EV_TERM,
+    EV_INT,
+    EV_QUIT,
+    EV_HUP,
+    EV_IDLE,
+    EV_GIVE_UP,
+    EVENTS
+} event;
 
 typedef void action(apm_worker *w);
 
@@ -138,7 +148,8 @@ on_stop_deadline(uv_timer_t *timer)
         uv_timer_start(timer, on_stop_deadline, STOP_PATIENCE_MS, 0);
         return;
     }
-    apm_log(APM_LOG_ERROR, "worker.stop_forced", "%zu settlements could not be delivered before the worker stopped",
+    apm_log(APM_LOG_ERROR, "worker.stop_forced",
+            "%zu settlements could not be delivered before the worker stopped",
             w->lists[APM_AT_SETTLING].n);
     w->forced = true;
     w->exit_code = APM_EXIT_FAILURE;
@@ -171,7 +182,8 @@ warm(apm_worker *w)
 static void
 warm_int(apm_worker *w)
 {
-    printf("\nworker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!\n");
+    printf("\nworker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running "
+           "tasks!\n");
     w->exit_code = APM_EXIT_FAILURE; /* as Celery 5.6 */
     warm(w);
 }
@@ -216,7 +228,8 @@ quit(apm_worker *w)
 {
     double soft = w->settings->worker_soft_shutdown_timeout;
     if (soft > 0 && !w->soft_over && w->lists[APM_AT_POOL].n) {
-        apm_log(APM_LOG_WARNING, "worker.soft_shutdown", "Initiating Soft Shutdown, terminating in %g seconds", soft);
+        apm_log(APM_LOG_WARNING, "worker.soft_shutdown",
+                "Initiating Soft Shutdown, terminating in %g seconds", soft);
         w->life = APM_WARM;
         stop_consuming(w);
         uv_timer_start(&w->stop_timer, on_soft_over, (uint64_t)(soft * 1000), 0);
@@ -320,12 +333,14 @@ on_signal(uv_signal_t *handle, int signum)
         break;
     case SIGUSR1:
         apm_log(APM_LOG_WARNING, "worker.state",
-                "holding: %zu for their eta, %zu ready, %zu in the pool, %zu being settled; window %u; received %llu, succeeded %llu, "
+                "holding: %zu for their eta, %zu ready, %zu in the pool, %zu being settled; window "
+                "%u; received %llu, succeeded %llu, "
                 "failed %llu, retried %llu, rejected %llu, refused %llu",
-                w->lists[APM_AT_HELD].n, w->lists[APM_AT_READY].n, w->lists[APM_AT_POOL].n, w->lists[APM_AT_SETTLING].n,
-                w->window, (unsigned long long)w->count.received, (unsigned long long)w->count.succeeded,
-                (unsigned long long)w->count.failed, (unsigned long long)w->count.retried,
-                (unsigned long long)w->count.rejected, (unsigned long long)w->count.refused);
+                w->lists[APM_AT_HELD].n, w->lists[APM_AT_READY].n, w->lists[APM_AT_POOL].n,
+                w->lists[APM_AT_SETTLING].n, w->window, (unsigned long long)w->count.received,
+                (unsigned long long)w->count.succeeded, (unsigned long long)w->count.failed,
+                (unsigned long long)w->count.retried, (unsigned long long)w->count.rejected,
+                (unsigned long long)w->count.refused);
         for (apm_work *work = w->lists[APM_AT_POOL].head; work; work = work->next)
             if (work->begun)
                 apm_log(APM_LOG_WARNING, "worker.state", "running: %.*s[%.*s] in pid %d for %.3fs",
@@ -362,14 +377,19 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     }
     const apm_settings *s = w->settings;
     apm_log(APM_LOG_ERROR, "link.down", "consumer: %s", why ? why : "connection lost");
-    bool retry_start = s->broker_connection_retry_on_startup == APM_UNSET ? s->broker_connection_retry
-                                                                          : s->broker_connection_retry_on_startup == APM_YES;
-    if (is_broker && ((!w->broker_was_up && !retry_start) || (w->broker_was_up && !s->broker_connection_retry))) {
+    bool retry_start = s->broker_connection_retry_on_startup == APM_UNSET
+                           ? s->broker_connection_retry
+                           : s->broker_connection_retry_on_startup == APM_YES;
+    if (is_broker && ((!w->broker_was_up && !retry_start) ||
+                      (w->broker_was_up && !s->broker_connection_retry))) {
         apium_error err;
         apm_fail(&err, APIUM_E_CLOSED,
-                 "Retrying to establish a connection to the message broker after a connection loss has been disabled "
+                 "Retrying to establish a connection to the message broker after a connection loss "
+                 "has been disabled "
                  "(%s=False). Shutting down... %s",
-                 w->broker_was_up ? "broker_connection_retry" : "broker_connection_retry_on_startup", why ? why : "");
+                 w->broker_was_up ? "broker_connection_retry"
+                                  : "broker_connection_retry_on_startup",
+                 why ? why : "");
         fail(w, &err);
     }
 }
@@ -399,9 +419,11 @@ on_purged(void *arg, apium_status status, int64_t count, const apium_error *err)
     const apm_queue *queue = opening->queue;
     free(opening);
     if (status == APIUM_OK)
-        apm_log(APM_LOG_WARNING, "queue.purged", "purge: Erased %lld messages from the queue %s.", (long long)count, queue->name);
+        apm_log(APM_LOG_WARNING, "queue.purged", "purge: Erased %lld messages from the queue %s.",
+                (long long)count, queue->name);
     else
-        apm_log(APM_LOG_ERROR, "queue.unpurged", "Cannot purge the queue %s: %s", queue->name, err->text);
+        apm_log(APM_LOG_ERROR, "queue.unpurged", "Cannot purge the queue %s: %s", queue->name,
+                err->text);
     apium_error why;
     if (w->stopping)
         return;
@@ -449,7 +471,8 @@ open_queues(apm_worker *w)
         struct opening *opening = malloc(sizeof(*opening));
         apium_error err;
         if (!opening) {
-            apm_fail(&err, APIUM_E_NOMEM, "cannot open the queue %s: out of memory", w->queues[i]->name);
+            apm_fail(&err, APIUM_E_NOMEM, "cannot open the queue %s: out of memory",
+                     w->queues[i]->name);
             fail(w, &err);
             return;
         }
@@ -502,7 +525,9 @@ choose_queues(apm_worker *w, apium_error *err)
             char name[256];
             size_t n = strcspn(list, ",");
             if (n >= sizeof(name))
-                return apm_fail(err, APIUM_E_CONFIG, "cannot consume from \"%.60s...\": the queue's name is too long", list);
+                return apm_fail(err, APIUM_E_CONFIG,
+                                "cannot consume from \"%.60s...\": the queue's name is too long",
+                                list);
             snprintf(name, sizeof(name), "%.*s", (int)n, list);
             if (n)
                 st = add_queue(w, name, err);
@@ -515,8 +540,10 @@ choose_queues(apm_worker *w, apium_error *err)
         st = add_queue(w, w->settings->task_default_queue, err);
     }
     if (st == APIUM_OK && !w->n_queues)
-        st = apm_fail(err, APIUM_E_CONFIG, "cannot start the worker: no queue is left to consume from (-Q %s, -X %s)",
-                      w->opts->queues ? w->opts->queues : "", w->opts->exclude ? w->opts->exclude : "");
+        st = apm_fail(err, APIUM_E_CONFIG,
+                      "cannot start the worker: no queue is left to consume from (-Q %s, -X %s)",
+                      w->opts->queues ? w->opts->queues : "",
+                      w->opts->exclude ? w->opts->exclude : "");
     return st;
 }
 
@@ -537,11 +564,13 @@ banner(const apm_worker *w)
     char results[256] = "disabled://";
     if (w->settings->result_backend)
         apm_url_mask(w->settings->result_backend, results, sizeof(results));
-    printf("\n apium %s  %s\n\n [config]\n .> app:         %s\n .> transport:   %s\n .> results:     %s\n"
+    printf("\n apium %s  %s\n\n [config]\n .> app:         %s\n .> transport:   %s\n .> results:   "
+           "  %s\n"
            " .> concurrency: %u (%s)\n .> commits:     %s\n\n [queues]\n",
-           APIUM_VERSION, w->node, apm_app_name(w->app), w->broker->link->shown, results, apm_pool_concurrency(w->pool),
-           w->settings->worker_pool,
-           w->one_link ? "results and queue commit together" : "result first, then follow-ups and acknowledgement");
+           APIUM_VERSION, w->node, apm_app_name(w->app), w->broker->link->shown, results,
+           apm_pool_concurrency(w->pool), w->settings->worker_pool,
+           w->one_link ? "results and queue commit together"
+                       : "result first, then follow-ups and acknowledgement");
     static const char *const types[] = { "direct", "topic", "fanout", "headers" };
     for (size_t i = 0; i < w->n_queues; i++)
         printf(" .> %-16s exchange=%s(%s) key=%s\n", w->queues[i]->name, w->queues[i]->exchange,
@@ -563,7 +592,8 @@ on_pool_ready(void *arg)
     banner(w);
     apm_log(APM_LOG_INFO, "worker.commits", "%s",
             w->one_link ? "Results and queue are on one link: they commit together"
-                        : "Results and queue are on two links: the result is stored first, then the message is settled");
+                        : "Results and queue are on two links: the result is stored first, then "
+                          "the message is settled");
     if (!w->stopping)
         open_queues(w);
 }
@@ -580,11 +610,11 @@ on_limit(void *arg, apm_job *job, bool hard, double limit_s)
     (void)arg;
     const apm_work *work = (const apm_work *)((const char *)job - offsetof(apm_work, job));
     if (hard)
-        apm_log(APM_LOG_ERROR, "task.hard_limit", "Hard time limit (%gs) exceeded for %.*s[%.*s]", limit_s,
-                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
+        apm_log(APM_LOG_ERROR, "task.hard_limit", "Hard time limit (%gs) exceeded for %.*s[%.*s]",
+                limit_s, APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
     else
-        apm_log(APM_LOG_WARNING, "task.soft_limit", "Soft time limit (%gs) exceeded for %.*s[%.*s]", limit_s,
-                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
+        apm_log(APM_LOG_WARNING, "task.soft_limit", "Soft time limit (%gs) exceeded for %.*s[%.*s]",
+                limit_s, APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id));
 }
 
 static void
@@ -592,15 +622,20 @@ on_process(void *arg, int process, int pid, bool up, int status, bool expected)
 {
     (void)arg;
     if (up)
-        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process 'ForkPoolWorker-%d' pid:%d started", process + 1, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process 'ForkPoolWorker-%d' pid:%d started",
+                process + 1, pid);
     else if (expected)
-        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process 'ForkPoolWorker-%d' pid:%d ended", process + 1, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process 'ForkPoolWorker-%d' pid:%d ended",
+                process + 1, pid);
     else if (status != -1 && WIFSIGNALED(status))
-        apm_log(APM_LOG_ERROR, "pool.process_lost", "Process 'ForkPoolWorker-%d' pid:%d exited with 'signal %d (SIG%s)'", process + 1,
-                pid, WTERMSIG(status), sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
+        apm_log(APM_LOG_ERROR, "pool.process_lost",
+                "Process 'ForkPoolWorker-%d' pid:%d exited with 'signal %d (SIG%s)'", process + 1,
+                pid, WTERMSIG(status),
+                sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
     else
-        apm_log(APM_LOG_ERROR, "pool.process_lost", "Process 'ForkPoolWorker-%d' pid:%d exited with 'exitcode %d'", process + 1,
-                pid, status != -1 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+        apm_log(APM_LOG_ERROR, "pool.process_lost",
+                "Process 'ForkPoolWorker-%d' pid:%d exited with 'exitcode %d'", process + 1, pid,
+                status != -1 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
 /* ---- start ---- */
@@ -635,7 +670,8 @@ start_pool(apm_worker *w, apium_error *err)
 static apium_status
 open_links(apm_worker *w, apium_error *err)
 {
-    const char *url = w->settings->broker_read_url ? w->settings->broker_read_url : w->settings->broker_url;
+    const char *url =
+        w->settings->broker_read_url ? w->settings->broker_read_url : w->settings->broker_url;
     const apm_broker_opts opts = {
         .settings = w->settings,
         .node = w->node,
@@ -653,9 +689,11 @@ open_links(apm_worker *w, apium_error *err)
         st = apm_backend_open(w->links, w->settings->result_backend, url, &w->backend, err);
     if (st != APIUM_OK)
         return st;
-    if (strcmp(w->settings->worker_pool, "prefork") == 0 && apm_broker_can(w->broker, APM_BROKER_LOCAL))
+    if (strcmp(w->settings->worker_pool, "prefork") == 0 &&
+        apm_broker_can(w->broker, APM_BROKER_LOCAL))
         apm_log(APM_LOG_WARNING, "worker.local_broker",
-                "The broker %s lives in this process alone: only tasks sent by this process arrive", w->broker->link->shown);
+                "The broker %s lives in this process alone: only tasks sent by this process arrive",
+                w->broker->link->shown);
     w->one_link = w->backend->link == w->broker->link;
     w->broker_watch = (apm_link_watch){ .on_event = on_link, .arg = w };
     apm_link_watch_add(w->broker->link, &w->broker_watch);
@@ -698,7 +736,8 @@ apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
     int rc;
     apium_error why = { 0 };
     if (apm_node_name(opts->node, w->node, sizeof(w->node), err) != APIUM_OK ||
-        apm_zone_offset(w->settings->timezone, apm_clock_wall_us(), &w->zone_offset_s, err) != APIUM_OK ||
+        apm_zone_offset(w->settings->timezone, apm_clock_wall_us(), &w->zone_offset_s, err) !=
+            APIUM_OK ||
         choose_queues(w, err) != APIUM_OK)
         goto out;
     if ((rc = uv_loop_init(&w->loop)) < 0) {

@@ -14,12 +14,12 @@
 #include "client/app.h"
 
 typedef struct apm_worker_opts {
-    const char *node;       /* template: "w1@%h"; NULL is celery@%h */
-    const char *queues;     /* -Q: "a,b"; NULL: task_queues, or the default queue */
-    const char *exclude;    /* -X; NULL none */
-    bool purge;             /* --purge: empty the queues before the first task */
-    bool quiet;             /* no banner */
-    char *const *argv;      /* of this process, for the fork server and for HUP */
+    const char *node;    /* template: "w1@%h"; NULL is celery@%h */
+    const char *queues;  /* -Q: "a,b"; NULL: task_queues, or the default queue */
+    const char *exclude; /* -X; NULL none */
+    bool purge;          /* --purge: empty the queues before the first task */
+    bool quiet;          /* no banner */
+    char *const *argv;   /* of this process, for the fork server and for HUP */
     /* Called once when the worker is ready to take tasks (pidfile, readiness); may be NULL. */
     void (*on_ready)(void *arg);
     void *arg;
@@ -38,6 +38,7 @@ int apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err
 /* Expand a node name template (%h %n %d %p %i %I %%; docs/configuration.md "Node names"): "w1" becomes celery@w1. process: 0 main. */
 apium_status apm_node_name(const char *template_, char *out, size_t size, apium_error *err);
 /* The same expansions for files, for a known node name: "%n%I.log". */
-apium_status apm_node_path(const char *template_, const char *node, int process, char *out, size_t size, apium_error *err);
+apium_status apm_node_path(const char *template_, const char *node, int process, char *out,
+                           size_t size, apium_error *err);
 
 #endif

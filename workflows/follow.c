@@ -48,10 +48,13 @@ check_task(void *arg, const apm_signature *sig, size_t index)
     const struct check *check = arg;
     static const char *const kinds[] = { "task", "chain", "group", "chord" };
     if (sig->kind != APM_SIG_TASK)
-        return apm_fail(check->err, APIUM_E_UNSUPPORTED, "its %s holds a %s, which this worker cannot expand", check->what,
+        return apm_fail(check->err, APIUM_E_UNSUPPORTED,
+                        "its %s holds a %s, which this worker cannot expand", check->what,
                         kinds[sig->kind]);
     if (apm_json_get(sig->options, "chord").type == APM_JSON_OBJECT)
-        return apm_fail(check->err, APIUM_E_UNSUPPORTED, "its %s holds a part of a chord, which this worker cannot count", check->what);
+        return apm_fail(check->err, APIUM_E_UNSUPPORTED,
+                        "its %s holds a part of a chord, which this worker cannot count",
+                        check->what);
     return APIUM_OK;
 }
 
@@ -59,7 +62,8 @@ apium_status
 apm_follow_check(const apm_request *req, apm_arena *arena, apium_error *err)
 {
     if (apm_str_is(req->chord))
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "it is a part of a chord, which this worker cannot count");
+        return apm_fail(err, APIUM_E_UNSUPPORTED,
+                        "it is a part of a chord, which this worker cannot count");
     struct check check = { "link", err };
     apium_status st = each_signature(req->callbacks, arena, check_task, &check, err);
     check.what = "link_error";
@@ -76,11 +80,11 @@ struct gather {
     apm_arena *arena;
     int64_t now_us;
     apm_follow *out;
-    apm_str partial;  /* the array of what is put before the arguments */
-    apm_str group;    /* several links are one new group; absent otherwise */
-    apm_str rest;     /* of the chain, for its next step */
+    apm_str partial; /* the array of what is put before the arguments */
+    apm_str group;   /* several links are one new group; absent otherwise */
+    apm_str rest;    /* of the chain, for its next step */
     apm_buf *children;
-    size_t want;      /* of a chain: only the step of this index is sent */
+    size_t want; /* of a chain: only the step of this index is sent */
     apium_error *err;
 };
 
@@ -236,13 +240,13 @@ after_failure(struct gather *g)
 }
 
 apium_status
-apm_follow_outcome(const apm_request *req, const apm_outcome *outcome, int64_t now_us, apm_arena *arena, apm_follow *out,
-                   apium_error *err)
+apm_follow_outcome(const apm_request *req, const apm_outcome *outcome, int64_t now_us,
+                   apm_arena *arena, apm_follow *out, apium_error *err)
 {
     *out = (apm_follow){ .children = outcome->children };
     bool success = outcome->kind == APM_DONE_SUCCESS;
-    bool failure = outcome->kind == APM_DONE_FAILURE || outcome->kind == APM_DONE_LOST || outcome->kind == APM_DONE_TIMEOUT ||
-                   outcome->kind == APM_DONE_REVOKED;
+    bool failure = outcome->kind == APM_DONE_FAILURE || outcome->kind == APM_DONE_LOST ||
+                   outcome->kind == APM_DONE_TIMEOUT || outcome->kind == APM_DONE_REVOKED;
     if (!(success && (apm_str_is(req->callbacks) || apm_str_is(req->chain))) &&
         !(failure && (apm_str_is(req->errbacks) || apm_str_is(req->chain))))
         return APIUM_OK;
@@ -251,11 +255,14 @@ apm_follow_outcome(const apm_request *req, const apm_outcome *outcome, int64_t n
     apm_buf_init(&children, APM_BUF_MAX);
     apm_str before = apm_str_is(outcome->children) ? outcome->children : APM_STR("[]");
     apm_buf_add(&children, before.p, before.len - 1); /* open: the closing bracket comes last */
-    struct gather g = { .req = req, .arena = arena, .now_us = now_us, .out = out, .children = &children, .err = err };
+    struct gather g = {
+        .req = req, .arena = arena, .now_us = now_us, .out = out, .children = &children, .err = err
+    };
     apium_status st = success ? after_success(&g, outcome->result) : after_failure(&g);
     apm_buf_addc(&children, ']');
     if (st == APIUM_OK && success) {
-        out->children = children.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&children), NULL);
+        out->children =
+            children.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&children), NULL);
         if (!apm_str_is(out->children))
             st = apm_fail(err, APIUM_E_NOMEM, "cannot go on after the task: out of memory");
     }

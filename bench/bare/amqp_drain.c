@@ -48,7 +48,8 @@ main(int argc, char **argv)
     must(amqp_get_rpc_reply(conn), "open a channel");
     amqp_basic_qos(conn, 1, 0, WINDOW, 1);
     must(amqp_get_rpc_reply(conn), "set the window");
-    amqp_basic_consume(conn, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+    amqp_basic_consume(conn, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0,
+                       amqp_empty_table);
     must(amqp_get_rpc_reply(conn), "consume");
 
     struct timespec begin, end;
@@ -60,18 +61,21 @@ main(int argc, char **argv)
         amqp_basic_properties_t *in = &envelope.message.properties;
         char doc[512];
         snprintf(doc, sizeof(doc),
-                 "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": [], \"date_done\": "
+                 "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": "
+                 "[], \"date_done\": "
                  "\"2026-11-22T07:18:45.184896+00:00\", \"task_id\": \"%.*s\"}",
                  (int)in->correlation_id.len, (char *)in->correlation_id.bytes);
         amqp_basic_properties_t out = {
-            ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
-                      AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_PRIORITY_FLAG,
+            ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG |
+                      AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG |
+                      AMQP_BASIC_PRIORITY_FLAG,
             .content_type = amqp_cstring_bytes("application/json"),
             .content_encoding = amqp_cstring_bytes("utf-8"),
             .delivery_mode = 1,
             .correlation_id = in->correlation_id,
         };
-        if (amqp_basic_publish(conn, 1, amqp_empty_bytes, in->reply_to, 0, 0, &out, amqp_cstring_bytes(doc)) != AMQP_STATUS_OK) {
+        if (amqp_basic_publish(conn, 1, amqp_empty_bytes, in->reply_to, 0, 0, &out,
+                               amqp_cstring_bytes(doc)) != AMQP_STATUS_OK) {
             fprintf(stderr, "amqp_drain: cannot publish\n");
             return 1;
         }
@@ -80,7 +84,8 @@ main(int argc, char **argv)
         amqp_destroy_envelope(&envelope);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
-    double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    double seconds =
+        (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
     printf("%.0f\n", (double)total / seconds);
     amqp_connection_close(conn, AMQP_REPLY_SUCCESS);
     amqp_destroy_connection(conn);

@@ -13,8 +13,10 @@
 #define BATCH 32
 
 static const char fetch_script[] =
-    "local out = {} for i = 1, tonumber(ARGV[3]) do local m = redis.call('RPOP', KEYS[1]) if not m then break end "
-    "redis.call('HSET', KEYS[2], ARGV[1]..i, '['..m..',\"\",\"celery\"]') redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1]..i) "
+    "local out = {} for i = 1, tonumber(ARGV[3]) do local m = redis.call('RPOP', KEYS[1]) if not m "
+    "then break end "
+    "redis.call('HSET', KEYS[2], ARGV[1]..i, '['..m..',\"\",\"celery\"]') redis.call('ZADD', "
+    "KEYS[3], ARGV[2], ARGV[1]..i) "
     "out[#out+1] = m end return out";
 static const char settle_script[] =
     "for i = 1, #ARGV, 3 do if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then "
@@ -62,10 +64,13 @@ main(int argc, char **argv)
     for (int call = 0; left > 0; call++) {
         char prefix[32];
         snprintf(prefix, sizeof(prefix), "bare:%d:", call);
-        redisReply *batch = must(redisCommand(redis, "EVAL %s 3 %s unacked unacked_index %s %ld %d", fetch_script, argv[2], prefix,
-                                              (long)time(NULL), BATCH), redis);
+        redisReply *batch =
+            must(redisCommand(redis, "EVAL %s 3 %s unacked unacked_index %s %ld %d", fetch_script,
+                              argv[2], prefix, (long)time(NULL), BATCH),
+                 redis);
         static char text[BATCH][3][512];
-        const char *args[5 + 3 * BATCH] = { "EVAL", settle_script, "2", "unacked", "unacked_index" };
+        const char *args[5 + 3 * BATCH] = { "EVAL", settle_script, "2", "unacked",
+                                            "unacked_index" };
         int n = 5;
         for (size_t i = 0; i < batch->elements; i++) {
             char id[37];
@@ -73,8 +78,10 @@ main(int argc, char **argv)
             snprintf(text[i][0], 512, "%s%zu", prefix, i + 1);
             snprintf(text[i][1], 512, "celery-task-meta-%s", id);
             snprintf(text[i][2], 512,
-                     "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": [], \"date_done\": "
-                     "\"2026-11-22T07:18:45.184896+00:00\", \"task_id\": \"%s\"}", id);
+                     "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, "
+                     "\"children\": [], \"date_done\": "
+                     "\"2026-11-22T07:18:45.184896+00:00\", \"task_id\": \"%s\"}",
+                     id);
             for (int k = 0; k < 3; k++)
                 args[n++] = text[i][k];
         }
@@ -84,7 +91,8 @@ main(int argc, char **argv)
         freeReplyObject(batch);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
-    double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    double seconds =
+        (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
     printf("%.0f\n", (double)total / seconds);
     redisFree(redis);
     return 0;

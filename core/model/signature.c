@@ -21,7 +21,8 @@ apium_status
 apm_signature_read(apm_json text, apm_arena *arena, apm_signature *sig, apium_error *err)
 {
     if (text.type != APM_JSON_OBJECT)
-        return apm_fail(err, APIUM_E_DECODE, "cannot read a signature: not an object but %.*s", (int)(text.text.len < 40 ? text.text.len : 40),
+        return apm_fail(err, APIUM_E_DECODE, "cannot read a signature: not an object but %.*s",
+                        (int)(text.text.len < 40 ? text.text.len : 40),
                         text.text.p ? text.text.p : "nothing");
     *sig = (apm_signature){ .kind = APM_SIG_TASK };
     apm_json task = apm_json_get(text, "task");
@@ -34,18 +35,25 @@ apm_signature_read(apm_json text, apm_arena *arena, apm_signature *sig, apium_er
     sig->kwargs = ifgiven(apm_json_get(text, "kwargs"));
     sig->options = ifgiven(apm_json_get(text, "options"));
     if (given(sig->args) && sig->args.type != APM_JSON_ARRAY)
-        return apm_fail(err, APIUM_E_DECODE, "cannot read the signature of %.*s: its args are no array", APM_STR_ARG(sig->task));
+        return apm_fail(err, APIUM_E_DECODE,
+                        "cannot read the signature of %.*s: its args are no array",
+                        APM_STR_ARG(sig->task));
     if (given(sig->kwargs) && sig->kwargs.type != APM_JSON_OBJECT)
-        return apm_fail(err, APIUM_E_DECODE, "cannot read the signature of %.*s: its kwargs are no object", APM_STR_ARG(sig->task));
+        return apm_fail(err, APIUM_E_DECODE,
+                        "cannot read the signature of %.*s: its kwargs are no object",
+                        APM_STR_ARG(sig->task));
     if (given(sig->options) && sig->options.type != APM_JSON_OBJECT)
-        return apm_fail(err, APIUM_E_DECODE, "cannot read the signature of %.*s: its options are no object", APM_STR_ARG(sig->task));
+        return apm_fail(err, APIUM_E_DECODE,
+                        "cannot read the signature of %.*s: its options are no object",
+                        APM_STR_ARG(sig->task));
     apm_json immutable = apm_json_get(text, "immutable");
     if (immutable.type == APM_JSON_BOOL)
         (void)apm_json_bool(immutable, "immutable", &sig->immutable, NULL);
 
     apm_json type = apm_json_get(text, "subtask_type");
     apm_str word = APM_STR_NONE;
-    if (type.type == APM_JSON_STRING && (st = apm_json_string(type, "subtask_type", arena, &word, err)) != APIUM_OK)
+    if (type.type == APM_JSON_STRING &&
+        (st = apm_json_string(type, "subtask_type", arena, &word, err)) != APIUM_OK)
         return st;
     if (apm_str_eqz(word, "chain"))
         sig->kind = APM_SIG_CHAIN;
@@ -63,7 +71,8 @@ concat_arrays(apm_str a, apm_str b, apm_arena *arena)
     size_t na = a.len, nb = b.len;
     /* Without the brackets; space inside them does not matter. */
     apm_json ja = { APM_JSON_ARRAY, a }, jb = { APM_JSON_ARRAY, b };
-    bool some_a = apm_json_at(ja, 0).type != APM_JSON_NONE, some_b = apm_json_at(jb, 0).type != APM_JSON_NONE;
+    bool some_a = apm_json_at(ja, 0).type != APM_JSON_NONE,
+         some_b = apm_json_at(jb, 0).type != APM_JSON_NONE;
     if (!some_a)
         return b;
     if (!some_b)
@@ -167,20 +176,22 @@ time_option(struct reader *r, const char *name, int64_t now_us)
 }
 
 apium_status
-apm_signature_request(const apm_signature *sig, apm_str partial, int64_t now_us, apm_arena *arena, apm_sig_send *out,
-                      apium_error *err)
+apm_signature_request(const apm_signature *sig, apm_str partial, int64_t now_us, apm_arena *arena,
+                      apm_sig_send *out, apium_error *err)
 {
     struct reader r = { sig->options, arena, APIUM_OK, err };
     apm_str args = given(sig->args) ? sig->args.text : APM_STR("[]");
     if (!sig->immutable && apm_str_is(partial))
         args = concat_arrays(partial, args, arena);
     if (!apm_str_is(args))
-        return apm_fail(err, APIUM_E_NOMEM, "cannot send %.*s: out of memory", APM_STR_ARG(sig->task));
+        return apm_fail(err, APIUM_E_NOMEM, "cannot send %.*s: out of memory",
+                        APM_STR_ARG(sig->task));
 
     *out = (apm_sig_send){ .choice = { .queue = cstr_option(&r, "queue"),
                                        .exchange = cstr_option(&r, "exchange"),
                                        .routing_key = cstr_option(&r, "routing_key"),
-                                       .priority = (int)int_option(&r, "priority", APM_PRIORITY_NONE) },
+                                       .priority =
+                                           (int)int_option(&r, "priority", APM_PRIORITY_NONE) },
                            .serializer = cstr_option(&r, "serializer"),
                            .compression = cstr_option(&r, "compression"),
                            .headers = raw_option(&r, "headers") };
@@ -221,7 +232,8 @@ apm_signature_request(const apm_signature *sig, apm_str partial, int64_t now_us,
         apm_uuid4(id);
         req->id = apm_arena_str(arena, apm_strz(id), NULL);
         if (!apm_str_is(req->id))
-            return apm_fail(err, APIUM_E_NOMEM, "cannot send %.*s: out of memory", APM_STR_ARG(sig->task));
+            return apm_fail(err, APIUM_E_NOMEM, "cannot send %.*s: out of memory",
+                            APM_STR_ARG(sig->task));
     }
     return r.st;
 }
