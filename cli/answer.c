@@ -18,5 +18,5 @@ apm_answer_print(const apium_result *res, apm_answer what)
         const char *message = apium_result_message(res);
         fprintf(stderr, "%s\n", message ? message : apium_result_state(res));
     }
-    return ok ? APM_EXIT_DONE : APM_EXIT_FAILED;
+    return ok ? APM_EXIT_OK : APM_EXIT_FAILURE;
 }

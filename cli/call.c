@@ -135,7 +135,7 @@ run(apm_cli *cli, void *arg)
     apium_error err = { 0 };
     apium_run *task = NULL;
     apium_result *res = NULL;
-    int code = APM_EXIT_DONE;
+    int code = APM_EXIT_OK;
 
     if (fill(cli, v, &opts, &err) != APIUM_OK)
         return apm_cli_fail(cli, &err);

@@ -8,12 +8,10 @@
 
 #include "cli/options.h"
 #include "client/app.h"
+#include "worker/worker.h"
 
-/* Exit codes (docs/commands.md); those with a name in sysexits.h have its number. */
+/* Exit codes besides the worker's OK, FAILURE and USAGE (docs/commands.md); sysexits.h has the same numbers. */
 enum {
-    APM_EXIT_DONE = 0,
-    APM_EXIT_FAILED = 1,       /* the task failed; the command could not do it */
-    APM_EXIT_MISUSED = 2,      /* the command line is wrong */
     APM_EXIT_UNAVAILABLE = 69, /* a server cannot be reached, or refuses us */
     APM_EXIT_CANTCREAT = 73,   /* the pidfile exists */
     APM_EXIT_TEMPFAIL = 75,    /* no answer in time; asking again is reasonable */
@@ -46,7 +44,7 @@ typedef struct apm_command {
     const apm_option *options;
     size_t size; /* of the struct that the options fill */
     bool loads;  /* wants the tasks of -A in this process */
-    /* Before the app is made, with the settings of the command line still in cli->options; may be NULL. Anything but DONE ends. */
+    /* Before the app is made, with the settings of the command line still in cli->options; may be NULL. Anything but OK ends. */
     int (*before)(apm_cli *cli, void *values);
     int (*run)(apm_cli *cli, void *values);
 } apm_command;

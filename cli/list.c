@@ -246,7 +246,7 @@ run(apm_cli *cli, void *arg)
     apium_status st = apm_ask_open(&ask, cli->app, &err);
     if (st == APIUM_OK)
         st = ask_for(&ask, cli, v, &arena, &to, &err);
-    int code = st != APIUM_OK ? apm_cli_fail(cli, &err) : APM_EXIT_DONE;
+    int code = st != APIUM_OK ? apm_cli_fail(cli, &err) : APM_EXIT_OK;
     if (st == APIUM_OK && to.status != APIUM_OK)
         code = apm_cli_fail(cli, &to.err);
     apm_ask_close(&ask);

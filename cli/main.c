@@ -8,9 +8,11 @@
 
 #include "config.h"
 #include "core/base/error.h"
+#include "worker/pool.h"
 
 static const apm_command *const commands[] = {
-    &apm_cmd_call, &apm_cmd_list, &apm_cmd_purge, &apm_cmd_report, &apm_cmd_result, NULL,
+    &apm_cmd_call,   &apm_cmd_list,   &apm_cmd_purge, &apm_cmd_report,
+    &apm_cmd_result, &apm_cmd_worker, NULL,
 };
 
 #define AT(member) offsetof(apm_globals, member)
@@ -38,9 +40,9 @@ exit_code(apium_status status)
 {
     switch (status) {
     case APIUM_OK:
-        return APM_EXIT_DONE;
+        return APM_EXIT_OK;
     case APIUM_E_INVALID:
-        return APM_EXIT_MISUSED;
+        return APM_EXIT_USAGE;
     case APIUM_E_CLOSED:
     case APIUM_E_REFUSED:
         return APM_EXIT_UNAVAILABLE;
@@ -51,7 +53,7 @@ exit_code(apium_status status)
     case APIUM_E_UNSUPPORTED:
         return APM_EXIT_CONFIG;
     default:
-        return APM_EXIT_FAILED;
+        return APM_EXIT_FAILURE;
     }
 }
 
@@ -116,7 +118,7 @@ print_help(const apm_cli *cli, const apm_command *cmd)
         apm_options_print(cmd->options, stdout);
         printf("\nThe options of %s itself (%s --help) may stand here too.\n", cli->program,
                cli->program);
-        return APM_EXIT_DONE;
+        return APM_EXIT_OK;
     }
     apm_options_wrap("A task queue that speaks Celery's protocol.", 2, stdout);
     apm_options_print(global_options, stdout);
@@ -124,7 +126,7 @@ print_help(const apm_cli *cli, const apm_command *cmd)
            "--help", "Show this message and exit; also after a command.");
     for (size_t i = 0; commands[i]; i++)
         printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
-    return APM_EXIT_DONE;
+    return APM_EXIT_OK;
 }
 
 /* A wrong command line: usage, a hint, the error; as click prints it. */
@@ -134,7 +136,7 @@ misused(const apm_cli *cli, const apm_command *cmd, const apium_error *err)
     print_usage(cli, cmd, stderr);
     fprintf(stderr, "Try '%s%s%s --help' for help.\n\nError: %s\n", cli->program, cmd ? " " : "",
             cmd ? cmd->name : "", err->text);
-    return APM_EXIT_MISUSED;
+    return APM_EXIT_USAGE;
 }
 
 static apium_status
@@ -195,7 +197,8 @@ make_app(apm_cli *cli, const apm_command *cmd, char **args, int argc, apium_erro
 {
     const apm_globals *g = &cli->globals;
     bool has_tasks = cli->module && cli->module->tasks;
-    if (g->workdir && chdir(g->workdir) < 0)
+    /* The fork server inherits the folder that its parent changed to. */
+    if (g->workdir && !apm_fork_server_wanted() && chdir(g->workdir) < 0)
         return apm_fail(err, APIUM_E_CONFIG, "cannot change to the folder \"%s\": %s", g->workdir,
                         strerror(errno));
     apium_status st =
@@ -206,7 +209,7 @@ make_app(apm_cli *cli, const apm_command *cmd, char **args, int argc, apium_erro
         st = apium_app_config(cli->app, g->config, err);
     if (st == APIUM_OK)
         st = apply_settings(cli, args, argc, err);
-    if (st == APIUM_OK && cmd->loads)
+    if (st == APIUM_OK && (cmd->loads || apm_fork_server_wanted()))
         st = apm_cli_load(cli, err);
     return st;
 }
@@ -217,10 +220,10 @@ run_command(apm_cli *cli, const apm_command *cmd, char **args, int argc, int fir
 {
     apium_error err = { 0 };
     void *values = calloc(1, cmd->size ? cmd->size : 1);
-    int code = APM_EXIT_DONE;
+    int code = APM_EXIT_OK;
 
     if (!values)
-        return APM_EXIT_FAILED;
+        return APM_EXIT_FAILURE;
     apium_status st = apm_options_read(cmd->options, values, global_options, &cli->globals, args,
                                        argc, first, false, &cli->options, NULL, &err);
     if (st == APIUM_OK && cli->options.help) {
@@ -233,19 +236,22 @@ run_command(apm_cli *cli, const apm_command *cmd, char **args, int argc, int fir
         code = misused(cli, cmd, &err);
         goto out;
     }
-    if (cmd->before && (code = cmd->before(cli, values)) != APM_EXIT_DONE)
+    if (cmd->before && !apm_fork_server_wanted() &&
+        (code = cmd->before(cli, values)) != APM_EXIT_OK)
         goto out;
     if (make_app(cli, cmd, args, argc, &err) != APIUM_OK)
         code = apm_cli_fail(cli, &err);
+    else if (apm_fork_server_wanted())
+        code = apm_fork_server_main(cli->app);
     else
         code = cmd->run(cli, values);
     apium_app_free(cli->app);
 out:
     free(values);
     /* A full disk or a closed pipe under our output is a failure of the command. */
-    if (fflush(stdout) != 0 && code == APM_EXIT_DONE) {
+    if (fflush(stdout) != 0 && code == APM_EXIT_OK) {
         fprintf(stderr, "Error: cannot write the output: %s\n", strerror(errno));
-        code = APM_EXIT_FAILED;
+        code = APM_EXIT_FAILURE;
     }
     return code;
 }
@@ -261,13 +267,13 @@ run_line(apm_cli *cli, char **args, int argc)
         return misused(cli, NULL, &err);
     if (cli->options.version) {
         printf("apium %s\n", APIUM_VERSION);
-        return APM_EXIT_DONE;
+        return APM_EXIT_OK;
     }
     if (cli->options.help)
         return print_help(cli, NULL);
     if (next >= argc) {
         (void)print_help(cli, NULL);
-        return APM_EXIT_MISUSED;
+        return APM_EXIT_USAGE;
     }
     if (strcmp(args[next], "help") == 0) {
         const apm_command *about = next + 1 < argc ? command_of(args[next + 1]) : NULL;
@@ -292,7 +298,7 @@ apium_main_module(int argc, char **argv, const apium_module *module)
 
     char **args = calloc((size_t)argc + 1, sizeof(*args));
     if (!args)
-        return APM_EXIT_FAILED;
+        return APM_EXIT_FAILURE;
     for (int i = 0; i < argc; i++)
         args[i] = argv[i];
     int code = run_line(&cli, args, argc);

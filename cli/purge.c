@@ -86,14 +86,14 @@ run(apm_cli *cli, void *arg)
     apm_ask ask = { 0 };
     size_t n;
     int64_t count = 0;
-    int code = APM_EXIT_DONE;
+    int code = APM_EXIT_OK;
 
     const char **queues = apm_ask_queues(cli->app, v->queues, v->exclude, &arena, &n);
     if (!queues)
         return apm_cli_misused(cli, "out of memory");
     if (n && !v->force && !confirmed(queues, n)) {
         fprintf(stderr, "Aborted!\n");
-        code = APM_EXIT_FAILED;
+        code = APM_EXIT_FAILURE;
         goto out;
     }
     apium_status st = apm_ask_open(&ask, cli->app, &err);

@@ -47,7 +47,7 @@ run(apm_cli *cli, void *arg)
     const apium_task_def *def;
     while ((def = apm_app_task_at(cli->app, n++)))
         printf("%s%s\n", n == 1 ? "\ntasks:\n  . " : "  . ", def->name);
-    return APM_EXIT_DONE;
+    return APM_EXIT_OK;
 }
 
 const apm_command apm_cmd_report = {

@@ -49,7 +49,7 @@ run(apm_cli *cli, void *arg)
         code = apm_cli_fail(cli, &err);
     } else if (v->state) {
         puts(apium_result_state(res));
-        code = APM_EXIT_DONE;
+        code = APM_EXIT_OK;
     } else {
         code = apm_answer_print(res, v->json        ? APM_ANSWER_DOCUMENT
                                      : v->traceback ? APM_ANSWER_TRACEBACK
