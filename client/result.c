@@ -96,10 +96,10 @@ apium_result_free(apium_result *res)
 static const char *
 text_of(const apium_result *res, int which, apm_str text)
 {
-    made *made = res->made;
-    if (!made->texts[which] && apm_str_is(text))
-        made->texts[which] = apm_arena_str(&made->arena, text, NULL).p;
-    return made->texts[which];
+    made *mine = res->made;
+    if (!mine->texts[which] && apm_str_is(text))
+        mine->texts[which] = apm_arena_str(&mine->arena, text, NULL).p;
+    return mine->texts[which];
 }
 
 const char *

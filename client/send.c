@@ -250,7 +250,6 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
 {
     apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
-    const apium_task *parent = apm_task_current();
     const apm_choice choice = {
         .queue = opts->queue,
         .exchange = opts->exchange,
@@ -266,8 +265,6 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
     apm_app_unlock(app);
     if (st != APIUM_OK)
         return st;
-    if (priority == APM_PRIORITY_NONE && parent && settings->task_inherit_parent_priority)
-        priority = parent->req->priority;
     if (priority == APM_PRIORITY_NONE)
         priority = (int)settings->task_default_priority;
     call->req.priority = priority;
