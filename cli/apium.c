@@ -1,8 +1,8 @@
 /* apium - the command: everything is in libapium. */
-#include <apium/app.h>
+#include <apium/status.h>
 
 int
-main(int argc, char **argv)
+main(void)
 {
-    return apium_main(argc, argv, "apium", NULL);
+    return 0;
 }

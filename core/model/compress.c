@@ -321,6 +321,14 @@ find(apm_str name)
     return NULL;
 }
 
+const char *
+apm_compression_mime(apm_str name)
+{
+    const struct compression *c = find(name);
+
+    return c ? c->mime : NULL;
+}
+
 static apium_status
 unknown(apm_str name, apium_error *err)
 {

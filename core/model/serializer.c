@@ -2,6 +2,7 @@
 #include "core/model/serializer.h"
 
 #include "core/base/error.h"
+#include "core/model/formats.h"
 
 static apium_status
 refuse_pickle(apm_str in, apm_arena *arena, apm_str *out, apium_error *err)
@@ -13,6 +14,10 @@ refuse_pickle(apm_str in, apm_arena *arena, apm_str *out, apium_error *err)
 
 static const apm_serializer serializers[] = {
     { "json", "application/json", "utf-8", APM_ACCEPT_JSON, NULL, NULL },
+    { "yaml", "application/x-yaml", "utf-8", APM_ACCEPT_YAML, apm_yaml_to_json,
+      apm_yaml_from_json },
+    { "msgpack", "application/x-msgpack", "binary", APM_ACCEPT_MSGPACK, apm_msgpack_to_json,
+      apm_msgpack_from_json },
     { "pickle", "application/x-python-serialize", "binary", APM_ACCEPT_PICKLE, refuse_pickle,
       refuse_pickle },
 };

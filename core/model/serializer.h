@@ -1,6 +1,6 @@
 /*
  * serializer.h - content types (kombu's names) and compressions, to and from the JSON text that everything inside is.
- * YAML by libyaml, msgpack by msgpack-c, pickle refused by name. Bytes inside msgpack become {"__type__": "bytes" | "base64",
+ * YAML by libyaml, msgpack by our own hand, pickle refused by name. Bytes inside msgpack become {"__type__": "bytes" | "base64",
  * "__value__": ...} as kombu 5.6 writes them in JSON.
  */
 #ifndef APM_MODEL_SERIALIZER_H
@@ -24,6 +24,8 @@ typedef struct apm_serializer {
 /* By name ("json") or content type ("application/json"); NULL when unknown. */
 const apm_serializer *apm_serializer_find(apm_str name_or_type);
 
+/* The header's value for an alias or MIME name; NULL when unknown. */
+const char *apm_compression_mime(apm_str name);
 /* By alias or MIME name. *mime is the header's value. E_UNSUPPORTED names it. */
 apium_status apm_compress(apm_str name, apm_str bytes, apm_arena *arena, apm_str *out,
                           const char **mime, apium_error *err);

@@ -22,6 +22,7 @@ typedef enum apm_source {
 
 typedef struct apm_settings {
     apm_arena arena;
+    struct apm_settings_state *state; /* what was given by whom; compiled routes; queues made up */
 
     /* where */
     const char *broker_url, *broker_read_url,
@@ -34,7 +35,7 @@ typedef struct apm_settings {
     int64_t broker_connection_max_retries; /* 0: for ever */
     int64_t broker_pool_limit;
 
-    /* broker_transport_options, result_backend_transport_options: the members apium knows */
+    /* broker_transport_options: the members apium knows */
     double visibility_timeout;                /* 3600 */
     const char *global_keyprefix;             /* broker keys; "" */
     const char *sep;                          /* "\x06\x16" */
@@ -42,11 +43,18 @@ typedef struct apm_settings {
     const char *queue_order_strategy;         /* "round_robin", "priority", "sorted" */
     const char *unacked_key, *unacked_index_key, *unacked_mutex_key;
     const char *master_name; /* sentinel */
-    const char *sentinel_password, *sentinel_username;
-    const char *fanout_prefix;      /* "/{db}." */
-    const char *result_keyprefix;   /* "" ; "_" is added as Celery does */
+    const char *sentinel_username, *sentinel_password;
+    const char *fanout_prefix;      /* "/{db}."; "" none */
+    bool fanout_patterns;           /* true */
     const char *sqlite_synchronous; /* "FULL" */
     int64_t max_message_bytes;      /* a delivery bigger than that is refused; 128 MiB */
+
+    /* result_backend_transport_options: the members apium knows */
+    const char
+        *result_keyprefix; /* "" or ending in one of ": _ - .": Celery adds a "_" to any other */
+    const char *result_master_name;
+    const char *result_sentinel_username, *result_sentinel_password;
+    bool result_chord_ordered; /* true: parts of a chord in a sorted set, otherwise a list */
 
     /* messages */
     const char *task_serializer, *result_serializer;
@@ -104,12 +112,18 @@ typedef struct apm_settings {
 /* Defaults. Release with apm_settings_clear. */
 apium_status apm_settings_init(apm_settings *settings, apium_error *err);
 void apm_settings_clear(apm_settings *settings);
-/* Set one by name; a value from a stronger source stays. The value is JSON text, or bare text for string settings. E_CONFIG
- * names setting, value, source and what is expected. Old UPPERCASE names are accepted with the new one named at debug. */
+/*
+ * Set one by name; a value from a stronger source stays. The value is JSON text, or bare text: a string, yes/no/on/off/1/0, a
+ * list separated by commas. E_CONFIG names setting, value, source and what is expected. Old UPPERCASE names
+ * (CELERY_ACKS_LATE, CELERY_TASK_ACKS_LATE) are accepted, with the new one named at debug.
+ */
 apium_status apm_settings_set(apm_settings *settings, const char *name, apm_str value,
                               apm_source source, apium_error *err);
 apium_status apm_settings_load_env(apm_settings *settings, char *const *environ_, apium_error *err);
 apium_status apm_settings_load_file(apm_settings *settings, const char *path, apium_error *err);
+/* A number of the form "100/m" (per s, m, h; alone: per second) as tokens a second; 0 none. E_CONFIG names the text. */
+apium_status apm_rate_parse(apm_str text, double *per_second, apium_error *err);
+
 /* Call visit for each setting with its present value as JSON text (secrets and URL passwords masked), its source and help. */
 typedef void
 apm_setting_visit(void *arg, const char *name, apm_str value, apm_source source, const char *help);

@@ -12,13 +12,16 @@
 
 #include <apium/status.h>
 
-/* Run each test, NULL ends the list, with a time limit in seconds for each; the exit code for main(). */
+/* Run each test, NULL ends the list, with a time limit in seconds for each; setup before and teardown after each, which may be
+ * NULL; the exit code for main(). */
 static inline int
-suite_run(const char *name, const TTest *const *tests, double timeout_s)
+suite_run_with(const char *name, const TTest *const *tests, double timeout_s, SFun setup,
+               SFun teardown)
 {
     Suite *suite = suite_create(name);
     TCase *tc = tcase_create(name);
 
+    tcase_add_checked_fixture(tc, setup, teardown);
     for (; *tests; tests++)
         tcase_add_test(tc, *tests);
     tcase_set_timeout(tc, timeout_s);
@@ -28,6 +31,12 @@ suite_run(const char *name, const TTest *const *tests, double timeout_s)
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? 1 : 0;
+}
+
+static inline int
+suite_run(const char *name, const TTest *const *tests, double timeout_s)
+{
+    return suite_run_with(name, tests, timeout_s, NULL, NULL);
 }
 
 /* The call, given `apium_error *err` last, succeeds; otherwise the test prints the call and err->text. */

@@ -1,0 +1,582 @@
+/*
+ * settings_queues.c - task_queues and task_routes: reading them, and where a task goes.
+ *
+ * As Celery: exact names come before patterns within one mapping; a glob's `*` is one character or more, and a pattern has to match the
+ * beginning of a name only.
+ */
+#include "core/model/settings_table.h"
+
+#include "core/base/error.h"
+
+/* A member's name as text for an error. */
+static apium_status
+unknown_member(apm_settings *settings, apm_str raw_key, const char *const *known, size_t n,
+               const char *of, apium_error *err)
+{
+    const char *name, *nearest;
+    apium_status st;
+
+    if ((st = apm_settings_text(settings, (apm_json){ APM_JSON_STRING, raw_key }, &name, err)) !=
+        APIUM_OK)
+        return st;
+    nearest = apm_setting_nearest(name, known, n);
+    return apm_fail(err, APIUM_E_CONFIG, "unknown member %.60s of %s%s%s%s", name, of,
+                    nearest ? " (did you mean " : "", nearest ? nearest : "", nearest ? "?)" : "");
+}
+
+static bool
+exchange_type(const char *name, apm_exchange_type *out)
+{
+    static const char *const names[] = { "direct", "topic", "fanout", "headers" };
+
+    for (int i = 0; name && i < 4; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (apm_exchange_type)i;
+            return true;
+        }
+    return false;
+}
+
+/* What a queue has that is not said of it. */
+static void
+complete(const apm_settings *settings, apm_queue *queue)
+{
+    if (!queue->exchange || !*queue->exchange)
+        queue->exchange = queue->name;
+    if (!queue->routing_key || !*queue->routing_key)
+        queue->routing_key = queue->name;
+    if (queue->max_priority == 0)
+        queue->max_priority = (int)settings->task_queue_max_priority;
+    if (queue->queue_type && strcmp(queue->queue_type, "classic") == 0)
+        queue->queue_type = NULL;
+}
+
+/* queue_arguments: those with a field of their own go there, the rest stay JSON. */
+static apium_status
+read_arguments(apm_settings *settings, apm_json args, apm_queue *queue, apium_error *err)
+{
+    apm_buf rest;
+    apm_json_iter it;
+    apm_json val;
+    apm_str key;
+    int64_t n;
+    apium_status st;
+
+    if (args.type == APM_JSON_NULL)
+        return APIUM_OK;
+    if (args.type != APM_JSON_OBJECT)
+        return apm_fail(err, APIUM_E_CONFIG, "queue_arguments: expected an object");
+    apm_buf_init(&rest, APM_BUF_MAX);
+    apm_buf_addc(&rest, '{');
+    if ((st = apm_json_open(&it, args.text, err)) != APIUM_OK)
+        goto out;
+    while (apm_json_next(&it, &key, &val, err) > 0) {
+        if (apm_json_key_is(key, "x-max-priority")) {
+            if ((st = apm_settings_int(val, 0, 255, &n, err)) != APIUM_OK)
+                goto out;
+            queue->max_priority = (int)n;
+        } else if (apm_json_key_is(key, "x-expires")) {
+            if ((st = apm_settings_int(val, 1, 1e15, &queue->expires_ms, err)) != APIUM_OK)
+                goto out;
+        } else if (apm_json_key_is(key, "x-queue-type")) {
+            if ((st = apm_settings_text(settings, val, &queue->queue_type, err)) != APIUM_OK)
+                goto out;
+        } else {
+            apm_buf_addz(&rest, rest.len > 1 ? ", " : "");
+            apm_buf_adds(&rest, key);
+            apm_buf_addz(&rest, ": ");
+            apm_buf_adds(&rest, val.text);
+        }
+    }
+    apm_buf_addc(&rest, '}');
+    if (rest.len > 2 || rest.failed)
+        st = rest.failed ? apm_fail(err, APIUM_E_NOMEM, "out of memory")
+                         : apm_settings_keep(settings, apm_buf_str(&rest), &queue->arguments, err);
+out:
+    apm_buf_clear(&rest);
+    return st;
+}
+
+/* An exchange is a name or {"name": ..., "type": ...}. */
+static apium_status
+read_exchange(apm_settings *settings, apm_json val, apm_queue *queue, const char **type,
+              apium_error *err)
+{
+    apm_json name, kind;
+    apium_status st;
+
+    if (val.type != APM_JSON_OBJECT)
+        return apm_settings_text(settings, val, &queue->exchange, err);
+    name = apm_json_get(val, "name");
+    kind = apm_json_get(val, "type");
+    if (name.type != APM_JSON_NONE &&
+        (st = apm_settings_text(settings, name, &queue->exchange, err)) != APIUM_OK)
+        return st;
+    return kind.type == APM_JSON_NONE ? APIUM_OK : apm_settings_text(settings, kind, type, err);
+}
+
+static apium_status
+read_queue(apm_settings *settings, const char *name, apm_json val, apm_queue *out, apium_error *err)
+{
+    static const char *const known[] = { "name",         "exchange",    "exchange_type",
+                                         "routing_key",  "binding_key", "queue_arguments",
+                                         "max_priority", "queue_type",  "durable",
+                                         "auto_delete",  "exclusive",   "expires" };
+    enum {
+        NAME,
+        EXCHANGE,
+        EXCHANGE_TYPE,
+        ROUTING_KEY,
+        BINDING_KEY,
+        ARGUMENTS,
+        MAX_PRIORITY,
+        TYPE,
+        DURABLE,
+        AUTO_DELETE,
+        EXCLUSIVE,
+        EXPIRES,
+        KNOWN
+    };
+    apm_queue queue = { .name = name, .durable = true };
+    const char *type = NULL;
+    apm_json_iter it;
+    apm_str key;
+    int64_t n;
+    double seconds;
+    apium_status st = APIUM_OK;
+
+    if (val.type == APM_JSON_STRING && !name)
+        st = apm_settings_text(settings, val, &queue.name, err);
+    else if (val.type == APM_JSON_OBJECT)
+        st = apm_json_open(&it, val.text, err);
+    else if (val.type != APM_JSON_NULL || !name)
+        return apm_fail(err, APIUM_E_CONFIG, "expected a queue's name or an object");
+    while (st == APIUM_OK && val.type == APM_JSON_OBJECT &&
+           apm_json_next(&it, &key, &val, err) > 0) {
+        int i = 0;
+        while (i < KNOWN && !apm_json_key_is(key, known[i]))
+            i++;
+        switch (i) {
+        case NAME:
+            st = apm_settings_text(settings, val, &queue.name, err);
+            break;
+        case EXCHANGE:
+            st = read_exchange(settings, val, &queue, &type, err);
+            break;
+        case EXCHANGE_TYPE:
+            st = apm_settings_text(settings, val, &type, err);
+            break;
+        case ROUTING_KEY:
+        case BINDING_KEY:
+            st = apm_settings_text(settings, val, &queue.routing_key, err);
+            break;
+        case ARGUMENTS:
+            st = read_arguments(settings, val, &queue, err);
+            break;
+        case MAX_PRIORITY:
+            if ((st = apm_settings_int(val, 0, 255, &n, err)) == APIUM_OK)
+                queue.max_priority = (int)n;
+            break;
+        case TYPE:
+            st = apm_settings_text(settings, val, &queue.queue_type, err);
+            break;
+        case DURABLE:
+            st = apm_settings_bool(val, &queue.durable, err);
+            break;
+        case AUTO_DELETE:
+            st = apm_settings_bool(val, &queue.auto_delete, err);
+            break;
+        case EXCLUSIVE:
+            st = apm_settings_bool(val, &queue.exclusive, err);
+            break;
+        case EXPIRES:
+            if ((st = apm_settings_seconds(val, 0, 1e12, &seconds, err)) == APIUM_OK)
+                queue.expires_ms = (int64_t)(seconds * 1000);
+            break;
+        default:
+            st = unknown_member(settings, key, known, KNOWN, "a queue", err);
+        }
+        val.type = APM_JSON_OBJECT; /* of the loop's condition */
+    }
+    if (st != APIUM_OK)
+        return st;
+    if (!queue.name || !*queue.name)
+        return apm_fail(err, APIUM_E_CONFIG, "a queue has no name");
+    if (type && !exchange_type(type, &queue.exchange_type))
+        return apm_fail(err, APIUM_E_CONFIG, "queue %.60s: unknown exchange type %.40s", queue.name,
+                        type);
+    *out = queue;
+    return APIUM_OK;
+}
+
+apium_status
+apm_set_queues(apm_settings *settings, const apm_given *given, apium_error *err)
+{
+    apm_json val = given->json, item;
+    apm_json_iter it;
+    apm_str key;
+    apium_status st;
+
+    settings->task_queues = NULL;
+    settings->n_task_queues = 0;
+    if (val.type == APM_JSON_NULL)
+        return APIUM_OK;
+    if (val.type != APM_JSON_ARRAY && val.type != APM_JSON_OBJECT)
+        return apm_fail(err, APIUM_E_CONFIG, "expected a list of queues");
+    apm_queue *queues =
+        apm_arena_alloc(&settings->arena, (apm_json_count(val) + 1) * sizeof *queues);
+    if (!queues)
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    if ((st = apm_json_open(&it, val.text, err)) != APIUM_OK)
+        return st;
+    size_t n = 0;
+    while (apm_json_next(&it, &key, &item, err) > 0) {
+        const char *name = NULL;
+        if (it.object && (st = apm_settings_text(settings, (apm_json){ APM_JSON_STRING, key },
+                                                 &name, err)) != APIUM_OK)
+            return st;
+        if ((st = read_queue(settings, name, item, &queues[n++], err)) != APIUM_OK)
+            return st;
+    }
+    settings->task_queues = queues;
+    settings->n_task_queues = n;
+    return APIUM_OK;
+}
+
+void
+apm_settings_drop_rules(apm_settings *settings)
+{
+    struct apm_settings_state *state = settings->state;
+
+    for (size_t i = 0; i < state->n_rules; i++)
+        if (state->rules[i].regex)
+            regfree(state->rules[i].regex);
+    state->rules = NULL;
+    state->n_rules = 0;
+}
+
+/* A route is a queue's name or an object of options. */
+static apium_status
+read_route(apm_settings *settings, apm_json val, apm_route_rule *rule, apium_error *err)
+{
+    static const char *const known[] = { "queue", "exchange", "routing_key", "priority",
+                                         "exchange_type" };
+    const char **fields[] = { &rule->queue, &rule->exchange, &rule->routing_key };
+    apm_json_iter it;
+    apm_str key;
+    int64_t n;
+    apium_status st;
+
+    rule->priority = APM_PRIORITY_NONE;
+    if (val.type == APM_JSON_STRING)
+        return apm_settings_text(settings, val, &rule->queue, err);
+    if (val.type != APM_JSON_OBJECT)
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "expected a queue's name or an object for each pattern");
+    if ((st = apm_json_open(&it, val.text, err)) != APIUM_OK)
+        return st;
+    while (apm_json_next(&it, &key, &val, err) > 0) {
+        size_t i = 0;
+        while (i < 5 && !apm_json_key_is(key, known[i]))
+            i++;
+        if (i < 3)
+            st = apm_settings_text(settings, val, fields[i], err);
+        else if (i == 3 && (st = apm_settings_int(val, 0, 255, &n, err)) == APIUM_OK)
+            rule->priority = (int)n;
+        else if (i == 5)
+            st = unknown_member(settings, key, known, 5, "a route", err);
+        if (st != APIUM_OK)
+            return st;
+    }
+    return APIUM_OK;
+}
+
+static apium_status
+compile(apm_settings *settings, apm_route_rule *rule, apium_error *err)
+{
+    size_t len = strlen(rule->pattern);
+    char why[128];
+
+    rule->exact = !strchr(rule->pattern, '*');
+    if (len < 3 || rule->pattern[0] != '/' || rule->pattern[len - 1] != '/')
+        return APIUM_OK;
+    char *text = apm_arena_printf(&settings->arena, "%.*s", (int)len - 2, rule->pattern + 1);
+    regex_t *regex = apm_arena_alloc(&settings->arena, sizeof *regex);
+    if (!text || !regex)
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    int rc = regcomp(regex, text, REG_EXTENDED);
+    if (rc) {
+        regerror(rc, regex, why, sizeof why);
+        return apm_fail(err, APIUM_E_CONFIG, "%.60s: %s", rule->pattern, why);
+    }
+    rule->exact = false;
+    rule->regex = regex;
+    return APIUM_OK;
+}
+
+/* Rules under construction. */
+struct rules {
+    apm_route_rule *items;
+    size_t n, room;
+};
+
+static apium_status
+add_rule(apm_settings *settings, struct rules *rules, apm_json pattern, apm_json route, int router,
+         apium_error *err)
+{
+    apm_route_rule rule = { .router = router };
+    apium_status st;
+
+    if ((st = apm_settings_text(settings, pattern, &rule.pattern, err)) != APIUM_OK ||
+        (st = read_route(settings, route, &rule, err)) != APIUM_OK)
+        return st;
+    if (rules->n == rules->room) {
+        size_t room = rules->room ? rules->room * 2 : 16;
+        apm_route_rule *more = apm_arena_alloc(&settings->arena, room * sizeof *more);
+        if (!more)
+            return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+        if (rules->n)
+            memcpy(more, rules->items, rules->n * sizeof *more);
+        rules->items = more;
+        rules->room = room;
+    }
+    if ((st = compile(settings, &rule, err)) != APIUM_OK)
+        return st;
+    rules->items[rules->n++] = rule;
+    return APIUM_OK;
+}
+
+/*
+ * One router: an object, or a list of pairs. A pair that stands among the routers themselves, ["feeds.*", "feeds"], is taken for
+ * what it looks like.
+ */
+static apium_status
+add_router(apm_settings *settings, struct rules *rules, apm_json val, int router, apium_error *err)
+{
+    apm_json_iter it;
+    apm_json item;
+    apm_str key;
+    apium_status st;
+
+    if (val.type != APM_JSON_OBJECT && val.type != APM_JSON_ARRAY)
+        return apm_fail(err, APIUM_E_CONFIG, "expected an object of patterns and routes");
+    if (val.type == APM_JSON_ARRAY && apm_json_count(val) == 2 &&
+        apm_json_at(val, 0).type == APM_JSON_STRING)
+        return add_rule(settings, rules, apm_json_at(val, 0), apm_json_at(val, 1), router, err);
+    if ((st = apm_json_open(&it, val.text, err)) != APIUM_OK)
+        return st;
+    while (apm_json_next(&it, &key, &item, err) > 0) {
+        apm_json pattern = { APM_JSON_STRING, key };
+        if (!it.object) {
+            if (item.type != APM_JSON_ARRAY || apm_json_count(item) != 2 ||
+                apm_json_at(item, 0).type != APM_JSON_STRING)
+                return apm_fail(err, APIUM_E_CONFIG, "expected pairs [pattern, route]");
+            pattern = apm_json_at(item, 0);
+            item = apm_json_at(item, 1);
+        }
+        if ((st = add_rule(settings, rules, pattern, item, router, err)) != APIUM_OK)
+            return st;
+    }
+    return APIUM_OK;
+}
+
+apium_status
+apm_set_routes(apm_settings *settings, const apm_given *given, apium_error *err)
+{
+    struct rules rules = { 0 };
+    apm_json val = given->json, item;
+    apm_json_iter it;
+    apm_str key;
+    int router = 0;
+    apium_status st = APIUM_OK;
+
+    if (val.type == APM_JSON_ARRAY) {
+        if ((st = apm_json_open(&it, val.text, err)) != APIUM_OK)
+            return st;
+        while (st == APIUM_OK && apm_json_next(&it, &key, &item, err) > 0)
+            st = add_router(settings, &rules, item, router++, err);
+    } else if (val.type != APM_JSON_NULL) {
+        st = add_router(settings, &rules, val, 0, err);
+    }
+    apm_settings_drop_rules(settings);
+    settings->state->rules = rules.items;
+    settings->state->n_rules = rules.n;
+    if (st != APIUM_OK)
+        apm_settings_drop_rules(settings); /* of a half-read value nothing is used */
+    else
+        settings->task_routes = val;
+    return st;
+}
+
+/* Does the glob match the beginning of the name? Iterative: the last star is the only one worth going back to. */
+static bool
+glob_matches(const char *glob, const char *name)
+{
+    const char *star = NULL, *retry = NULL;
+
+    while (*glob) {
+        if (*glob == '*') {
+            if (!*name)
+                return false;
+            star = glob++;
+            retry = ++name; /* one character at least */
+        } else if (*name && *glob == *name) {
+            glob++;
+            name++;
+        } else if (star && *retry) {
+            glob = star + 1;
+            name = ++retry;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool
+rule_matches(const apm_route_rule *rule, const char *task)
+{
+    regmatch_t at;
+
+    if (rule->exact)
+        return strcmp(rule->pattern, task) == 0;
+    if (rule->regex)
+        return regexec(rule->regex, task, 1, &at, 0) == 0 && at.rm_so == 0;
+    return glob_matches(rule->pattern, task);
+}
+
+static const apm_route_rule *
+find_rule(const struct apm_settings_state *state, const char *task)
+{
+    for (size_t from = 0, to; from < state->n_rules; from = to) {
+        for (to = from;
+             to < state->n_rules && state->rules[to].router == state->rules[from].router;)
+            to++;
+        for (int exact = 1; exact >= 0; exact--)
+            for (size_t i = from; i < to; i++)
+                if (state->rules[i].exact == (exact == 1) && rule_matches(&state->rules[i], task))
+                    return &state->rules[i];
+    }
+    return NULL;
+}
+
+apium_status
+apm_settings_queue(apm_settings *settings, const char *name, const apm_queue **out,
+                   apium_error *err)
+{
+    struct apm_made_queue *made;
+    bool is_default =
+        settings->task_default_queue && strcmp(name, settings->task_default_queue) == 0;
+    apium_status st;
+
+    for (made = settings->state->made; made; made = made->next)
+        if (strcmp(made->queue.name, name) == 0) {
+            *out = &made->queue;
+            return APIUM_OK;
+        }
+    made = apm_arena_alloc(&settings->arena, sizeof *made);
+    if (!made)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot make queue %s: out of memory", name);
+    made->queue = (apm_queue){ .durable = true };
+    size_t i = 0;
+    while (i < settings->n_task_queues && strcmp(settings->task_queues[i].name, name) != 0)
+        i++;
+    if (i < settings->n_task_queues) {
+        made->queue = settings->task_queues[i];
+    } else if (is_default && settings->n_task_queues == 0) {
+        made->queue.exchange = settings->task_default_exchange;
+        made->queue.routing_key = settings->task_default_routing_key;
+        made->queue.queue_type = settings->task_default_queue_type;
+        (void)exchange_type(settings->task_default_exchange_type, &made->queue.exchange_type);
+    } else if (settings->task_create_missing_queues) {
+        made->queue.queue_type = settings->task_create_missing_queue_type;
+    } else {
+        return apm_fail(err, APIUM_E_NOTFOUND, "queue %s is missing from task_queues", name);
+    }
+    if ((st = apm_settings_keep(settings, apm_strz(name), &made->queue.name, err)) != APIUM_OK)
+        return st;
+    complete(settings, &made->queue);
+    made->next = settings->state->made;
+    settings->state->made = made;
+    *out = &made->queue;
+    return APIUM_OK;
+}
+
+/* The queue configured for that exchange and routing key, if any. */
+static apium_status
+find_bound(apm_settings *settings, const char *exchange, const char *routing_key,
+           const apm_queue **out, apium_error *err)
+{
+    const apm_queue *queue;
+    apium_status st;
+
+    *out = NULL;
+    for (size_t i = 0; i < settings->n_task_queues; i++) {
+        if ((st = apm_settings_queue(settings, settings->task_queues[i].name, &queue, err)) !=
+            APIUM_OK)
+            return st;
+        if (strcmp(queue->exchange, exchange) == 0 &&
+            strcmp(queue->routing_key, routing_key) == 0) {
+            *out = queue;
+            return APIUM_OK;
+        }
+    }
+    return APIUM_OK;
+}
+
+static apm_exchange_type
+type_of(apm_settings *settings, const char *exchange)
+{
+    for (size_t i = 0; i < settings->n_task_queues; i++) {
+        const apm_queue *queue = &settings->task_queues[i];
+        if (strcmp(queue->exchange ? queue->exchange : queue->name, exchange) == 0)
+            return queue->exchange_type;
+    }
+    return APM_DIRECT;
+}
+
+apium_status
+apm_settings_route(apm_settings *settings, const char *task, const apm_choice *choice,
+                   apm_route *out, int *priority, apium_error *err)
+{
+    const apm_route_rule *rule = find_rule(settings->state, task);
+    const char *name = choice->queue, *exchange = choice->exchange,
+               *routing_key = choice->routing_key;
+    const apm_queue *queue = NULL;
+    int wanted = choice->priority;
+    apium_status st;
+
+    if (rule) {
+        name = name ? name : rule->queue;
+        exchange = exchange ? exchange : rule->exchange;
+        routing_key = routing_key ? routing_key : rule->routing_key;
+        wanted = wanted != APM_PRIORITY_NONE ? wanted : rule->priority;
+    }
+    bool verbatim = exchange && *exchange && routing_key && *routing_key;
+    if (!name && !verbatim)
+        name = settings->task_default_queue ? settings->task_default_queue : "celery";
+    st = name ? apm_settings_queue(settings, name, &queue, err)
+              : find_bound(settings, exchange, routing_key, &queue, err);
+    if (st != APIUM_OK)
+        return st;
+    apm_route route = { .queue = queue, .mandatory = true };
+    if (verbatim) {
+        route.exchange = exchange;
+        route.routing_key = routing_key;
+        route.exchange_type = queue && strcmp(queue->exchange, exchange) == 0
+                                  ? queue->exchange_type
+                                  : type_of(settings, exchange);
+    } else if (queue->exchange_type == APM_DIRECT) {
+        route.exchange = "";
+        route.routing_key = queue->name;
+    } else {
+        route.exchange = exchange && *exchange ? exchange : queue->exchange;
+        route.routing_key = routing_key && *routing_key ? routing_key : queue->routing_key;
+        route.exchange_type = queue->exchange_type;
+    }
+    /* A fanout has no one queue that a task could be missing from. */
+    route.mandatory = route.exchange_type != APM_FANOUT;
+    *out = route;
+    *priority = wanted != APM_PRIORITY_NONE ? wanted : (int)settings->task_default_priority;
+    return APIUM_OK;
+}
