@@ -5,7 +5,10 @@
 
 #include "config.h"
 
+extern const apm_backend_ops apm_sqlite_backend;
+
 const apm_backend_ops *const apm_backends[] = {
+    &apm_sqlite_backend,
     NULL,
 };
 

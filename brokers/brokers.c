@@ -5,7 +5,10 @@
 
 #include "config.h"
 
+extern const apm_broker_ops apm_sqlite_broker;
+
 const apm_broker_ops *const apm_brokers[] = {
+    &apm_sqlite_broker,
     NULL,
 };
 

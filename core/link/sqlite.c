@@ -187,7 +187,7 @@ apm_sqlite_listen(apm_link *base, apm_sqlite_topic which, apm_sqlite_listener *l
 
     listener->next = link->topics[which].listeners;
     link->topics[which].listeners = listener;
-    if (which != APM_SQLITE_SEND && !link->closing && !update_watches(link))
+    if (which != APM_SQLITE_SEND && base->up && !link->closing && !update_watches(link))
         uv_timer_start(&link->poll, on_poll, POLL_MS, POLL_MS);
 }
 
@@ -218,7 +218,7 @@ hand_over(sqlite_link *link)
     link->sending = false;
     uv_idle_stop(&link->idle);
     if (link->pending.first)
-        store_give(link->store, &link->pending);
+        apm_sqlite_store_give(link->store, &link->pending);
 }
 
 static void
@@ -250,14 +250,14 @@ link_commit(apm_unit *base)
 {
     sqlite_link *link = (sqlite_link *)base->link;
 
-    units_add(&link->pending, (unit *)base);
+    apm_sqlite_units_add(&link->pending, (unit *)base);
     apm_sqlite_stir(&link->base);
 }
 
 void
 apm_sqlite_schema(apm_link *base, const char *sql)
 {
-    store_add_schema(((sqlite_link *)base)->store, sql);
+    apm_sqlite_store_add_schema(((sqlite_link *)base)->store, sql);
 }
 
 static void part(sqlite_link *link);
@@ -270,12 +270,14 @@ on_async(uv_async_t *async)
     bool up, ended;
     char why[512];
 
-    if (store_look(link->store, &answered, &up, why, &ended)) {
-        if (up && !link->closing && !update_watches(link))
+    if (apm_sqlite_store_look(link->store, &answered, &up, why, &ended)) {
+        if (!up)
+            uv_timer_stop(&link->poll);
+        else if (!link->closing && !update_watches(link))
             uv_timer_start(&link->poll, on_poll, POLL_MS, POLL_MS);
         apm_link_changed(&link->base, up, why);
     }
-    for (unit *u; (u = units_take(&answered));)
+    for (unit *u; (u = apm_sqlite_units_take(&answered));)
         answer_unit(u);
     if (ended)
         part(link);
@@ -363,7 +365,7 @@ link_open(apm_link *base, apium_error *err)
 {
     sqlite_link *link = (sqlite_link *)base;
     const apm_url *url = &base->urls.items[0];
-    const char *synchronous;
+    const char *synchronous = NULL;
     uv_loop_t *loop = apm_links_loop(base->set);
 
     if (base->urls.n > 1 || *url->host || url->port)
@@ -380,15 +382,15 @@ link_open(apm_link *base, apium_error *err)
         link_clear(link);
         return apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory", base->shown);
     }
-    link->store = store_start(link->path, synchronous, apm_links_patience_ms(base->set), err);
+    link->store = apm_sqlite_store_start(link->path, synchronous, apm_links_patience_ms(base->set), err);
     if (!link->store) {
         link_clear(link);
         return APIUM_E_SYSTEM;
     }
     int rc = uv_async_init(loop, &link->async, on_async);
     if (rc < 0) {
-        store_stop(link->store);
-        store_free(link->store);
+        apm_sqlite_store_stop(link->store);
+        apm_sqlite_store_free(link->store);
         link_clear(link);
         return apm_fail_sys(err, -rc, "cannot open \"%s\"", base->shown);
     }
@@ -399,7 +401,7 @@ link_open(apm_link *base, apium_error *err)
     uv_fs_event_init(loop, &link->topics[APM_SQLITE_DONE].event);
     link->async.data = link->idle.data = link->poll.data = link->parting.data = link;
     link->topics[APM_SQLITE_WAKE].event.data = link->topics[APM_SQLITE_DONE].event.data = link;
-    store_attach(link->store, wake_loop, &link->async);
+    apm_sqlite_store_attach(link->store, wake_loop, &link->async);
     return APIUM_OK;
 }
 
@@ -412,7 +414,7 @@ on_closed(uv_handle_t *handle)
         return;
     apium_error err;
     apm_fail(&err, APIUM_E_CLOSED, "cannot use \"%s\": it was closed", link->base.shown);
-    for (unit *u; (u = units_take(&link->pending));) {
+    for (unit *u; (u = apm_sqlite_units_take(&link->pending));) {
         u->status = APIUM_E_CLOSED;
         u->err = err;
         answer_unit(u);
@@ -442,7 +444,7 @@ close_handles(sqlite_link *link)
 static void
 part(sqlite_link *link)
 {
-    store_free(link->store);
+    apm_sqlite_store_free(link->store);
     link->store = NULL;
     close_handles(link);
 }
@@ -453,7 +455,7 @@ on_parting_late(uv_timer_t *timer)
 {
     sqlite_link *link = timer->data;
 
-    store_abandon(link->store);
+    apm_sqlite_store_abandon(link->store);
     link->store = NULL;
     close_handles(link);
 }
@@ -471,7 +473,7 @@ link_close(apm_link *base)
     uv_idle_stop(&link->idle);
     uv_timer_stop(&link->poll);
     uv_timer_start(&link->parting, on_parting_late, PARTING_MS, 0);
-    store_stop(link->store);
+    apm_sqlite_store_stop(link->store);
 }
 
 static const char *const schemes[] = { "sqlite", NULL };

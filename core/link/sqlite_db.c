@@ -23,7 +23,7 @@
 static const char *const touch_suffix[] = { [APM_SQLITE_WAKE] = "-wake", [APM_SQLITE_DONE] = "-done" };
 
 void
-db_init(apm_sqlite_db *db, const char *path, const char *synchronous)
+apm_sqlite_db_init(apm_sqlite_db *db, const char *path, const char *synchronous)
 {
     *db = (apm_sqlite_db){ .path = path, .synchronous = synchronous, .lock_fd = -1, .touch_fd = { -1, -1 } };
 }
@@ -298,7 +298,7 @@ open_file(apm_sqlite_db *db, apium_error *err)
 }
 
 apium_status
-db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err)
+apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err)
 {
     apium_status st = APIUM_OK;
 
@@ -308,7 +308,7 @@ db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *
         int moved = 0;
         sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
         if (moved)
-            db_close(db, false);
+            apm_sqlite_db_close(db, false);
     }
     if (!db->handle)
         st = open_file(db, err);
@@ -331,13 +331,13 @@ db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *
     if (st != APIUM_OK) {
         if (!db->fault)
             db->fault = SQLITE_ERROR;
-        db_close(db, false);
+        apm_sqlite_db_close(db, false);
     }
     return st;
 }
 
 void
-db_close(apm_sqlite_db *db, bool all)
+apm_sqlite_db_close(apm_sqlite_db *db, bool all)
 {
     for (size_t i = 0; i < sizeof(db->cache) / sizeof(db->cache[0]); i++) {
         sqlite3_finalize(db->cache[i].stmt);
@@ -473,7 +473,7 @@ reset_all(apm_sqlite_db *db)
 }
 
 apium_status
-db_begin(apm_sqlite_db *db, bool write, apium_error *err)
+apm_sqlite_db_begin(apm_sqlite_db *db, bool write, apium_error *err)
 {
     apium_status st = APIUM_OK;
 
@@ -489,12 +489,12 @@ db_begin(apm_sqlite_db *db, bool write, apium_error *err)
 }
 
 apium_status
-db_commit(apm_sqlite_db *db, apium_error *err)
+apm_sqlite_db_commit(apm_sqlite_db *db, apium_error *err)
 {
     reset_all(db);
     apium_status st = apm_sqlite_exec(db, err, "COMMIT", NULL, 0);
     if (st != APIUM_OK) {
-        db_rollback(db);
+        apm_sqlite_db_rollback(db);
         return st;
     }
     unlock_writer(db);
@@ -505,7 +505,7 @@ db_commit(apm_sqlite_db *db, apium_error *err)
 }
 
 void
-db_rollback(apm_sqlite_db *db)
+apm_sqlite_db_rollback(apm_sqlite_db *db)
 {
     int fault = db->fault;
 
@@ -519,20 +519,20 @@ db_rollback(apm_sqlite_db *db)
 }
 
 apium_status
-db_savepoint(apm_sqlite_db *db, apium_error *err)
+apm_sqlite_db_savepoint(apm_sqlite_db *db, apium_error *err)
 {
     return apm_sqlite_exec(db, err, "SAVEPOINT unit", NULL, 0);
 }
 
 apium_status
-db_release(apm_sqlite_db *db, apium_error *err)
+apm_sqlite_db_release(apm_sqlite_db *db, apium_error *err)
 {
     reset_all(db);
     return apm_sqlite_exec(db, err, "RELEASE unit", NULL, 0);
 }
 
 apium_status
-db_undo(apm_sqlite_db *db, apium_error *err)
+apm_sqlite_db_undo(apm_sqlite_db *db, apium_error *err)
 {
     reset_all(db);
     if (sqlite3_get_autocommit(db->handle))

@@ -24,7 +24,7 @@
 #define BACKOFF_MAX_MS 5000
 
 void
-units_add(units *list, unit *u)
+apm_sqlite_units_add(units *list, unit *u)
 {
     u->next = NULL;
     if (list->last)
@@ -35,7 +35,7 @@ units_add(units *list, unit *u)
 }
 
 void
-units_append(units *list, units *more)
+apm_sqlite_units_append(units *list, units *more)
 {
     if (!more->first)
         return;
@@ -48,7 +48,7 @@ units_append(units *list, units *more)
 }
 
 unit *
-units_take(units *list)
+apm_sqlite_units_take(units *list)
 {
     unit *u = list->first;
 
@@ -69,7 +69,7 @@ answer(store *s, units *list)
     if (!list->first)
         return;
     pthread_mutex_lock(&s->mutex);
-    units_append(&s->outbox, list);
+    apm_sqlite_units_append(&s->outbox, list);
     if (s->wake)
         s->wake(s->wake_arg);
     pthread_mutex_unlock(&s->mutex);
@@ -109,17 +109,17 @@ run_writing(apm_sqlite_db *db, units *batch, apium_error *err)
     for (unit *u = batch->first; u && st == APIUM_OK; u = u->next) {
         if (u->idle)
             continue;
-        st = db_savepoint(db, err);
+        st = apm_sqlite_db_savepoint(db, err);
         if (st != APIUM_OK)
             break;
         u->status = run_ops(db, u);
         if (u->status == APIUM_OK) {
-            st = db_release(db, err);
+            st = apm_sqlite_db_release(db, err);
         } else if (db->fault) {
             *err = u->err;
             st = u->status;
         } else {
-            st = db_undo(db, err);
+            st = apm_sqlite_db_undo(db, err);
         }
     }
     return st;
@@ -161,7 +161,7 @@ run_batch(store *s, apm_sqlite_db *db, units *batch, apium_error *err)
     memcpy(schemas, s->schemas, sizeof(schemas));
     pthread_mutex_unlock(&s->mutex);
 
-    apium_status st = db_open(db, schemas, n, err);
+    apium_status st = apm_sqlite_db_open(db, schemas, n, err);
     if (st != APIUM_OK)
         return st;
     for (unit *u = batch->first; u; u = u->next) {
@@ -169,15 +169,15 @@ run_batch(store *s, apm_sqlite_db *db, units *batch, apium_error *err)
         u->idle = !has_work(db, u);
         writes = writes || (!u->read_only && !u->idle);
     }
-    st = db_begin(db, writes, err);
+    st = apm_sqlite_db_begin(db, writes, err);
     if (st != APIUM_OK)
         return st;
     st = writes ? run_writing(db, batch, err) : run_reading(db, batch, err);
     if (st != APIUM_OK) {
-        db_rollback(db);
+        apm_sqlite_db_rollback(db);
         return st;
     }
-    return db_commit(db, err);
+    return apm_sqlite_db_commit(db, err);
 }
 
 /* After a fault these are as good as new when the handle is opened again; a full disk or a busy file keep theirs. */
@@ -203,15 +203,15 @@ split(units *from, units *to, size_t max, bool reads_only)
 {
     units rest = { 0 };
 
-    for (unit *u; max && (u = units_take(from));) {
+    for (unit *u; max && (u = apm_sqlite_units_take(from));) {
         if (reads_only && !u->read_only) {
-            units_add(&rest, u);
+            apm_sqlite_units_add(&rest, u);
             continue;
         }
-        units_add(to, u);
+        apm_sqlite_units_add(to, u);
         max--;
     }
-    units_append(&rest, from);
+    apm_sqlite_units_append(&rest, from);
     *from = rest;
 }
 
@@ -222,16 +222,16 @@ give_up(life *l, bool hopeless, const apium_error *why)
     units kept = { 0 }, failed = { 0 };
     int64_t now = apm_clock_ms();
 
-    for (unit *u; (u = units_take(&l->todo));) {
+    for (unit *u; (u = apm_sqlite_units_take(&l->todo));) {
         bool late = l->s->patience_ms >= 0 && (hopeless || now - u->since_ms >= l->s->patience_ms);
         if (!late) {
-            units_add(&kept, u);
+            apm_sqlite_units_add(&kept, u);
             continue;
         }
         u->err = *why;
         u->err.status = u->status = hopeless ? APIUM_E_REFUSED : APIUM_E_CLOSED;
         u->err.retriable = !hopeless;
-        units_add(&failed, u);
+        apm_sqlite_units_add(&failed, u);
     }
     l->todo = kept;
     answer(l->s, &failed);
@@ -244,10 +244,10 @@ after_fault(life *l, units *batch, const apium_error *err)
     char why[512];
 
     /* What was taken goes back to the head: the order of units is kept. */
-    units_append(batch, &l->todo);
+    apm_sqlite_units_append(batch, &l->todo);
     l->todo = *batch;
     if (must_reopen(l->db.fault))
-        db_close(&l->db, false);
+        apm_sqlite_db_close(&l->db, false);
     if (l->failures < 6)
         wait = BACKOFF_MS << l->failures;
     wait += (int64_t)((double)wait * 0.2 * (2.0 * apm_random_unit() - 1.0));
@@ -279,7 +279,7 @@ work(life *l, bool reads_only)
         return;
     if (reads_only) {
         if (!l->db.handle || run_batch(l->s, &l->db, &batch, &err) != APIUM_OK) {
-            units_append(&batch, &l->todo);
+            apm_sqlite_units_append(&batch, &l->todo);
             l->todo = batch;
             return;
         }
@@ -333,7 +333,7 @@ gather(life *l)
             pthread_cond_wait(&s->more, &s->mutex);
         }
     }
-    units_append(&l->todo, &s->inbox);
+    apm_sqlite_units_append(&l->todo, &s->inbox);
     bool stop = s->stop;
     pthread_mutex_unlock(&s->mutex);
     return stop;
@@ -348,7 +348,7 @@ finish(life *l)
     if (!l->failures)
         while (l->todo.first && !l->failures)
             work(l, false);
-    db_close(&l->db, true);
+    apm_sqlite_db_close(&l->db, true);
     apm_fail(&err, APIUM_E_CLOSED, "cannot use \"%s\": it was closed", l->s->path);
     for (unit *u = l->todo.first; u; u = u->next) {
         u->status = APIUM_E_CLOSED;
@@ -373,7 +373,7 @@ thread_main(void *arg)
     store *s = arg;
     life l = { .s = s };
 
-    db_init(&l.db, s->path, s->synchronous);
+    apm_sqlite_db_init(&l.db, s->path, s->synchronous);
     while (!gather(&l))
         work(&l, l.failures && apm_clock_ms() < l.next_try_ms);
     finish(&l);
@@ -391,7 +391,7 @@ thread_main(void *arg)
 /* ---- The loop's side of it ---- */
 
 store *
-store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err)
+apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err)
 {
     store *s = calloc(1, sizeof(*s));
     pthread_condattr_t attr;
@@ -424,7 +424,7 @@ store_start(const char *path, const char *synchronous, int64_t patience_ms, apiu
 }
 
 void
-store_attach(store *s, void (*wake)(void *), void *arg)
+apm_sqlite_store_attach(store *s, void (*wake)(void *), void *arg)
 {
     pthread_mutex_lock(&s->mutex);
     s->wake = wake;
@@ -435,20 +435,20 @@ store_attach(store *s, void (*wake)(void *), void *arg)
 }
 
 void
-store_give(store *s, units *list)
+apm_sqlite_store_give(store *s, units *list)
 {
     int64_t now = apm_clock_ms();
 
     for (unit *u = list->first; u; u = u->next)
         u->since_ms = now;
     pthread_mutex_lock(&s->mutex);
-    units_append(&s->inbox, list);
+    apm_sqlite_units_append(&s->inbox, list);
     pthread_cond_signal(&s->more);
     pthread_mutex_unlock(&s->mutex);
 }
 
 bool
-store_look(store *s, units *answered, bool *up, char why[512], bool *ended)
+apm_sqlite_store_look(store *s, units *answered, bool *up, char why[512], bool *ended)
 {
     pthread_mutex_lock(&s->mutex);
     bool news = s->news;
@@ -463,7 +463,7 @@ store_look(store *s, units *answered, bool *up, char why[512], bool *ended)
 }
 
 void
-store_add_schema(store *s, const char *sql)
+apm_sqlite_store_add_schema(store *s, const char *sql)
 {
     pthread_mutex_lock(&s->mutex);
     unsigned i = 0;
@@ -475,7 +475,7 @@ store_add_schema(store *s, const char *sql)
 }
 
 void
-store_stop(store *s)
+apm_sqlite_store_stop(store *s)
 {
     pthread_mutex_lock(&s->mutex);
     s->stop = true;
@@ -484,14 +484,14 @@ store_stop(store *s)
 }
 
 void
-store_free(store *s)
+apm_sqlite_store_free(store *s)
 {
     pthread_join(s->thread, NULL);
     release(s);
 }
 
 void
-store_abandon(store *s)
+apm_sqlite_store_abandon(store *s)
 {
     pthread_mutex_lock(&s->mutex);
     bool ended = s->ended;
@@ -499,7 +499,7 @@ store_abandon(store *s)
     s->wake = NULL;
     pthread_mutex_unlock(&s->mutex);
     if (ended)
-        store_free(s);
+        apm_sqlite_store_free(s);
     else
         pthread_detach(s->thread);
 }

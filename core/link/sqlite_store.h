@@ -25,9 +25,9 @@ typedef struct units {
     unit *first, *last;
 } units;
 
-void units_add(units *list, unit *u);
-void units_append(units *list, units *more); /* empties more */
-unit *units_take(units *list);               /* NULL when empty */
+void apm_sqlite_units_add(units *list, unit *u);
+void apm_sqlite_units_append(units *list, units *more); /* empties more */
+unit *apm_sqlite_units_take(units *list);               /* NULL when empty */
 
 /* ---- sqlite_db.c: the open file. One thread uses it. ---- */
 
@@ -49,18 +49,18 @@ struct apm_sqlite_db {
     int fault; /* SQLite's code when the file, not one unit, is at fault; 0 */
 };
 
-void db_init(apm_sqlite_db *db, const char *path, const char *synchronous);
+void apm_sqlite_db_init(apm_sqlite_db *db, const char *path, const char *synchronous);
 /* Open what is not open yet and run the schemas. On failure everything is closed and db->fault is set. */
-apium_status db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err);
+apium_status apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err);
 /* Close the database; with `all` the lock file too, which gives up our runs' signs of life. */
-void db_close(apm_sqlite_db *db, bool all);
-apium_status db_begin(apm_sqlite_db *db, bool write, apium_error *err);
-apium_status db_commit(apm_sqlite_db *db, apium_error *err);
-void db_rollback(apm_sqlite_db *db);
-apium_status db_savepoint(apm_sqlite_db *db, apium_error *err);
-apium_status db_release(apm_sqlite_db *db, apium_error *err);
+void apm_sqlite_db_close(apm_sqlite_db *db, bool all);
+apium_status apm_sqlite_db_begin(apm_sqlite_db *db, bool write, apium_error *err);
+apium_status apm_sqlite_db_commit(apm_sqlite_db *db, apium_error *err);
+void apm_sqlite_db_rollback(apm_sqlite_db *db);
+apium_status apm_sqlite_db_savepoint(apm_sqlite_db *db, apium_error *err);
+apium_status apm_sqlite_db_release(apm_sqlite_db *db, apium_error *err);
 /* Undo to the savepoint and end it. */
-apium_status db_undo(apm_sqlite_db *db, apium_error *err);
+apium_status apm_sqlite_db_undo(apm_sqlite_db *db, apium_error *err);
 
 /* ---- sqlite_store.c: the thread. ---- */
 
@@ -81,19 +81,19 @@ typedef struct store {
     char why[512];
 } store;
 
-store *store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err);
+store *apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err);
 /* From now on call wake when there is something to look at. */
-void store_attach(store *s, void (*wake)(void *), void *arg);
+void apm_sqlite_store_attach(store *s, void (*wake)(void *), void *arg);
 /* Hand units over; empties the list. */
-void store_give(store *s, units *list);
+void apm_sqlite_store_give(store *s, units *list);
 /* What is new: answered units and, when true, a change of state. *ended: the thread is about to return. */
-bool store_look(store *s, units *answered, bool *up, char why[512], bool *ended);
-void store_add_schema(store *s, const char *sql);
+bool apm_sqlite_store_look(store *s, units *answered, bool *up, char why[512], bool *ended);
+void apm_sqlite_store_add_schema(store *s, const char *sql);
 /* Ask the thread to try once what it has, and end. */
-void store_stop(store *s);
+void apm_sqlite_store_stop(store *s);
 /* The thread has ended: release. */
-void store_free(store *s);
+void apm_sqlite_store_free(store *s);
 /* The thread does not come back (it waits for a lock whose holder is stopped): leave everything to it. */
-void store_abandon(store *s);
+void apm_sqlite_store_abandon(store *s);
 
 #endif
