@@ -7,6 +7,7 @@
  * store, at most once a minute in a process.
  */
 #include <stdlib.h>
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "backends/backend.h"
@@ -32,7 +33,6 @@ typedef struct watched {
     apm_change_cb *on_change;
     void *arg;
     int64_t version; /* newest one seen */
-    bool calling, gone; /* unwatched from inside its own callback */
     UT_hash_handle hh;
 } watched;
 
@@ -356,7 +356,6 @@ look_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
     (void)err;
     if (!b)
         return;
-    b->looking = NULL;
     for (struct news *news = op->first; status == APIUM_OK && news && op->owner; news = news->next) {
         watched *w;
         HASH_FIND_STR(b->watched, news->task_id, w);
@@ -368,7 +367,10 @@ look_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
         w->version = news->version;
         w->on_change(w->arg, apm_strz(news->task_id), news->doc);
     }
-    if (op->owner && b->look_again)
+    if (!op->owner)
+        return; /* closed by a callback */
+    b->looking = NULL;
+    if (b->look_again)
         look(b);
 }
 
@@ -441,6 +443,11 @@ backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, 
     w->on_change = on_change;
     w->arg = arg;
     HASH_ADD_KEYPTR(hh, b->watched, w->task_id, strlen(w->task_id), w);
+    if (!w->hh.tbl) {
+        free(w->task_id);
+        free(w);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot watch %s: out of memory", task_id);
+    }
     if (!b->listening) {
         b->listening = true;
         apm_sqlite_listen(base->link, APM_SQLITE_DONE, &b->on_done);
@@ -482,7 +489,9 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     (void)why;
     if (!up)
         return;
-    /* Perhaps another file is there now, whose versions begin anew. */
+    /* Perhaps another file is there now, whose versions begin anew: the present state is told (again). */
+    for (watched *w = b->watched; w; w = w->hh.next)
+        w->version = 0;
     look(b);
 }
 

@@ -307,8 +307,10 @@ apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, ap
         /* Deleted or replaced under us, writes would go into a file that nobody finds. */
         int moved = 0;
         sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
-        if (moved)
+        if (moved) {
             apm_sqlite_db_close(db, false);
+            db->replaced = true;
+        }
     }
     if (!db->handle)
         st = open_file(db, err);

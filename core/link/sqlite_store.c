@@ -290,9 +290,10 @@ work(life *l, bool reads_only)
         after_fault(l, &batch, &err);
         return;
     }
-    if (!l->up)
-        tell(l->s, true, l->failures ? "usable again" : "opened");
+    if (!l->up || l->db.replaced)
+        tell(l->s, true, l->db.replaced ? "the file was replaced" : l->failures ? "usable again" : "opened");
     l->up = true;
+    l->db.replaced = false;
     l->failures = 0;
     answer(l->s, &batch);
 }

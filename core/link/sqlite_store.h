@@ -38,6 +38,7 @@ struct apm_sqlite_db {
     int lock_fd, touch_fd[2];
     int64_t lock_inode;
     bool locked;
+    bool replaced;    /* the file was another one before; for whoever looks to clear */
     unsigned touched; /* bit: 1 << topic */
     unsigned applied; /* schemas */
     int64_t holds[MAX_HOLDS];
