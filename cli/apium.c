@@ -1,8 +1,8 @@
 /* apium - the command: everything is in libapium. */
-#include <apium/status.h>
+#include <apium/app.h>
 
 int
-main(void)
+main(int argc, char **argv)
 {
-    return 0;
+    return apium_main(argc, argv, "apium", NULL);
 }

@@ -145,6 +145,12 @@ apm_conn_loop(apm_conn *conn)
     return &conn->loop;
 }
 
+apm_links *
+apm_conn_links(apm_conn *conn)
+{
+    return conn->links;
+}
+
 int64_t
 apm_conn_patience_ms(const apm_conn *conn)
 {

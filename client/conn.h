@@ -25,6 +25,7 @@ apium_status apm_conn_get(apium_app *app, apm_conn **out, apium_error *err);
 void apm_conn_end(apium_app *app);
 
 uv_loop_t *apm_conn_loop(apm_conn *conn);
+apm_links *apm_conn_links(apm_conn *conn);
 /* Open on first use; owned by the conn. */
 apium_status apm_conn_broker(apm_conn *conn, apm_broker **out, apium_error *err);
 apium_status apm_conn_backend(apm_conn *conn, apm_backend **out, apium_error *err);

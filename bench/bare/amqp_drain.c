@@ -1,0 +1,93 @@
+/*
+ * amqp_drain - the bare cost of a task on RabbitMQ: consume with a prefetch window, publish a result document to the reply queue
+ * for each, acknowledge. One connection, no decoding, no task. What a worker is measured against.
+ *
+ *     amqp_drain PORT QUEUE COUNT
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/amqp.h>
+#include <rabbitmq-c/tcp_socket.h>
+#else
+#include <amqp.h>
+#include <amqp_tcp_socket.h>
+#endif
+
+#define WINDOW    128
+#define ACK_EVERY 32
+
+static void
+must(amqp_rpc_reply_t reply, const char *what)
+{
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
+        fprintf(stderr, "amqp_drain: cannot %s\n", what);
+        exit(1);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fprintf(stderr, "usage: amqp_drain PORT QUEUE COUNT\n");
+        return 2;
+    }
+    long total = atol(argv[3]);
+    amqp_connection_state_t conn = amqp_new_connection();
+    amqp_socket_t *socket = amqp_tcp_socket_new(conn);
+    if (!socket || amqp_socket_open(socket, "127.0.0.1", atoi(argv[1])) != AMQP_STATUS_OK) {
+        fprintf(stderr, "amqp_drain: cannot connect\n");
+        return 1;
+    }
+    must(amqp_login(conn, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest"), "log in");
+    amqp_channel_open(conn, 1);
+    must(amqp_get_rpc_reply(conn), "open a channel");
+    amqp_basic_qos(conn, 1, 0, WINDOW, 1);
+    must(amqp_get_rpc_reply(conn), "set the window");
+    amqp_basic_consume(conn, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0,
+                       amqp_empty_table);
+    must(amqp_get_rpc_reply(conn), "consume");
+
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (long n = 1; n <= total; n++) {
+        amqp_envelope_t envelope;
+        amqp_maybe_release_buffers(conn);
+        must(amqp_consume_message(conn, &envelope, NULL, 0), "receive");
+        amqp_basic_properties_t *in = &envelope.message.properties;
+        char doc[512];
+        snprintf(doc, sizeof(doc),
+                 "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": "
+                 "[], \"date_done\": "
+                 "\"2026-11-22T07:18:45.184896+00:00\", \"task_id\": \"%.*s\"}",
+                 (int)in->correlation_id.len, (char *)in->correlation_id.bytes);
+        amqp_basic_properties_t out = {
+            ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG |
+                      AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG |
+                      AMQP_BASIC_PRIORITY_FLAG,
+            .content_type = amqp_cstring_bytes("application/json"),
+            .content_encoding = amqp_cstring_bytes("utf-8"),
+            .delivery_mode = 1,
+            .correlation_id = in->correlation_id,
+        };
+        if (amqp_basic_publish(conn, 1, amqp_empty_bytes, in->reply_to, 0, 0, &out,
+                               amqp_cstring_bytes(doc)) != AMQP_STATUS_OK) {
+            fprintf(stderr, "amqp_drain: cannot publish\n");
+            return 1;
+        }
+        if (n % ACK_EVERY == 0 || n == total)
+            amqp_basic_ack(conn, 1, envelope.delivery_tag, 1);
+        amqp_destroy_envelope(&envelope);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double seconds =
+        (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    printf("%.0f\n", (double)total / seconds);
+    amqp_connection_close(conn, AMQP_REPLY_SUCCESS);
+    amqp_destroy_connection(conn);
+    return 0;
+}

@@ -1,0 +1,12 @@
+"""The Celery application that `./dev bench` measures apium against."""
+import os
+
+from celery import Celery
+
+app = Celery("tasks", broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BACKEND"])
+app.conf.worker_hijack_root_logger = True
+
+
+@app.task(name="tasks.noop")
+def noop():
+    return None

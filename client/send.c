@@ -1,0 +1,500 @@
+/*
+ * send.c - calling tasks; see apium/send.h.
+ *
+ *   options of the call, the signature, the definition ─▶ request ─▶ route ─▶ message ─▶ unit ─▶ confirmed
+ */
+#include "client/send.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "client/app.h"
+#include "client/sig.h"
+#include "client/task.h"
+#include "core/base/clock.h"
+#include "core/base/ids.h"
+
+#define LAST_DATE_US                                                                               \
+    INT64_C(253402300799000000) /* the end of year 9999, the last that a date can name */
+
+apium_status
+apm_run_new(apium_app *app, apm_str id, apium_run **out, apium_error *err)
+{
+    apium_run *run = calloc(1, sizeof(*run));
+    if (run)
+        run->id = strndup(id.p, id.len);
+    if (!run || !run->id) {
+        free(run);
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    }
+    run->app = app;
+    *out = run;
+    return APIUM_OK;
+}
+
+/* --- from options to a request --- */
+
+static void
+call_init(apm_call *call)
+{
+    *call = (apm_call){ .req = { .group_index = -1,
+                                 .priority = APM_PRIORITY_NONE,
+                                 .ignore_result = APM_UNSET,
+                                 .protocol = 2 } };
+}
+
+/* What a definition says of how its task is sent. */
+static apium_send_opts
+opts_of(const apium_task_def *def)
+{
+    if (!def)
+        return (apium_send_opts){ 0 };
+    return (apium_send_opts){
+        .queue = def->queue,
+        .exchange = def->exchange,
+        .routing_key = def->routing_key,
+        .serializer = def->serializer,
+        .compression = def->compression,
+        .priority = def->priority,
+        .has_priority = def->has_priority || def->priority,
+        .expires = def->expires,
+        .time_limit = def->time_limit,
+        .soft_time_limit = def->soft_time_limit,
+        .ignore_result = def->ignore_result,
+    };
+}
+
+/* args and kwargs: an array, an object, or neither; opts->kwargs beside an array. */
+static apium_status
+take_arguments(apm_call *call, apium_value args, apium_error *err)
+{
+    apium_error why;
+    apm_json json, named = { 0 };
+
+    apium_status st = apm_value_take(args, &call->arena, &json, &why);
+    if (st != APIUM_OK)
+        return apm_fail(err, st == APIUM_E_ENCODE ? APIUM_E_INVALID : st, "its arguments: %s",
+                        why.text);
+    if (call->opts.kwargs && (st = apm_value_take(apium_json(call->opts.kwargs), &call->arena,
+                                                  &named, &why)) != APIUM_OK)
+        return apm_fail(err, st == APIUM_E_ENCODE ? APIUM_E_INVALID : st, "its kwargs: %s",
+                        why.text);
+    if (named.type != APM_JSON_NONE && named.type != APM_JSON_OBJECT)
+        return apm_fail(err, APIUM_E_INVALID, "its kwargs are no JSON object");
+    call->req.args = APM_STR("[]");
+    call->req.kwargs = named.type == APM_JSON_OBJECT ? named.text : APM_STR("{}");
+    switch (json.type) {
+    case APM_JSON_NONE:
+    case APM_JSON_NULL:
+        return APIUM_OK;
+    case APM_JSON_ARRAY:
+        call->req.args = json.text;
+        return APIUM_OK;
+    case APM_JSON_OBJECT:
+        if (named.type == APM_JSON_OBJECT)
+            return apm_fail(err, APIUM_E_INVALID, "its keyword arguments are given twice");
+        call->req.kwargs = json.text;
+        return APIUM_OK;
+    default:
+        return apm_fail(err, APIUM_E_INVALID,
+                        "its arguments are neither a JSON array nor an object");
+    }
+}
+
+/* A wall time from seconds or a date; neither: APM_TIME_NONE. */
+static apium_status
+time_of(double seconds, int64_t at_us, const char *what, int64_t *out, apium_error *err)
+{
+    *out = APM_TIME_NONE;
+    if (seconds == 0 && !at_us)
+        return APIUM_OK;
+    double us = seconds != 0 ? (double)apm_clock_wall_us() + seconds * 1e6 : (double)at_us;
+    if (!(us >= -62135596800e6 && us <= (double)LAST_DATE_US))
+        return apm_fail(err, APIUM_E_INVALID, "its %s is not between the years 1 and 9999", what);
+    *out = seconds != 0 ? apm_clock_wall_us() + (int64_t)(seconds * 1e6) : at_us;
+    return APIUM_OK;
+}
+
+static apium_status
+check_limits(const apium_send_opts *opts, apium_error *err)
+{
+    if (!(opts->time_limit >= 0) || !(opts->soft_time_limit >= 0) || isinf(opts->time_limit) ||
+        isinf(opts->soft_time_limit))
+        return apm_fail(err, APIUM_E_INVALID, "its time limits are no numbers of seconds");
+    if (opts->priority < 0 || opts->priority > 255)
+        return apm_fail(err, APIUM_E_INVALID, "its priority %d is not between 0 and 255",
+                        opts->priority);
+    if (opts->retries < 0)
+        return apm_fail(err, APIUM_E_INVALID, "its number of retries is negative");
+    return APIUM_OK;
+}
+
+/* Text of the options must be UTF-8 before it is written into JSON. */
+static apium_status
+check_text(const apium_send_opts *opts, apium_error *err)
+{
+    const struct {
+        const char *name, *text;
+    } all[] = {
+        { "task_id", opts->task_id },
+        { "shadow", opts->shadow },
+        { "root_id", opts->root_id },
+        { "parent_id", opts->parent_id },
+        { "queue", opts->queue },
+        { "exchange", opts->exchange },
+        { "reply_to", opts->reply_to },
+        { "argsrepr", opts->argsrepr },
+        { "routing_key", opts->routing_key },
+        { "kwargsrepr", opts->kwargsrepr },
+    };
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        if (all[i].text && !apm_utf8_valid(apm_strz(all[i].text), false))
+            return apm_fail(err, APIUM_E_INVALID, "its %s is not UTF-8", all[i].name);
+    if (opts->task_id && !*opts->task_id)
+        return apm_fail(err, APIUM_E_INVALID, "its task_id is empty");
+    return APIUM_OK;
+}
+
+static apium_status
+take_links(apm_call *call, const char *json, const char *what, apm_str *out, apium_error *err)
+{
+    apm_buf buf;
+    bool ok = true;
+
+    if (!json)
+        return APIUM_OK;
+    apm_buf_init(&buf, APM_BUF_MAX);
+    apium_status st = apm_sigs_add(&buf, json, what, err);
+    if (st == APIUM_OK && buf.len) {
+        const char *array = apm_arena_printf(&call->arena, "[%s]", buf.p);
+        ok = array != NULL;
+        *out = apm_strz(array);
+    }
+    apm_buf_clear(&buf);
+    return ok ? st : apm_fail(err, APIUM_E_NOMEM, "out of memory");
+}
+
+/* Its place in the tree of what runs: below the task that calls it. */
+static void
+place(apm_call *call)
+{
+    const apium_task *parent = apm_task_current();
+    apm_request *req = &call->req;
+
+    req->root_id = apm_strz(call->opts.root_id);
+    req->parent_id = apm_strz(call->opts.parent_id);
+    if (parent && !apm_str_is(req->root_id))
+        req->root_id = apm_str_is(parent->req->root_id) ? parent->req->root_id : parent->req->id;
+    if (parent && !apm_str_is(req->parent_id))
+        req->parent_id = parent->req->id;
+    if (!apm_str_is(req->root_id))
+        req->root_id = req->id;
+}
+
+static apium_status
+make_request(apium_app *app, apm_call *call, const char *task, apium_value args, apium_error *err)
+{
+    const apm_settings *settings = apm_app_settings(app);
+    apium_send_opts *opts = &call->opts;
+    apm_request *req = &call->req;
+
+    apium_status st = take_arguments(call, args, err);
+    if (st == APIUM_OK)
+        st = check_limits(opts, err);
+    if (st == APIUM_OK)
+        st = check_text(opts, err);
+    if (st == APIUM_OK)
+        st = time_of(opts->countdown, opts->eta_us, opts->countdown != 0 ? "countdown" : "eta",
+                     &req->eta_us, err);
+    if (st == APIUM_OK)
+        st = time_of(opts->expires, opts->expires_at_us, "expires", &req->expires_us, err);
+    if (st == APIUM_OK)
+        st = take_links(call, opts->link, "link", &req->callbacks, err);
+    if (st == APIUM_OK)
+        st = take_links(call, opts->link_error, "link_error", &req->errbacks, err);
+    if (st != APIUM_OK)
+        return st;
+
+    char *id = apm_arena_bytes(&call->arena, APM_UUID_LEN + 1);
+    if (!id)
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    if (!opts->task_id)
+        apm_uuid4(id);
+    req->id = apm_strz(opts->task_id ? opts->task_id : id);
+    req->task = apm_strz(task);
+    req->shadow = apm_strz(opts->shadow);
+    req->argsrepr = apm_strz(opts->argsrepr);
+    req->kwargsrepr = apm_strz(opts->kwargsrepr);
+    req->retries = opts->retries;
+    req->time_limit_s = opts->time_limit;
+    req->soft_time_limit_s = opts->soft_time_limit;
+    req->reply_to = apm_strz(opts->reply_to);
+    req->correlation_id = req->id;
+    req->delivery_mode = opts->persistent == APIUM_OFF  ? 1
+                         : opts->persistent == APIUM_ON ? 2
+                                                        : (int)settings->task_default_delivery_mode;
+    if (opts->ignore_result != APIUM_DEFAULT)
+        req->ignore_result = opts->ignore_result == APIUM_ON ? APM_YES : APM_NO;
+    call->ignored = opts->ignore_result == APIUM_ON || (opts->ignore_result == APIUM_DEFAULT &&
+                                                        call->def && settings->task_ignore_result);
+    place(call);
+    return APIUM_OK;
+}
+
+/* --- from a request to the broker --- */
+
+/* Where it goes, and with which priority; the settings may grow a queue by it. */
+static apium_status
+find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
+{
+    apm_settings *settings = apm_app_settings(app);
+    const apium_send_opts *opts = &call->opts;
+    const apm_choice choice = {
+        .queue = opts->queue,
+        .exchange = opts->exchange,
+        .routing_key = opts->routing_key,
+        .priority = opts->has_priority || opts->priority ? opts->priority : APM_PRIORITY_NONE,
+    };
+    int priority = choice.priority;
+
+    apm_app_lock(app);
+    apium_status st =
+        apm_settings_route(settings, apm_arena_str(&call->arena, call->req.task, NULL).p, &choice,
+                           route, &priority, err);
+    apm_app_unlock(app);
+    if (st != APIUM_OK)
+        return st;
+    if (priority == APM_PRIORITY_NONE)
+        priority = (int)settings->task_default_priority;
+    call->req.priority = priority;
+    route->mandatory = true; /* a task that nobody can receive is an error here, not a loss there */
+    return APIUM_OK;
+}
+
+static apium_status
+write_message(apium_app *app, apm_call *call, apm_message *msg, apium_error *err)
+{
+    const apm_settings *settings = apm_app_settings(app);
+    const apium_send_opts *opts = &call->opts;
+    char host[256] = "localhost";
+    apm_json headers = { 0 };
+    apium_error why;
+
+    if (opts->headers) {
+        apium_status st = apm_json_parse(apm_strz(opts->headers), &headers, &why);
+        if (st != APIUM_OK)
+            return apm_fail(err, APIUM_E_INVALID, "its headers: %s", why.text);
+        if (headers.type != APM_JSON_OBJECT)
+            return apm_fail(err, APIUM_E_INVALID, "its headers are no JSON object");
+    }
+    gethostname(host, sizeof(host) - 1);
+    const apm_encode_opts encode = {
+        .serializer = opts->serializer ? opts->serializer : settings->task_serializer,
+        .compression = opts->compression ? opts->compression : settings->task_compression,
+        .protocol = (int)settings->task_protocol,
+        .extra_headers = headers.text,
+        .origin = apm_arena_printf(&call->arena, "gen%ld@%s", (long)getpid(), host),
+    };
+    return apm_request_write(&call->req, &encode, &call->arena, msg, err);
+}
+
+/* With rpc:// the answer comes to a queue of this conn's backend, which has to be there before the task can run. */
+static apium_status
+expect_reply(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
+{
+    const char *url = apm_links_settings(apm_conn_links(conn))->result_backend;
+    apm_backend *backend;
+
+    if (!run || run->ignored || !url || strncmp(url, "rpc", 3) != 0 ||
+        apm_str_is(call->req.reply_to))
+        return APIUM_OK;
+    apium_status st = apm_conn_backend(conn, &backend, err);
+    if (st != APIUM_OK || !apm_backend_can(backend, APM_BACKEND_REPLY))
+        return st;
+    st = apm_conn_watch(conn, run->id, &run->waiter, err);
+    if (st != APIUM_OK)
+        return st;
+    run->watching = conn;
+    call->req.reply_to = apm_strz(backend->ops->reply_to(backend));
+    return APIUM_OK;
+}
+
+static apium_status
+publish(apm_conn *conn, const apm_route *route, const apm_message *msg, apium_error *err)
+{
+    apm_broker *broker;
+
+    apium_status st = apm_conn_broker(conn, &broker, err);
+    if (st != APIUM_OK)
+        return st;
+    apm_unit *unit = apm_unit_new(broker->link);
+    apm_answer *answer = apm_answer_new();
+    if (!unit || !answer) {
+        apm_unit_drop(unit);
+        apm_answer_free(answer);
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    }
+    st = apm_broker_publish(broker, unit, route, msg, err);
+    if (st != APIUM_OK) {
+        apm_unit_drop(unit);
+    } else {
+        apm_unit_commit(unit, apm_answer_done, answer);
+        st = apm_answer_wait(conn, &answer, err);
+    }
+    apm_answer_free(answer);
+    return st;
+}
+
+static apium_status
+send_away(apium_app *app, apm_call *call, apium_run *run, apium_error *err)
+{
+    apm_conn *conn;
+    apm_route route = { 0 };
+    apm_message msg;
+
+    apium_status st = apm_conn_get(app, &conn, err);
+    if (st == APIUM_OK)
+        st = find_route(app, call, &route, err);
+    if (st == APIUM_OK)
+        st = expect_reply(conn, call, run, err);
+    if (st == APIUM_OK)
+        st = write_message(app, call, &msg, err);
+    if (st == APIUM_OK)
+        st = publish(conn, &route, &msg, err);
+    return st;
+}
+
+/* Everything after the options are gathered in call->opts. */
+static apium_status
+call_task(apium_app *app, apm_call *call, const char *task, apium_value args, apium_run **out,
+          apium_error *err)
+{
+    apium_run *run = NULL;
+    apium_error why;
+
+    apium_status st = make_request(app, call, task, args, &why);
+    if (st == APIUM_OK && apm_app_settings(app)->task_always_eager && call->def) {
+        st = apm_call_eager(app, call, &run, &why);
+        if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
+            if (err)
+                *err = why; /* the task's own failure, in its own words */
+            return st;
+        }
+    } else if (st == APIUM_OK) {
+        if (out)
+            st = apm_run_new(app, call->req.id, &run, &why);
+        if (run)
+            run->ignored = call->ignored;
+        if (st == APIUM_OK)
+            st = send_away(app, call, run, &why);
+    }
+    if (st != APIUM_OK) {
+        apium_run_free(run);
+        bool retriable = why.retriable;
+        int sys = why.sys;
+        apm_fail(err, st, "cannot send %s: %s", task, why.text);
+        if (err) {
+            err->retriable = retriable;
+            err->sys = sys;
+        }
+        return st;
+    }
+    if (apm_task_current())
+        apm_task_add_child(apm_task_current(), call->req.id);
+    if (out)
+        *out = run;
+    else
+        apium_run_free(run);
+    return APIUM_OK;
+}
+
+apium_status
+apium_call(apium_app *app, const char *task, apium_value args, const apium_send_opts *opts,
+           apium_run **run, apium_error *err)
+{
+    if (!task || !*task || !apm_utf8_valid(apm_strz(task), false)) {
+        apium_value_free(args);
+        return apm_fail(err, APIUM_E_INVALID, "cannot send a task without a name");
+    }
+    apm_call call;
+    call_init(&call);
+    call.def = apm_app_task(app, apm_strz(task));
+    call.opts = opts_of(call.def);
+    if (opts)
+        apm_opts_lay(&call.opts, opts);
+    apium_status st = call_task(app, &call, task, args, run, err);
+    apm_arena_clear(&call.arena);
+    return st;
+}
+
+/* What a signature that Celery has frozen may carry besides: its place in a group, a chord, the rest of a chain. */
+static apium_status
+take_other_options(apm_call *call, const apium_sig *sig, apium_error *err)
+{
+    apm_request *req = &call->req;
+    apm_json_iter it;
+    apm_json val;
+    apm_str key;
+
+    if (!sig->other_options.len)
+        return APIUM_OK;
+    const char *text = apm_arena_printf(&call->arena, "{%s}", sig->other_options.p);
+    if (!text)
+        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
+    apium_status st = apm_json_open(&it, apm_strz(text), err);
+    while (st == APIUM_OK && apm_json_next(&it, &key, &val, err) > 0) {
+        if (apm_json_key_is(key, "group_id"))
+            st = apm_json_string(val, "group_id", &call->arena, &req->group, err);
+        else if (apm_json_key_is(key, "group_index"))
+            st = apm_json_int64(val, "group_index", &req->group_index, err);
+        else if (apm_json_key_is(key, "chord"))
+            req->chord = val.text;
+        else if (apm_json_key_is(key, "chain"))
+            req->chain = val.text;
+        else
+            st = apm_fail(err, APIUM_E_UNSUPPORTED, "a single task has no option %.*s",
+                          APM_STR_ARG(key));
+    }
+    return st;
+}
+
+apium_status
+apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts, apium_run **run,
+           apium_error *err)
+{
+    if (!sig)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot send a signature: out of memory");
+    apm_call call;
+    apium_error why;
+    apium_status st;
+
+    call_init(&call);
+    if (opts)
+        apium_sig_set(sig, opts);
+    if (sig->broken.status != APIUM_OK) {
+        st = sig->broken.status;
+        if (err)
+            *err = sig->broken;
+    } else if (apm_str_is(sig->subtask_type)) {
+        st = apm_fail(err, APIUM_E_UNSUPPORTED,
+                      "cannot send %s: a signature of type %.*s is no single task", sig->task,
+                      APM_STR_ARG(sig->subtask_type));
+    } else if ((st = take_other_options(&call, sig, &why)) != APIUM_OK) {
+        st = apm_fail(err, st, "cannot send %s: %s", sig->task, why.text);
+    } else {
+        call.def = apm_app_task(app, apm_strz(sig->task));
+        call.opts = opts_of(call.def);
+        apm_opts_lay(&call.opts, &sig->opts);
+        call.opts.kwargs = sig->kwargs.p;
+        call.opts.link =
+            sig->links.len ? apm_arena_printf(&call.arena, "[%s]", sig->links.p) : NULL;
+        call.opts.link_error =
+            sig->link_errors.len ? apm_arena_printf(&call.arena, "[%s]", sig->link_errors.p) : NULL;
+        st = call_task(app, &call, sig->task,
+                       apm_str_is(sig->args) ? apium_json(sig->args.p) : apium_null(), run, err);
+    }
+    apm_arena_clear(&call.arena);
+    apium_sig_free(sig);
+    return st;
+}

@@ -1,0 +1,68 @@
+"""interop_app - the Python side: the same task names as the C modules have, for a Celery worker.
+
+Configured by the environment that tests/support/harness.py makes.
+"""
+import json
+import os
+import time
+
+from celery import Celery
+
+app = Celery("interop")
+app.conf.update(broker_connection_retry_on_startup=True, result_extended=True)
+app.conf.update(json.loads(os.environ.get("INTEROP_CONF", "{}")))
+
+
+def put(word, key):
+    with open(os.environ["LEDGER"], "ab", buffering=0) as ledger:
+        ledger.write(b"%s %s %d\n" % (word.encode(), str(key).encode(), os.getpid()))
+
+
+@app.task(name="tasks.add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="tasks.echo")
+def echo(value):
+    return value
+
+
+@app.task(name="tasks.fail")
+def fail(message):
+    raise ValueError(message)
+
+
+@app.task(name="python.raise_key")
+def raise_key(key):
+    return {}[key]
+
+
+@app.task(name="python.request", bind=True)
+def request(self, *args, **kwargs):
+    """What arrived, as this worker understands it."""
+    r = self.request
+    names = ("id root_id parent_id retries eta expires timelimit shadow reply_to origin argsrepr kwargsrepr "
+             "ignore_result delivery_info headers task").split()
+    values = {name: getattr(r, name, None) for name in names}
+    return json.loads(json.dumps({**values, "args": args, "kwargs": kwargs}, default=str))
+
+
+@app.task(name="python.flaky", bind=True, max_retries=5, default_retry_delay=0.1)
+def flaky(self, fails):
+    if self.request.retries < fails:
+        raise self.retry(exc=RuntimeError("again"))
+    return self.request.retries
+
+
+@app.task(name="ledger.work")
+def work(key, ms=0):
+    put("begin", key)
+    time.sleep(ms / 1000)
+    put("end", key)
+    return os.getpid()
+
+
+@app.task(name="ledger.sure", acks_late=True, reject_on_worker_lost=True)
+def sure(key, ms=0):
+    return work(key, ms)

@@ -1,0 +1,329 @@
+"""harness - servers, workers and the command, started by a test and ended with it.
+
+Everything runs on 127.0.0.1, on a free port, in a temporary folder, and in a process group of its own. A guard process
+kills whatever is left when the test program goes, however it goes. Nothing here sleeps for luck: waiting is for a
+condition, with a deadline.
+"""
+import atexit
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+_wanted = os.environ.get("APIUM_TEST_PYTHON")
+if _wanted and os.path.realpath(os.path.dirname(sys.executable)) != os.path.realpath(os.path.dirname(_wanted)):
+    os.execv(_wanted, [_wanted] + sys.argv)  # the same test under another Celery
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("APIUM_BUILD", ROOT / "build")).resolve()
+STRICT = os.environ.get("APIUM_TEST_STRICT") == "1"
+APIUM = str(BUILD / "apium")
+TASKS = str(BUILD / "samples" / "tasks.so")
+LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
+
+_GUARD = r"""
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    what, group = line.split()
+    (groups.add if what == "+" else groups.discard)(int(group))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+_guard = subprocess.Popen([sys.executable, "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
+_folder = pathlib.Path(tempfile.mkdtemp(prefix="apium-test-"))
+
+
+@atexit.register
+def _clean():
+    with contextlib.suppress(OSError):
+        _guard.stdin.close()
+        _guard.wait(5)
+    shutil.rmtree(_folder, ignore_errors=True)
+
+
+def lacking(what):
+    """A server that is not installed: a skip by hand, a failure in strict runs."""
+    if STRICT:
+        raise AssertionError(f"{what} is not installed")
+    raise unittest.SkipTest(f"{what} is not installed")
+
+
+def folder(name):
+    path = _folder / f"{name}-{len(os.listdir(_folder))}"
+    path.mkdir()
+    return path
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def eventually(condition, timeout=10.0, what=None, every=0.02):
+    """Wait until condition() is true, and give what it gave; fail after timeout seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}")
+        time.sleep(every)
+
+
+class Process:
+    """A program in a group of its own, with its output in a file."""
+
+    def __init__(self, name, argv, env=None, cwd=None):
+        self.name = name
+        self.folder = folder(name)
+        self.log_path = self.folder / "log"
+        self.argv, self.env, self.cwd = argv, env, cwd or self.folder
+        self.popen = None
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd,
+                                          env={**os.environ, **(self.env or {})}, start_new_session=True)
+        self._tell("+")
+        return self
+
+    def _tell(self, what):
+        _guard.stdin.write(f"{what} {self.popen.pid}\n")
+        _guard.stdin.flush()
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def signal(self, signum):
+        if self.alive():
+            self.popen.send_signal(signum)
+
+    def wait(self, timeout=30):
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout} s:\n{self.log()[-4000:]}") from None
+
+    def stop(self, timeout=30):
+        """TERM, and the exit code. What does not go is killed, and that is a failure."""
+        if self.popen is None:
+            return None
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(timeout)
+        finally:
+            self.kill_group()
+
+    def kill(self):
+        """kill -9 of the process itself; its children are left to themselves."""
+        self.signal(signal.SIGKILL)
+        return self.popen.wait(10)
+
+    def kill_group(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait(10)
+        self._tell("-")
+
+
+class Redis(Process):
+    def __init__(self, appendonly=False):
+        server = shutil.which("redis-server")
+        if not server:
+            lacking("redis-server")
+        self.port = free_port()
+        super().__init__("redis", [server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                                   "--appendonly", "yes" if appendonly else "no", "--appendfsync", "always"])
+
+    def start(self):
+        super().start()
+        eventually(self._answers, 20, "redis answers")
+        return self
+
+    def _answers(self):
+        import redis
+        try:
+            return redis.Redis(port=self.port).ping()
+        except redis.exceptions.RedisError:
+            if not self.alive():
+                raise AssertionError(self.log()) from None
+            return False
+
+    def url(self, db=0):
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def client(self, db=0):
+        import redis
+        return redis.Redis(port=self.port, db=db)
+
+
+class RabbitMQ(Process):
+    def __init__(self):
+        server = next((p for p in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server"))
+                       if p and os.path.exists(p)), None)
+        if not server or not shutil.which("epmd"):
+            lacking("rabbitmq-server")
+        self.port = free_port()
+        epmd_port = free_port()
+        self.epmd = Process("epmd", [shutil.which("epmd"), "-port", str(epmd_port), "-address", "127.0.0.1"])
+        super().__init__("rabbitmq", [server])
+        home = self.folder
+        (home / "enabled_plugins").write_text("[].\n")
+        (home / "rabbitmq.conf").write_text(
+            "listeners.tcp.default = 127.0.0.1:%d\ndisk_free_limit.absolute = 10MB\nlog.file = false\n"
+            "log.console = true\nlog.console.level = warning\n" % self.port)
+        self.env = {
+            "HOME": str(home), "ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"apium{self.port}@localhost", "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(home), "RABBITMQ_LOG_BASE": str(home),
+            "RABBITMQ_PID_FILE": str(home / "pid"), "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(home / "none"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false +S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def start(self):
+        if not self.epmd.alive():
+            self.epmd.start()
+        super().start()
+        eventually(self._answers, 120, "rabbitmq answers", every=0.1)
+        return self
+
+    def _answers(self):
+        import amqp
+        try:
+            with amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=5):
+                return True
+        except (OSError, amqp.exceptions.AMQPError):
+            if not self.alive():
+                raise AssertionError(self.log()[-4000:]) from None
+            return False
+
+    def url(self):
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def stop(self, timeout=60):
+        self.kill_group()  # a stop in good order takes seconds, and nothing is to be kept
+        self.epmd.kill_group()
+
+
+def environment(broker, backend, conf=None):
+    """What tells an apium worker and a Celery one the same things."""
+    env = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": backend or "", "PYTHONPATH": str(ROOT / "tests" / "interop")}
+    for name, value in (conf or {}).items():
+        env["APIUM_" + name.upper()] = value if isinstance(value, str) else json.dumps(value)
+    env["INTEROP_CONF"] = json.dumps(conf or {})
+    return env
+
+
+class Worker(Process):
+    """An apium worker."""
+
+    def __init__(self, broker, backend, *options, module=TASKS, conf=None, env=None, level="INFO"):
+        super().__init__("apium-worker", [APIUM, "-A", module, "worker", "-l", level, *options],
+                         {**environment(broker, backend, conf), **(env or {})})
+
+    def start(self, timeout=20):
+        ready = self.log().count(" ready.")
+        super().start()
+
+        def up():
+            if not self.alive():
+                raise AssertionError(f"the worker ended with {self.popen.returncode}:\n{self.log()[-4000:]}")
+            return self.log().count(" ready.") > ready
+        eventually(up, timeout, "the worker is ready")
+        return self
+
+    def children(self):
+        """pid of the fork server and pids of the pool processes; the first is the parent of the others."""
+        server = children_of(self.pid)
+        return server, [pid for parent in server for pid in children_of(parent)]
+
+
+class CeleryWorker(Process):
+    """A Python worker with the tasks of tests/interop/interop_app.py."""
+
+    def __init__(self, broker, backend, *options, conf=None, env=None):
+        super().__init__("celery-worker", [
+            sys.executable, "-m", "celery", "-A", "interop_app", "worker", "-l", "INFO", "--without-gossip",
+            "--without-mingle", "--without-heartbeat", *options],
+            {**environment(broker, backend, conf), **(env or {})})
+
+    def start(self, timeout=60):
+        super().start()
+
+        def up():
+            if not self.alive():
+                raise AssertionError(f"celery ended with {self.popen.returncode}:\n{self.log()[-4000:]}")
+            return " ready." in self.log()
+        eventually(up, timeout, "the Python worker is ready", every=0.1)
+        return self
+
+
+def children_of(pid):
+    try:
+        return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def app(broker, backend, **conf):
+    """A Celery producer."""
+    import celery
+    made = celery.Celery("producer", broker=broker, backend=backend, set_as_current=False)
+    made.conf.update(broker_connection_retry_on_startup=True, **conf)
+    return made
+
+
+def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, check=False):
+    """Run the command; gives the CompletedProcess."""
+    where = environment(broker, backend) if broker else {}
+    done = subprocess.run([APIUM, *map(str, args)], env={**os.environ, **where, **(env or {})}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text, timeout=timeout)
+    if check and done.returncode:
+        raise AssertionError(f"apium {' '.join(map(str, args))}: exit {done.returncode}\n{done.stderr}")
+    return done
+
+
+class Ledger:
+    """What the tasks of ledger.so wrote: lines "begin|end KEY PID"."""
+
+    def __init__(self):
+        self.path = folder("ledger") / "lines"
+        self.path.touch()
+        self.env = {"LEDGER": str(self.path)}
+
+    def lines(self):
+        return [line.split() for line in self.path.read_text().splitlines()]
+
+    def count(self, what):
+        """{key: how often `what` was written for it}."""
+        counts = {}
+        for word, key, _ in self.lines():
+            if word == what:
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
+
+def main():
+    unittest.main(verbosity=2, module="__main__")

@@ -1,0 +1,50 @@
+/*
+ * ledger.c - a module whose tasks write down that they began and ended, in the file that $LEDGER names. One write a
+ * line, so that lines of several processes never mix, and what was written survives a kill -9.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <apium/apium.h>
+
+static int
+put(const char *word, const char *key)
+{
+    static int fd = -1;
+    char line[256];
+    if (fd < 0)
+        fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    int n = snprintf(line, sizeof(line), "%s %s %ld\n", word, key, (long)getpid());
+    return n < (int)sizeof(line) && write(fd, line, (size_t)n) == n ? 0 : -1;
+}
+
+/* ledger.work(key, ms=0): write "begin key pid", take that long, write "end key pid", return the pid. */
+static apium_verdict
+run_work(apium_task *task)
+{
+    const char *key;
+    int64_t ms;
+
+    if (!apium_args(task, "key:str ms:int=0", &key, &ms))
+        return APIUM_FAILURE;
+    if (put("begin", key) < 0)
+        return apium_raise(task, "OSError", "cannot write to the ledger");
+    struct timespec left = { ms / 1000, ms % 1000 * 1000000 };
+    while (ms > 0 && nanosleep(&left, &left) < 0)
+        ;
+    if (put("end", key) < 0)
+        return apium_raise(task, "OSError", "cannot write to the ledger");
+    return apium_return(task, apium_int(getpid()));
+}
+
+static const apium_task_def tasks[] = {
+    { .name = "ledger.work", .run = run_work },
+    { .name = "ledger.late", .run = run_work, .acks_late = APIUM_ON, .reject_on_worker_lost = APIUM_OFF },
+    { .name = "ledger.sure", .run = run_work, .acks_late = APIUM_ON, .reject_on_worker_lost = APIUM_ON },
+    { 0 },
+};
+
+APIUM_MODULE("ledger", tasks);

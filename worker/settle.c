@@ -1,0 +1,607 @@
+/*
+ * settle.c - what an outcome causes: the result, follow-up messages, the delivery's settlement, as units.
+ *
+ * One link: everything is one unit. Two links: the result first, then the follow-ups and the acknowledgement, so that a loss
+ * between them repeats the task (late) or leaves only what early acknowledgement leaves anyway.
+ */
+#include "worker/inner.h"
+
+#include <stdlib.h>
+
+#include "core/base/clock.h"
+#include "worker/publish.h"
+
+/* ---- who waits for what ---- */
+
+static void
+finish(apm_work *work)
+{
+    if (work->units || !work->over)
+        return;
+    apm_worker *w = work->worker;
+    apm_work_free(work);
+    apm_worker_progress(w);
+}
+
+/* A unit that carries nothing whose failure could be repaired: acks, states. */
+static void
+on_side_unit(void *arg, apium_status status, const apium_error *err)
+{
+    apm_work *work = arg;
+    if (status != APIUM_OK && status != APIUM_E_FENCED && status != APIUM_E_CLOSED)
+        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
+                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
+    work->units--;
+    finish(work);
+}
+
+static void
+commit_side(apm_work *work, apm_unit *unit)
+{
+    work->units++;
+    apm_unit_commit(unit, on_side_unit, work);
+}
+
+static void settlement_failed(apm_work *work, apium_status status, const apium_error *err);
+
+static void
+on_settled(void *arg, apium_status status, const apium_error *err)
+{
+    apm_work *work = arg;
+    work->units--;
+    if (status != APIUM_OK) {
+        settlement_failed(work, status, err);
+        return;
+    }
+    work->over = true;
+    finish(work);
+}
+
+static void
+commit_settlement(apm_work *work, apm_unit *unit)
+{
+    work->units++;
+    apm_unit_commit(unit, on_settled, work);
+}
+
+static void
+append_delivery(apm_work *work, apm_unit *unit, apm_disposition how, const char *why)
+{
+    apium_error err;
+    if (work->acked)
+        return;
+    work->acked = true;
+    if (apm_broker_settle(work->worker->broker, unit, work->delivery, how, why, &err) != APIUM_OK)
+        apm_log(APM_LOG_ERROR, "delivery.unsettled",
+                "Cannot settle the delivery of task %.*s[%.*s]: %s", APM_STR_ARG(work->req.task),
+                APM_STR_ARG(work->req.id), err.text);
+}
+
+/* Two links: the result is stored, now the broker's part. */
+static void
+on_recorded(void *arg, apium_status status, const apium_error *err)
+{
+    apm_work *work = arg;
+    work->units--;
+    if (status != APIUM_OK) {
+        apm_unit_drop(work->after);
+        work->after = NULL;
+        settlement_failed(work, status, err);
+        return;
+    }
+    apm_unit *after = work->after;
+    work->after = NULL;
+    if (!after) {
+        work->over = true;
+        finish(work);
+        return;
+    }
+    append_delivery(work, after, work->how, work->why);
+    commit_settlement(work, after);
+}
+
+/* The store refused. Fenced: the task is somebody else's, and so is its outcome. Otherwise the failure to store becomes the
+ * outcome; and if even that cannot be stored, the message is kept in the dead-letter place. */
+static void
+settlement_failed(apm_work *work, apium_status status, const apium_error *err)
+{
+    const apm_request *req = &work->req;
+    if (status == APIUM_E_FENCED) {
+        apm_log(APM_LOG_WARNING, "task.fenced",
+                "The outcome of task %.*s[%.*s] was dropped: its delivery belongs to another node "
+                "by now",
+                APM_STR_ARG(req->task), APM_STR_ARG(req->id));
+        work->over = true;
+        finish(work);
+        return;
+    }
+    if (status == APIUM_E_CLOSED && work->worker->life >= APM_CLOSING) {
+        work->over = true;
+        finish(work);
+        return;
+    }
+    apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot store the outcome of task %.*s[%.*s]: %s",
+            APM_STR_ARG(req->task), APM_STR_ARG(req->id), err->text);
+    if (work->settled_in_failed_unit) /* what was refused held the acknowledgement too: it is due again */
+        work->acked = false;
+    work->settled_in_failed_unit = false;
+    if (work->failed_once) {
+        apm_settle_delivery(work, APM_REJECT, err->text);
+        return;
+    }
+    work->failed_once = true;
+    apm_buf args;
+    apm_buf_init(&args, 4096);
+    apm_buf_addc(&args, '[');
+    apm_json_add_stringz(&args, err->text);
+    apm_buf_addc(&args, ']');
+    const apm_outcome outcome = {
+        .kind = APM_DONE_FAILURE,
+        .exc = { APM_STR("BackendStoreError"), APM_STR("celery.exceptions"), apm_buf_str(&args) },
+    };
+    apm_settle(work, &outcome);
+    apm_buf_clear(&args);
+}
+
+/* ---- appending ---- */
+
+/* Store w->scratch as a state of req: the work's own request, or a step of its chain that will never run. */
+static void
+append_record(apm_work *work, apm_unit *unit, const apm_request *req, apm_str state)
+{
+    apm_worker *w = work->worker;
+    apium_error err;
+    const apm_record record = {
+        .task_id = req->id,
+        .state = state,
+        .doc = apm_buf_str(&w->scratch),
+        .reply_to = req->reply_to,
+        .correlation_id = apm_str_is(req->correlation_id) ? req->correlation_id : req->id,
+    };
+    apium_status st = w->scratch.failed
+                          ? apm_fail(&err, APIUM_E_TOOBIG, "the result document cannot be composed")
+                          : w->backend->ops->record(w->backend, unit, &record, &err);
+    if (st != APIUM_OK)
+        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
+                APM_STR_ARG(req->task), APM_STR_ARG(req->id), err.text);
+}
+
+static apm_result_opts
+result_opts(const apm_worker *w)
+{
+    return (apm_result_opts){
+        .extended = w->settings->result_extended,
+        .zone_offset_s = w->zone_offset_s,
+        .worker = w->node,
+        .now_us = apm_clock_wall_us(),
+    };
+}
+
+static bool
+stores_results(const apm_worker *w)
+{
+    return !apm_backend_can(w->backend, APM_BACKEND_NONE);
+}
+
+/* The state that an outcome leaves, absent for none; and what of the outcome is written. */
+static apm_str
+state_of(const apm_work *work, const apm_outcome *outcome, apm_outcome *written)
+{
+    *written = *outcome;
+    switch (outcome->kind) {
+    case APM_DONE_SUCCESS:
+        return APM_STR(APM_STATE_SUCCESS);
+    case APM_DONE_RETRY:
+        return APM_STR(APM_STATE_RETRY);
+    case APM_DONE_REVOKED:
+        return APM_STR(APM_STATE_REVOKED);
+    case APM_DONE_REJECT:
+        if (outcome->requeue)
+            return APM_STR_NONE;
+        written->kind =
+            APM_DONE_FAILURE; /* as Celery 5.6: Reject(requeue=False) is a failure too */
+        return APM_STR(APM_STATE_FAILURE);
+    case APM_DONE_IGNORE:
+        return APM_STR_NONE;
+    case APM_DONE_LOST:
+        if (work->how == APM_RESTORE)
+            return APM_STR_NONE;
+        return APM_STR(APM_STATE_FAILURE);
+    case APM_DONE_FAILURE:
+    case APM_DONE_TIMEOUT:
+        return APM_STR(APM_STATE_FAILURE);
+    }
+    return APM_STR_NONE;
+}
+
+static bool
+wants_record(const apm_work *work, apm_str state)
+{
+    const apm_worker *w = work->worker;
+    if (!apm_str_is(state) || !stores_results(w) || !apm_str_is(work->req.id))
+        return false;
+    if (!work->ignore_result)
+        return true;
+    int errors_too = work->task ? work->task->store_errors_even_if_ignored : APIUM_DEFAULT;
+    return !apm_str_eqz(state, APM_STATE_SUCCESS) && !apm_str_eqz(state, APM_STATE_RETRY) &&
+           (errors_too == APIUM_ON ||
+            (errors_too == APIUM_DEFAULT && w->settings->task_store_errors_even_if_ignored));
+}
+
+/* What becomes of the delivery (Celery's table: docs/protocol.md "Acknowledgement"). */
+static void
+decide_disposition(apm_work *work, const apm_outcome *outcome)
+{
+    const apm_settings *s = work->worker->settings;
+    int on_failure = work->task ? work->task->acks_on_failure_or_timeout : APIUM_DEFAULT;
+    work->how = APM_ACK;
+    work->why = NULL;
+    switch (outcome->kind) {
+    case APM_DONE_FAILURE:
+        if (work->late && (on_failure == APIUM_OFF ||
+                           (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_failure(s)))) {
+            work->how = APM_REJECT;
+            work->why = "the task failed, and acks_on_failure_or_timeout is off";
+        }
+        break;
+    case APM_DONE_TIMEOUT:
+        if (work->late && (on_failure == APIUM_OFF ||
+                           (on_failure == APIUM_DEFAULT && !apm_settings_ack_on_timeout(s))))
+            work->how = APM_REQUEUE;
+        break;
+    case APM_DONE_LOST: {
+        int give_back = work->task ? work->task->reject_on_worker_lost : APIUM_DEFAULT;
+        if (work->late && (give_back == APIUM_ON ||
+                           (give_back == APIUM_DEFAULT && s->task_reject_on_worker_lost) ||
+                           work->worker->life == APM_COLD))
+            work->how = APM_RESTORE;
+        break;
+    }
+    case APM_DONE_REJECT:
+        work->how = outcome->requeue ? APM_REQUEUE : APM_REJECT;
+        if (!outcome->requeue) {
+            apm_buf text;
+            apm_buf_init(&text, 512);
+            apm_exception_repr(&text, &outcome->exc);
+            work->why = apm_arena_str(&work->delivery->arena, apm_buf_str(&text), NULL).p;
+            apm_buf_clear(&text);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the settlement ---- */
+
+/* Without memory for a unit nothing can be told to the store: the lease gives the task to somebody else. */
+static void
+abandon(apm_work *work)
+{
+    apm_log(APM_LOG_CRITICAL, "task.no_memory",
+            "Out of memory: the outcome of task %.*s[%.*s] is lost", APM_STR_ARG(work->req.task),
+            APM_STR_ARG(work->req.id));
+    work->over = true;
+    finish(work);
+}
+
+static void
+forget_due(apm_work *work)
+{
+    if (work->due)
+        work->worker->due[work->due - 1] = NULL;
+    work->due = 0;
+}
+
+static void
+append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written,
+               const apm_follow *follow)
+{
+    apm_worker *w = work->worker;
+    const apm_result_opts opts = result_opts(w);
+    if (wants_record(work, state)) {
+        apm_buf_reset(&w->scratch);
+        apm_result_write(&w->scratch, &work->req, written, &opts);
+        append_record(work, unit, &work->req, state);
+    }
+    for (size_t i = 0; i < follow->n_failed; i++) {
+        apm_outcome failed = *written;
+        failed.children = APM_STR_NONE;
+        apm_buf_reset(&w->scratch);
+        apm_result_write(&w->scratch, &follow->failed[i], &failed, &opts);
+        append_record(work, unit, &follow->failed[i], state);
+    }
+}
+
+static apium_status
+append_sends(apm_work *work, apm_unit *unit, const apm_outcome *outcome, const apm_follow *follow,
+             apium_error *err)
+{
+    apium_status st = APIUM_OK;
+    if (outcome->kind == APM_DONE_RETRY)
+        st = apm_retry_publish(work, unit, outcome, err);
+    for (size_t i = 0; i < follow->n_sends && st == APIUM_OK; i++)
+        st = apm_follow_publish(work, unit, &follow->sends[i], err);
+    return st;
+}
+
+void
+apm_settle(apm_work *work, const apm_outcome *outcome)
+{
+    apm_worker *w = work->worker;
+    apium_error err;
+    forget_due(work);
+    if (work->station != APM_AT_SETTLING)
+        apm_work_move(work, APM_AT_SETTLING);
+    decide_disposition(work, outcome);
+
+    apm_outcome written;
+    apm_follow follow = { 0 };
+    apm_str state = state_of(work, outcome, &written);
+    if (work->how != APM_RESTORE && work->task &&
+        apm_follow_outcome(&work->req, outcome, apm_clock_wall_us(), &work->delivery->arena,
+                           &follow, &err) != APIUM_OK) {
+        settlement_failed(work, err.status, &err);
+        return;
+    }
+    if (apm_str_is(follow.children))
+        written.children = follow.children;
+    bool record = wants_record(work, state) || (follow.n_failed && stores_results(w));
+    bool retry = outcome->kind == APM_DONE_RETRY;
+    bool sends = retry || follow.n_sends;
+    bool settle = !work->acked;
+    bool joined = w->one_link;
+
+    apm_unit *first = NULL, *second = NULL;
+    if (record && !(first = apm_unit_new(w->backend->link)))
+        goto no_memory;
+    if (joined)
+        second = first;
+    if ((sends || settle) && !second && !(second = apm_unit_new(w->broker->link)))
+        goto no_memory;
+
+    if (record)
+        append_records(work, first, state, &written, &follow);
+    if (sends && append_sends(work, second, outcome, &follow, &err) != APIUM_OK) {
+        apm_unit_drop(first);
+        if (second != first)
+            apm_unit_drop(second);
+        settlement_failed(work, err.status, &err);
+        return;
+    }
+    if (first && second && first != second) {
+        /* Early: what has begun is acknowledged whatever becomes of the result store. */
+        if (settle && !work->late && work->how == APM_ACK) {
+            append_delivery(work, second, APM_ACK, NULL);
+            if (!sends) {
+                commit_side(work, second);
+                second = NULL;
+            }
+        }
+        work->after = second;
+        work->units++;
+        apm_unit_commit(first, on_recorded, work);
+        return;
+    }
+    apm_unit *unit = second ? second : first;
+    if (!unit) {
+        work->over = true;
+        finish(work);
+        return;
+    }
+    if (settle) {
+        append_delivery(work, unit, work->how, work->why);
+        work->settled_in_failed_unit = true;
+    }
+    commit_settlement(work, unit);
+    return;
+
+no_memory:
+    apm_unit_drop(first);
+    abandon(work);
+}
+
+void
+apm_settle_delivery(apm_work *work, apm_disposition how, const char *reason)
+{
+    apm_worker *w = work->worker;
+    forget_due(work);
+    if (work->station != APM_AT_SETTLING)
+        apm_work_move(work, APM_AT_SETTLING);
+    work->over = true;
+    apm_unit *unit = work->acked ? NULL : apm_unit_new(w->broker->link);
+    if (unit) {
+        append_delivery(work, unit, how, reason);
+        commit_side(work, unit);
+    } else {
+        finish(work);
+    }
+}
+
+/* ---- what the pool tells ---- */
+
+static apm_work *
+work_of(apm_job *job)
+{
+    return (apm_work *)((char *)job - offsetof(apm_work, job));
+}
+
+void
+apm_settle_begin(void *worker, apm_job *job)
+{
+    apm_worker *w = worker;
+    apm_work *work = work_of(job);
+    work->begun = true;
+    if (work->late &&
+        !(work->task->track_started == APIUM_ON ||
+          (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))
+        return;
+    if (w->n_due == w->cap_due) {
+        size_t cap = w->cap_due ? 2 * w->cap_due : 64;
+        apm_work **due = realloc(w->due, cap * sizeof(*due));
+        if (!due)
+            return; /* its settlement will carry the ack */
+        w->due = due;
+        w->cap_due = cap;
+    }
+    w->due[w->n_due++] = work;
+    work->due = w->n_due;
+    apm_worker_wake(w);
+}
+
+void
+apm_settle_turn(apm_worker *w)
+{
+    for (size_t i = 0; i < w->n_due; i++) {
+        apm_work *work = w->due[i];
+        if (!work)
+            continue;
+        work->due = 0;
+        bool started =
+            !work->ignore_result && stores_results(w) &&
+            (work->task->track_started == APIUM_ON ||
+             (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started));
+        apm_unit *ack = NULL, *state = NULL;
+        if (!work->late && !work->acked)
+            ack = apm_unit_new(w->broker->link);
+        if (started)
+            state = w->one_link && ack ? ack : apm_unit_new(w->backend->link);
+        if (state) {
+            const apm_result_opts opts = result_opts(w);
+            apm_buf meta;
+            apm_buf_init(&meta, 1024);
+            apm_buf_addf(&meta, "{\"pid\": %d, \"hostname\": ", work->job.pid);
+            apm_json_add_stringz(&meta, w->node);
+            apm_buf_addc(&meta, '}');
+            apm_buf_reset(&w->scratch);
+            apm_result_write_state(&w->scratch, &work->req, APM_STR(APM_STATE_STARTED),
+                                   apm_buf_str(&meta), &opts);
+            append_record(work, state, &work->req, APM_STR(APM_STATE_STARTED));
+            apm_buf_clear(&meta);
+        }
+        if (ack)
+            append_delivery(work, ack, APM_ACK, NULL);
+        if (state && state != ack)
+            commit_side(work, state);
+        if (ack)
+            commit_side(work, ack);
+    }
+    w->n_due = 0;
+}
+
+void
+apm_settle_state(void *worker, apm_job *job, apm_str state, apm_str meta)
+{
+    apm_worker *w = worker;
+    apm_work *work = work_of(job);
+    if (!stores_results(w) || work->ignore_result)
+        return;
+    apm_unit *unit = apm_unit_new(w->backend->link);
+    if (!unit)
+        return;
+    const apm_result_opts opts = result_opts(w);
+    apm_buf_reset(&w->scratch);
+    apm_result_write_state(&w->scratch, &work->req, state, meta, &opts);
+    append_record(work, unit, &work->req, state);
+    commit_side(work, unit);
+    apm_worker_wake(w);
+}
+
+static void
+say_outcome(const apm_work *work, const apm_outcome *outcome)
+{
+    apm_log_level level = outcome->kind == APM_DONE_REJECT ? APM_LOG_WARNING : APM_LOG_INFO;
+    if ((outcome->kind == APM_DONE_FAILURE && !outcome->expected) ||
+        outcome->kind == APM_DONE_LOST || outcome->kind == APM_DONE_TIMEOUT)
+        level = APM_LOG_ERROR;
+    if (!apm_log_on(level))
+        return;
+
+    char process[32], id[64];
+    apm_work_process(work, process);
+    snprintf(id, sizeof(id), "%.*s", APM_STR_ARG(work->req.id));
+    const apm_log_ctx ctx = { .process = process,
+                              .task_id = id,
+                              .task = work->task ? work->task->name : NULL };
+    const apm_str name = work->req.task, tid = work->req.id;
+    apm_buf text;
+    apm_buf_init(&text, 16384);
+    if (outcome->kind == APM_DONE_SUCCESS) {
+        apm_json result;
+        if (apm_json_parse(outcome->result, &result, NULL) == APIUM_OK)
+            apm_json_repr(&text, result, false, 1024);
+    } else if (apm_str_is(outcome->exc.type)) {
+        apm_exception_repr(&text, &outcome->exc);
+    }
+    apm_str shown = apm_buf_str(&text);
+    double runtime = (double)outcome->runtime_ns / 1e9;
+    switch (outcome->kind) {
+    case APM_DONE_SUCCESS:
+        apm_log_task(level, &ctx, "task.succeeded", "Task %.*s[%.*s] succeeded in %.9gs: %.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), runtime, APM_STR_ARG(shown));
+        break;
+    case APM_DONE_FAILURE:
+        apm_log_task(level, &ctx, "task.failed", "Task %.*s[%.*s] raised %s: %.*s%s%.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid),
+                     outcome->expected ? "expected" : "unexpected", APM_STR_ARG(shown),
+                     outcome->traceback.len ? "\n" : "", APM_STR_ARG(outcome->traceback));
+        break;
+    case APM_DONE_RETRY: {
+        double wait = (double)(outcome->retry_eta_us - apm_clock_wall_us()) / 1e6;
+        apm_log_task(level, &ctx, "task.retried", "Task %.*s[%.*s] retry: Retry in %.3gs%s%.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), wait > 0 ? wait : 0,
+                     shown.len ? ": " : "", APM_STR_ARG(shown));
+        break;
+    }
+    case APM_DONE_IGNORE:
+        apm_log_task(level, &ctx, "task.ignored", "Task %.*s[%.*s] ignored", APM_STR_ARG(name),
+                     APM_STR_ARG(tid));
+        break;
+    case APM_DONE_REJECT:
+        apm_log_task(level, &ctx, "task.rejected", "Task %.*s[%.*s] reject requeue=%s: %.*s",
+                     APM_STR_ARG(name), APM_STR_ARG(tid), outcome->requeue ? "True" : "False",
+                     APM_STR_ARG(shown));
+        break;
+    default:
+        apm_log_task(level, &ctx, outcome->kind == APM_DONE_REVOKED ? "task.revoked" : "task.lost",
+                     "Task %.*s[%.*s] raised unexpected: %.*s%s", APM_STR_ARG(name),
+                     APM_STR_ARG(tid), APM_STR_ARG(shown),
+                     outcome->kind == APM_DONE_LOST && work->how == APM_RESTORE
+                         ? " (given back to its queue)"
+                         : "");
+    }
+    apm_buf_clear(&text);
+}
+
+void
+apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome)
+{
+    apm_worker *w = worker;
+    apm_work *work = work_of(job);
+    switch (outcome->kind) {
+    case APM_DONE_SUCCESS:
+        w->count.succeeded++;
+        break;
+    case APM_DONE_RETRY:
+        w->count.retried++;
+        break;
+    case APM_DONE_REJECT:
+        w->count.rejected++;
+        break;
+    case APM_DONE_IGNORE:
+        break;
+    case APM_DONE_REVOKED:
+        w->count.revoked++;
+        break;
+    default:
+        w->count.failed++;
+    }
+    int64_t run_ns = outcome->runtime_ns > 0 ? outcome->runtime_ns : 1;
+    /* Quick to notice a long task, slow to believe in short ones. */
+    w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1
+                                           : w->avg_run_ns - (w->avg_run_ns - run_ns) / 16;
+    decide_disposition(work, outcome);
+    say_outcome(work, outcome);
+    apm_settle(work, outcome);
+    apm_worker_wake(w);
+}
