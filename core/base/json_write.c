@@ -106,17 +106,51 @@ apm_json_add_int(apm_buf *buf, int64_t value)
     apm_buf_add(buf, p, (size_t)(text + sizeof(text) - p));
 }
 
+/* The next larger number of as many digits, "1.29e+07" to "1.30e+07". */
+static void
+step_up(char *text)
+{
+    char *p = strchr(text, 'e');
+
+    while (p-- > text) {
+        if (*p >= '0' && *p < '9') {
+            ++*p;
+            return;
+        }
+        if (*p == '9')
+            *p = '0';
+    }
+}
+
+/*
+ * Print with so many digits; is that the same number? The nearest decimal is the only candidate, except at a power of
+ * two, where the doubles above are twice as far apart as those below: the next larger one may do as well.
+ */
+static bool
+print_digits(double value, int precision, char *text, size_t size)
+{
+    int exponent;
+
+    snprintf(text, size, "%.*e", precision - 1, value);
+    if (strtod(text, NULL) == value)
+        return true;
+    if (frexp(value, &exponent) != 0.5)
+        return false;
+    step_up(text);
+    return strtod(text, NULL) == value;
+}
+
 /* The digits and the decimal exponent (of the first digit) of a positive number: the fewest that read back as it. */
 static int
 shortest(double value, char digits[24], int *exponent)
 {
     char text[48];
     /* Whatever has at most 15 digits is found by asking for 15, except where doubles are sparse. */
-    for (int precision = value < 2.3e-308 ? 1 : 15; precision <= 17; precision++) {
-        snprintf(text, sizeof(text), "%.*e", precision - 1, value);
-        if (precision == 17 || strtod(text, NULL) == value)
-            break;
-    }
+    int precision = value < 2.3e-308 ? 1 : 15;
+
+    while (!print_digits(value, precision, text, sizeof(text)) &&
+           precision < 17) /* which always do */
+        precision++;
     /* What separates the first digit from the others is the locale's affair. */
     char *e = strchr(text, 'e');
     int n = 0;
