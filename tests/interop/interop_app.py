@@ -15,7 +15,7 @@ app.conf.update(json.loads(os.environ.get("INTEROP_CONF", "{}")))
 
 def put(word, key):
     with open(os.environ["LEDGER"], "ab", buffering=0) as ledger:
-        ledger.write(b"%s %s %d\n" % (word.encode(), str(key).encode(), os.getpid()))
+        ledger.write(f"{word} {key} {os.getpid()} {time.monotonic_ns() // 1_000_000}\n".encode())
 
 
 @app.task(name="tasks.add")

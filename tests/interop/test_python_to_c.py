@@ -247,7 +247,7 @@ class Priorities(unittest.TestCase):
         finally:
             app.close()
             worker.stop()
-        return [int(key.split(":")[1]) for word, key, _ in ledger.lines() if word == "begin"]
+        return [int(key.split(":")[1]) for word, key, *_ in ledger.lines() if word == "begin"]
 
     def test_the_lowest_number_is_first_on_redis(self):
         redis = servers["redis"]

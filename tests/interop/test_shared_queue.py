@@ -37,7 +37,7 @@ class SharedQueue(unittest.TestCase):
             self.assertEqual({k: n for k, n in begun.items() if n != 1}, {})
             self.assertEqual({k: n for k, n in ended.items() if n != 1}, {})
             by_c = set(str(pid) for pid in apium.children()[1])
-            share = sum(1 for word, _, pid in ledger.lines() if word == "end" and pid in by_c)
+            share = sum(1 for word, _, pid, _ in ledger.lines() if word == "end" and pid in by_c)
             self.assertTrue(0 < share < count, f"the C worker ran {share} of {count}")
         finally:
             app.close()

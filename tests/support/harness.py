@@ -28,6 +28,7 @@ STRICT = os.environ.get("APIUM_TEST_STRICT") == "1"
 APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
 LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
+PROBE = str(BUILD / "tests" / "support" / "probe")
 
 _GUARD = r"""
 import os, signal, sys
@@ -305,8 +306,20 @@ def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, che
     return done
 
 
+def send_many(where, task, prefix, count, ms):
+    """Send `count` tasks named PREFIX-0 ... with their names as ids: [key, ms] is what they are given."""
+    subprocess.run([PROBE, "send", task, prefix, str(count), str(ms)], env={**os.environ, **where}, check=True, timeout=120)
+
+
+def states(where, ids):
+    """{id: "SUCCESS" or "FAILURE WorkerLostError"}: what is stored now."""
+    done = subprocess.run([PROBE, "states"], env={**os.environ, **where}, input="\n".join(ids), stdout=subprocess.PIPE,
+                          text=True, check=True, timeout=120)
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
 class Ledger:
-    """What the tasks of ledger.so wrote: lines "begin|end KEY PID"."""
+    """What the tasks of ledger.so wrote: lines "begin|end KEY PID MILLISECONDS" (monotonic)."""
 
     def __init__(self):
         self.path = folder("ledger") / "lines"
@@ -319,7 +332,7 @@ class Ledger:
     def count(self, what):
         """{key: how often `what` was written for it}."""
         counts = {}
-        for word, key, _ in self.lines():
+        for word, key, *_ in self.lines():
             if word == what:
                 counts[key] = counts.get(key, 0) + 1
         return counts

@@ -1,6 +1,6 @@
 /*
  * ledger.c - a module whose tasks write down that they began and ended, in the file that $LEDGER names. One write a
- * line, so that lines of several processes never mix, and what was written survives a kill -9.
+ * line (word, key, pid, monotonic milliseconds), so that lines of several processes never mix, and what was written survives a kill -9.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,13 +15,16 @@ put(const char *word, const char *key)
 {
     static int fd = -1;
     char line[256];
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
     if (fd < 0)
         fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    int n = snprintf(line, sizeof(line), "%s %s %ld\n", word, key, (long)getpid());
+    int n = snprintf(line, sizeof(line), "%s %s %ld %lld\n", word, key, (long)getpid(),
+                     now.tv_sec * 1000LL + now.tv_nsec / 1000000);
     return n < (int)sizeof(line) && write(fd, line, (size_t)n) == n ? 0 : -1;
 }
 
-/* ledger.work(key, ms=0): write "begin key pid", take that long, write "end key pid", return the pid. */
+/* ledger.work(key, ms=0): write "begin key pid time", take that long, write "end key pid time", return the pid. */
 static apium_verdict
 run_work(apium_task *task)
 {

@@ -1,0 +1,68 @@
+/*
+ * probe.c - what tests in Python do many thousand times, over any broker:
+ *     probe send TASK PREFIX COUNT MS   call TASK with [KEY, MS], KEY (and the task's id) being PREFIX-0 ...
+ *     probe states < ids                print "ID STATE [EXCEPTION]" for each
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <apium/apium.h>
+
+static int
+fail(const char *what, const apium_error *err)
+{
+    fprintf(stderr, "%s: %s\n", what, err->text);
+    return 1;
+}
+
+static int
+send_all(apium_app *app, const char *task, const char *prefix, int count, int ms)
+{
+    apium_error err;
+    char key[128];
+    for (int i = 0; i < count; i++) {
+        snprintf(key, sizeof(key), "%s-%d", prefix, i);
+        apium_send_opts opts = { .task_id = key };
+        if (apium_call(app, task, apium_jsonf("[%s, %d]", key, ms), &opts, NULL, &err) != APIUM_OK)
+            return fail(key, &err);
+    }
+    return 0;
+}
+
+static int
+print_states(apium_app *app)
+{
+    apium_error err;
+    char id[128];
+    while (fgets(id, sizeof(id), stdin)) {
+        id[strcspn(id, "\n")] = 0;
+        apium_run *run = NULL;
+        apium_result *res = NULL;
+        if (apium_run_of(app, id, &run, &err) != APIUM_OK || apium_state(run, &res, &err) != APIUM_OK) {
+            apium_run_free(run);
+            return fail(id, &err);
+        }
+        const char *type = apium_result_exception(res);
+        printf("%s %s%s%s\n", id, apium_result_state(res), type ? " " : "", type ? type : "");
+        apium_result_free(res);
+        apium_run_free(run);
+    }
+    return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+    apium_app *app = NULL;
+    apium_error err;
+    int code = 2;
+    if (apium_app_new("probe", NULL, &app, &err) != APIUM_OK)
+        return fail("cannot start", &err);
+    if (argc == 6 && strcmp(argv[1], "send") == 0)
+        code = send_all(app, argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
+    else if (argc == 2 && strcmp(argv[1], "states") == 0)
+        code = print_states(app);
+    apium_app_free(app);
+    return code;
+}
