@@ -221,7 +221,10 @@ apium_retry_with(apium_task *task, const apium_retry_opts *opts)
         apm_json_add_key(&buf, "priority");
         apm_json_add_int(&buf, opts->priority);
     }
-    add_seconds(&buf, "expires", opts->expires);
+    if (opts->expires > 0) {
+        apm_json_add_key(&buf, "expires_us");
+        apm_json_add_int(&buf, eta_after(opts->expires));
+    }
     add_raw(&buf, "headers", headers);
     add_seconds(&buf, "time_limit", opts->time_limit);
     add_seconds(&buf, "soft_time_limit", opts->soft_time_limit);

@@ -37,7 +37,7 @@ typedef struct apm_outcome {
     int64_t retries;      /* RETRY: the number of the next attempt, normally request's + 1 */
     apm_str
         retry_request; /* RETRY: JSON object of changes for the next attempt ("args", "kwargs", "queue", "priority",
-                              "expires", "headers", "time_limit", "soft_time_limit"); absent none */
+                              "expires_us", "headers", "time_limit", "soft_time_limit"); absent none */
     apm_str children; /* JSON array of result tuples of what the task itself sent; absent is [] */
     int64_t runtime_ns;
     uint32_t states; /* how many custom states the task reported before (pool bookkeeping) */
