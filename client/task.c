@@ -339,7 +339,7 @@ apium_task_routing_key(const apium_task *task)
 int
 apium_task_priority(const apium_task *task)
 {
-    return task->req->priority;
+    return task->req->priority < 0 ? -1 : task->req->priority;
 }
 
 bool

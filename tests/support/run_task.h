@@ -6,6 +6,9 @@
 #ifndef APM_TESTS_RUN_TASK_H
 #define APM_TESTS_RUN_TASK_H
 
+#include <stdio.h>
+
+#include "client/except.h"
 #include "client/run.h"
 #include "core/base/clock.h"
 #include "tests/support/suite.h"
@@ -45,15 +48,16 @@ text(apm_str s)
     return out;
 }
 
-/* The exception of the last run as Python would show it: "TypeError('...')". */
+/* The exception of the last run as Python would show it: "TypeError: ...". */
 static inline const char *
 raised(void)
 {
     apm_buf buf;
     static char out[8192];
     apm_buf_init(&buf, sizeof(out));
-    apm_exception_repr(&buf, &outcome.exc);
-    snprintf(out, sizeof(out), "%s", apm_str_is(outcome.exc.type) ? buf.p : "none");
+    if (apm_str_is(outcome.exc.type))
+        apm_exception_line(&buf, &outcome.exc);
+    snprintf(out, sizeof(out), "%s", buf.len ? buf.p : "none");
     apm_buf_clear(&buf);
     return out;
 }

@@ -7,7 +7,17 @@
 
 /* What the handler below is to read; set by each test. */
 static const char *spec;
-static enum { ONE_INT, TWO_INTS, ONE_DOUBLE, ONE_NUMBER, ONE_BOOL, ONE_TEXT, ONE_BYTES, TEXT_AND_RESTS, THREE_INTS } shape;
+static enum {
+    ONE_INT,
+    TWO_INTS,
+    ONE_DOUBLE,
+    ONE_NUMBER,
+    ONE_BOOL,
+    ONE_TEXT,
+    ONE_BYTES,
+    TEXT_AND_RESTS,
+    THREE_INTS
+} shape;
 
 static int64_t a, b, c;
 static double d;
@@ -102,7 +112,8 @@ START_TEST(arguments_come_by_position_and_by_name)
     succeeds("[]", "{\"y\": 6, \"x\": -9223372036854775808}");
     ck_assert(a == INT64_MIN);
     ck_assert_int_eq(b, 6);
-    succeeds("[]", "{\"x\": 1, \"\\u0079\": 2, \"x\": 3}"); /* escapes in names; the last of two wins */
+    succeeds("[]",
+             "{\"x\": 1, \"\\u0079\": 2, \"x\": 3}"); /* escapes in names; the last of two wins */
     ck_assert_int_eq(a, 3);
     ck_assert_int_eq(b, 2);
 }
@@ -112,31 +123,35 @@ END_TEST
 START_TEST(wrong_calls_raise_what_python_raises)
 {
     two_ints("x:int y:int");
-    raises("[1]", "{}", "TypeError(\"add() missing 1 required positional argument: 'y'\")");
-    raises("[]", "{}", "TypeError(\"add() missing 2 required positional arguments: 'x' and 'y'\")");
-    raises("[1, 2, 3]", "{}", "TypeError('add() takes 2 positional arguments but 3 were given')");
-    raises("[1, 2]", "{\"z\": 3}", "TypeError(\"add() got an unexpected keyword argument 'z'\")");
-    raises("[1, 2]", "{\"x\": 3}", "TypeError(\"add() got multiple values for argument 'x'\")");
-    raises("[1, 2, 3]", "{\"z\": 3}", "TypeError(\"add() got an unexpected keyword argument 'z'\")");
+    raises("[1]", "{}", "TypeError: add() missing 1 required positional argument: 'y'");
+    raises("[]", "{}", "TypeError: add() missing 2 required positional arguments: 'x' and 'y'");
+    raises("[1, 2, 3]", "{}", "TypeError: add() takes 2 positional arguments but 3 were given");
+    raises("[1, 2]", "{\"z\": 3}", "TypeError: add() got an unexpected keyword argument 'z'");
+    raises("[1, 2]", "{\"x\": 3}", "TypeError: add() got multiple values for argument 'x'");
+    raises("[1, 2, 3]", "{\"z\": 3}", "TypeError: add() got an unexpected keyword argument 'z'");
 
     shape = THREE_INTS;
     spec = "x:int y:int z:int";
-    raises("[]", "{}", "TypeError(\"add() missing 3 required positional arguments: 'x', 'y', and 'z'\")");
+    raises("[]", "{}",
+           "TypeError: add() missing 3 required positional arguments: 'x', 'y', and 'z'");
     spec = "x:int y:int=2 z:int=3";
-    raises("[1, 2, 3, 4]", "{}", "TypeError('add() takes from 1 to 3 positional arguments but 4 were given')");
+    raises("[1, 2, 3, 4]", "{}",
+           "TypeError: add() takes from 1 to 3 positional arguments but 4 were given");
     spec = "x:int * y:int z:int";
-    raises("[1]", "{}", "TypeError(\"add() missing 2 required keyword-only arguments: 'y' and 'z'\")");
+    raises("[1]", "{}", "TypeError: add() missing 2 required keyword-only arguments: 'y' and 'z'");
     raises("[1, 2]", "{\"y\": 1}",
-           "TypeError('add() takes 1 positional argument but 2 positional arguments (and 1 keyword-only argument) were "
-           "given')");
+           "TypeError: add() takes 1 positional argument but 2 positional arguments (and 1 "
+           "keyword-only argument) were "
+           "given");
     spec = "x:int=0 * y:int=0 z:int=0";
-    raises("[1, 2]", "{}", "TypeError('add() takes from 0 to 1 positional arguments but 2 were given')");
+    raises("[1, 2]", "{}",
+           "TypeError: add() takes from 0 to 1 positional arguments but 2 were given");
 
     shape = ONE_INT;
     spec = "x:int";
-    raises("[1, 2]", "{}", "TypeError('add() takes 1 positional argument but 2 were given')");
+    raises("[1, 2]", "{}", "TypeError: add() takes 1 positional argument but 2 were given");
     spec = "* x:int";
-    raises("[1]", "{}", "TypeError('add() takes 0 positional arguments but 1 was given')");
+    raises("[1]", "{}", "TypeError: add() takes 0 positional arguments but 1 was given");
 }
 END_TEST
 
@@ -153,12 +168,12 @@ END_TEST
 START_TEST(a_wrong_type_is_named_with_its_argument)
 {
     two_ints("x:int y:int");
-    raises("[1, \"2\"]", "{}", "TypeError(\"add() argument 'y' must be int, not str\")");
-    raises("[1, 2.0]", "{}", "TypeError(\"add() argument 'y' must be int, not float\")");
-    raises("[1, true]", "{}", "TypeError(\"add() argument 'y' must be int, not bool\")");
-    raises("[null, 1]", "{}", "TypeError(\"add() argument 'x' must be int, not NoneType\")");
-    raises("[1]", "{\"y\": []}", "TypeError(\"add() argument 'y' must be int, not list\")");
-    raises("[1, {}]", "{}", "TypeError(\"add() argument 'y' must be int, not dict\")");
+    raises("[1, \"2\"]", "{}", "TypeError: add() argument 'y' must be int, not str");
+    raises("[1, 2.0]", "{}", "TypeError: add() argument 'y' must be int, not float");
+    raises("[1, true]", "{}", "TypeError: add() argument 'y' must be int, not bool");
+    raises("[null, 1]", "{}", "TypeError: add() argument 'x' must be int, not NoneType");
+    raises("[1]", "{\"y\": []}", "TypeError: add() argument 'y' must be int, not list");
+    raises("[1, {}]", "{}", "TypeError: add() argument 'y' must be int, not dict");
 }
 END_TEST
 
@@ -166,11 +181,11 @@ START_TEST(an_integer_beyond_64_bits_overflows_by_name)
 {
     two_ints("x:int y:int");
     raises("[1, 9223372036854775808]", "{}",
-           "OverflowError(\"add() argument 'y' does not fit in 64 bits: 9223372036854775808\")");
+           "OverflowError: add() argument 'y' does not fit in 64 bits: 9223372036854775808");
     shape = ONE_NUMBER;
     spec = "x:number";
     raises("[1180591620717411303424]", "{}",
-           "OverflowError(\"add() argument 'x' does not fit in 64 bits: 1180591620717411303424\")");
+           "OverflowError: add() argument 'x' does not fit in 64 bits: 1180591620717411303424");
 }
 END_TEST
 
@@ -188,7 +203,7 @@ START_TEST(floats_take_integers_and_the_odd_values)
     ck_assert(isnan(d));
     succeeds("[1180591620717411303424]", "{}");
     ck_assert(d == 1180591620717411303424.0);
-    raises("[\"1\"]", "{}", "TypeError(\"add() argument 'x' must be float, not str\")");
+    raises("[\"1\"]", "{}", "TypeError: add() argument 'x' must be float, not str");
 }
 END_TEST
 
@@ -200,7 +215,7 @@ START_TEST(a_number_tells_int_from_float)
     ck_assert(!number.is_float && number.i == 2 && number.d == 2.0);
     succeeds("[2.0]", "{}");
     ck_assert(number.is_float && number.d == 2.0);
-    raises("[true]", "{}", "TypeError(\"add() argument 'x' must be int or float, not bool\")");
+    raises("[true]", "{}", "TypeError: add() argument 'x' must be int or float, not bool");
 }
 END_TEST
 
@@ -212,8 +227,8 @@ START_TEST(strings_are_unescaped)
     ck_assert_str_eq(text(outcome.result), "\"a\\u00e9\\n\"");
     succeeds("[\"\\ud800\"]", "{}"); /* a lone surrogate goes in and out */
     ck_assert_str_eq(text(outcome.result), "\"\\ud800\"");
-    raises("[\"a\\u0000b\"]", "{}", "ValueError(\"add() argument 'x' has a NUL character\")");
-    raises("[1]", "{}", "TypeError(\"add() argument 'x' must be str, not int\")");
+    raises("[\"a\\u0000b\"]", "{}", "ValueError: add() argument 'x' has a NUL character");
+    raises("[1]", "{}", "TypeError: add() argument 'x' must be str, not int");
 }
 END_TEST
 
@@ -228,8 +243,8 @@ START_TEST(bytes_take_any_string_and_what_python_makes_of_bytes)
     succeeds("[{\"__type__\": \"base64\", \"__value__\": \"YWJj\"}]", "{}");
     ck_assert_str_eq(text(outcome.result), "\"abc\"");
     raises("[{\"__type__\": \"uuid\", \"__value__\": \"1\"}]", "{}",
-           "TypeError(\"add() argument 'x' must be str or bytes, not dict\")");
-    raises("[{}]", "{}", "TypeError(\"add() argument 'x' must be str or bytes, not dict\")");
+           "TypeError: add() argument 'x' must be str or bytes, not dict");
+    raises("[{}]", "{}", "TypeError: add() argument 'x' must be str or bytes, not dict");
 }
 END_TEST
 
@@ -241,10 +256,10 @@ START_TEST(json_is_the_text_that_was_sent)
     ck_assert_str_eq(text(outcome.result), "\"{\\\"b\\\":1.0 ,\\\"a\\\":[1e2,NaN]}\"");
     spec = "x:array";
     succeeds("[[1]]", "{}");
-    raises("[{}]", "{}", "TypeError(\"add() argument 'x' must be list, not dict\")");
+    raises("[{}]", "{}", "TypeError: add() argument 'x' must be list, not dict");
     spec = "x:object";
     succeeds("[{}]", "{}");
-    raises("[3]", "{}", "TypeError(\"add() argument 'x' must be dict, not int\")");
+    raises("[3]", "{}", "TypeError: add() argument 'x' must be dict, not int");
     spec = "x"; /* no type is json */
     succeeds("[null]", "{}");
     ck_assert_str_eq(text(outcome.result), "\"null\"");
@@ -259,7 +274,7 @@ START_TEST(bools_are_only_true_and_false)
     ck_assert(yes);
     succeeds("[false]", "{}");
     ck_assert(!yes);
-    raises("[1]", "{}", "TypeError(\"add() argument 'x' must be bool, not int\")");
+    raises("[1]", "{}", "TypeError: add() argument 'x' must be bool, not int");
 }
 END_TEST
 
@@ -270,7 +285,7 @@ START_TEST(a_default_stands_in_for_what_is_missing)
     ck_assert_int_eq(b, 5);
     succeeds("[1, 2]", "{}");
     ck_assert_int_eq(b, 2);
-    raises("[1, null]", "{}", "TypeError(\"add() argument 'y' must be int, not NoneType\")");
+    raises("[1, null]", "{}", "TypeError: add() argument 'y' must be int, not NoneType");
 
     shape = ONE_TEXT;
     spec = "x:str='fast one'";
@@ -305,23 +320,24 @@ START_TEST(stars_take_what_is_left)
     shape = TEXT_AND_RESTS;
     spec = "x:str *rest **more";
     succeeds("[\"a\", 1, 2.0, [3]]", "{\"k\": null, \"l\": \"m\"}");
-    ck_assert_str_eq(text(outcome.result), "[\"a\", \"[1, 2.0, [3]]\", \"{\\\"k\\\": null, \\\"l\\\": \\\"m\\\"}\"]");
+    ck_assert_str_eq(text(outcome.result),
+                     "[\"a\", \"[1, 2.0, [3]]\", \"{\\\"k\\\": null, \\\"l\\\": \\\"m\\\"}\"]");
     succeeds("[\"a\"]", "{}");
     ck_assert_str_eq(text(outcome.result), "[\"a\", \"[]\", \"{}\"]");
-    raises("[]", "{}", "TypeError(\"add() missing 1 required positional argument: 'x'\")");
+    raises("[]", "{}", "TypeError: add() missing 1 required positional argument: 'x'");
 }
 END_TEST
 
 START_TEST(a_wrong_specification_says_where)
 {
-    static const char *const bad[] = { "x:number8", "x:int=", "x:int='5", "x:int=null", "*a *b", "**k x", "x:int=5x", ":int",
-                                       "x:int?y" };
+    static const char *const bad[] = { "x:number8", "x:int=",   "x:int='5", "x:int=null", "*a *b",
+                                       "**k x",     "x:int=5x", ":int",     "x:int?y" };
     two_ints(NULL);
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         spec = bad[i];
         call("[1, 2]", "{}");
         ck_assert_int_eq(outcome.kind, APM_DONE_FAILURE);
-        ck_assert_msg(strstr(raised(), "SystemError(") == raised(), "%s: %s", bad[i], raised());
+        ck_assert_msg(strstr(raised(), "SystemError: ") == raised(), "%s: %s", bad[i], raised());
     }
 }
 END_TEST
@@ -329,8 +345,8 @@ END_TEST
 START_TEST(a_request_with_broken_arguments_fails)
 {
     two_ints("x:int y:int");
-    raises("null", "{}", "TypeError('add() argument after * must be an iterable')");
-    raises("[1, 2]", "[]", "TypeError('add() argument after ** must be a mapping')");
+    raises("null", "{}", "TypeError: add() argument after * must be an iterable");
+    raises("[1, 2]", "[]", "TypeError: add() argument after ** must be a mapping");
 }
 END_TEST
 

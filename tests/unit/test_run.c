@@ -4,7 +4,9 @@
 #include "core/base/ids.h"
 #include "tests/support/run_task.h"
 
-#define RUN(def_, ...) run_task(&(apium_task_def){ .name = "tasks.t", .run = def_, ##__VA_ARGS__ }, "[1, \"a\"]", "{\"k\": 2}")
+#define RUN(def_, ...)                                                                             \
+    run_task(&(apium_task_def){ .name = "tasks.t", .run = def_, ##__VA_ARGS__ }, "[1, \"a\"]",     \
+             "{\"k\": 2}")
 
 static apium_verdict
 nothing(apium_task *task)
@@ -35,7 +37,8 @@ value_error(apium_task *task)
 static apium_verdict
 declined(apium_task *task)
 {
-    return apium_raise_in(task, "billing.errors", "Card.Declined", apium_jsonf("[%s, %d]", "x", 51));
+    return apium_raise_in(task, "billing.errors", "Card.Declined",
+                          apium_jsonf("[%s, %d]", "x", 51));
 }
 
 static apium_verdict
@@ -77,24 +80,26 @@ START_TEST(an_exception_has_type_module_arguments_and_place)
 {
     RUN(value_error);
     ck_assert_int_eq(outcome.kind, APM_DONE_FAILURE);
-    ck_assert_str_eq(raised(), "ValueError('no such size: 7')");
+    ck_assert_str_eq(raised(), "ValueError: no such size: 7");
     ck_assert_str_eq(text(outcome.exc.module), "builtins");
-    ck_assert_ptr_nonnull(strstr(text(outcome.traceback), "in value_error\nValueError: no such size: 7\n"));
+    ck_assert_ptr_nonnull(
+        strstr(text(outcome.traceback), "in value_error\nValueError: no such size: 7\n"));
     RUN(declined);
     ck_assert_str_eq(text(outcome.exc.module), "billing.errors");
     ck_assert_str_eq(text(outcome.exc.type), "Card.Declined");
     ck_assert_str_eq(text(outcome.exc.args), "[\"x\", 51]");
-    ck_assert_ptr_nonnull(strstr(text(outcome.traceback), "billing.errors.Card.Declined: ('x', 51)\n"));
+    ck_assert_ptr_nonnull(
+        strstr(text(outcome.traceback), "billing.errors.Card.Declined: ('x', 51)\n"));
 }
 END_TEST
 
 START_TEST(a_failure_without_a_reason_is_a_runtime_error)
 {
     RUN(silent_failure);
-    ck_assert_str_eq(raised(), "RuntimeError('tasks.t failed without saying why')");
+    ck_assert_str_eq(raised(), "RuntimeError: tasks.t failed without saying why");
     RUN(nonsense);
     ck_assert_int_eq(outcome.kind, APM_DONE_FAILURE);
-    ck_assert_str_eq(raised(), "RuntimeError('tasks.t returned 42, which is no verdict')");
+    ck_assert_str_eq(raised(), "RuntimeError: tasks.t returned 42, which is no verdict");
 }
 END_TEST
 
@@ -104,7 +109,7 @@ START_TEST(after_the_soft_limit_a_failure_is_the_limits)
     run_env.stop = &stop;
     RUN(silent_failure);
     ck_assert_str_eq(text(outcome.exc.module), "billiard.exceptions");
-    ck_assert_str_eq(raised(), "SoftTimeLimitExceeded()");
+    ck_assert_str_eq(raised(), "billiard.exceptions.SoftTimeLimitExceeded");
     RUN(value_error); /* an exception of its own stands */
     ck_assert_str_eq(text(outcome.exc.type), "ValueError");
     RUN(value); /* and so does a value */
@@ -157,7 +162,8 @@ delay(void)
 static void
 is_about(double seconds)
 {
-    ck_assert_msg(delay() > seconds - 2 && delay() <= seconds, "%f instead of %f", delay(), seconds);
+    ck_assert_msg(delay() > seconds - 2 && delay() <= seconds, "%f instead of %f", delay(),
+                  seconds);
 }
 
 START_TEST(a_retry_has_a_time_a_number_and_a_cause)
@@ -167,7 +173,7 @@ START_TEST(a_retry_has_a_time_a_number_and_a_cause)
     RUN(again);
     ck_assert_int_eq(outcome.kind, APM_DONE_RETRY);
     ck_assert_int_eq(outcome.retries, 1);
-    ck_assert_str_eq(raised(), "RuntimeError('peer is down')");
+    ck_assert_str_eq(raised(), "RuntimeError: peer is down");
     is_about(30);
     ck_assert_str_eq(text(outcome.children), "[[[\"id-1\", null], null]]");
     why = NULL;
@@ -176,7 +182,7 @@ START_TEST(a_retry_has_a_time_a_number_and_a_cause)
     ck_assert_str_eq(raised(), "none");
     RUN(raise_and_again);
     ck_assert_int_eq(outcome.kind, APM_DONE_RETRY);
-    ck_assert_str_eq(raised(), "ConnectionError('down')");
+    ck_assert_str_eq(raised(), "ConnectionError: down");
     RUN(only_the_verdict, .default_retry_delay = 20);
     ck_assert_int_eq(outcome.kind, APM_DONE_RETRY);
     is_about(20);
@@ -202,7 +208,7 @@ START_TEST(when_retries_are_used_up_the_cause_is_the_failure)
     request.retries = 3;
     RUN(again);
     ck_assert_int_eq(outcome.kind, APM_DONE_FAILURE);
-    ck_assert_str_eq(raised(), "RuntimeError('still down')");
+    ck_assert_str_eq(raised(), "RuntimeError: still down");
 }
 END_TEST
 
@@ -252,7 +258,8 @@ START_TEST(a_back_off_doubles_up_to_its_ceiling)
     RUN(again, .retry_jitter = APIUM_OFF, .max_retries = APIUM_UNLIMITED);
     is_about(600);
     request.retries = 1;
-    RUN(again, .retry_jitter = APIUM_OFF, .retry_backoff_factor = 2.5, .max_retries = APIUM_UNLIMITED);
+    RUN(again, .retry_jitter = APIUM_OFF, .retry_backoff_factor = 2.5,
+        .max_retries = APIUM_UNLIMITED);
     is_about(5);
 }
 END_TEST
@@ -279,13 +286,20 @@ END_TEST
 START_TEST(a_retry_may_change_the_request)
 {
     int64_t now = apm_clock_wall_us();
-    retry_opts = (apium_retry_opts){ .countdown = 10, .args = " [9]", .kwargs = "{}", .queue = "slow", .priority = 5,
-                                     .headers = "{\"h\": 1}", .time_limit = 30, .soft_time_limit = 2.5 };
+    retry_opts = (apium_retry_opts){ .countdown = 10,
+                                     .args = " [9]",
+                                     .kwargs = "{}",
+                                     .queue = "slow",
+                                     .priority = 5,
+                                     .headers = "{\"h\": 1}",
+                                     .time_limit = 30,
+                                     .soft_time_limit = 2.5 };
     RUN(again_with);
     ck_assert_int_eq(outcome.kind, APM_DONE_RETRY);
     is_about(10);
     ck_assert_str_eq(text(outcome.retry_request),
-                     "{\"args\": [9], \"kwargs\": {}, \"queue\": \"slow\", \"priority\": 5, \"headers\": {\"h\": 1}, "
+                     "{\"args\": [9], \"kwargs\": {}, \"queue\": \"slow\", \"priority\": 5, "
+                     "\"headers\": {\"h\": 1}, "
                      "\"time_limit\": 30.0, \"soft_time_limit\": 2.5}");
     retry_opts = (apium_retry_opts){ .eta_us = now + 77, .expires = 60 };
     RUN(again_with);
@@ -297,7 +311,7 @@ START_TEST(a_retry_may_change_the_request)
     ck_assert(expires >= now + 60000000 && expires < now + 62000000);
     retry_opts = (apium_retry_opts){ .args = "{}" };
     RUN(again_with);
-    ck_assert_str_eq(raised(), "TypeError('cannot retry with these args: a JSON array is expected')");
+    ck_assert_str_eq(raised(), "TypeError: cannot retry with these args: a JSON array is expected");
     /* MaxRetriesExceededError shows what would have been sent. */
     retry_opts = (apium_retry_opts){ .args = "[9]", .max_retries = APIUM_NO_RETRIES };
     RUN(again_with);
@@ -338,7 +352,7 @@ START_TEST(listed_exceptions_and_their_kinds_are_retried)
 {
     ck_assert_int_eq(raised_with("builtins", "ConnectionError", "ConnectionError"), APM_DONE_RETRY);
     is_about(5);
-    ck_assert_str_eq(raised(), "ConnectionError('x')");
+    ck_assert_str_eq(raised(), "ConnectionError: x");
     ck_assert_int_eq(raised_with("builtins", "ConnectionResetError", "OSError"), APM_DONE_RETRY);
     ck_assert_int_eq(raised_with("builtins", "ConnectionResetError", "IOError"), APM_DONE_RETRY);
     ck_assert_int_eq(raised_with("builtins", "OSError", "ConnectionResetError"), APM_DONE_FAILURE);
@@ -356,7 +370,7 @@ START_TEST(listed_exceptions_fail_when_retries_are_used_up)
 {
     request.retries = 3;
     ck_assert_int_eq(raised_with("builtins", "ConnectionError", "OSError"), APM_DONE_FAILURE);
-    ck_assert_str_eq(raised(), "ConnectionError('x')");
+    ck_assert_str_eq(raised(), "ConnectionError: x");
     ck_assert(outcome.expected); /* throws lists it too */
 }
 END_TEST
@@ -365,8 +379,8 @@ START_TEST(automatic_retries_back_off_when_told_to)
 {
     static const char *const list[] = { "Exception", NULL };
     request.retries = 3;
-    RUN(value_error, .autoretry_for = list, .retry_backoff = true, .retry_backoff_factor = 3, .retry_jitter = APIUM_OFF,
-        .max_retries = 10);
+    RUN(value_error, .autoretry_for = list, .retry_backoff = true, .retry_backoff_factor = 3,
+        .retry_jitter = APIUM_OFF, .max_retries = 10);
     is_about(24);
 }
 END_TEST
@@ -430,7 +444,8 @@ report(void *arg, apm_str state, apm_str meta, apium_error *err)
     (void)err;
     size_t len = strlen(reports);
     ck_assert_ptr_eq(arg, reports);
-    snprintf(reports + len, sizeof(reports) - len, "%.*s %.*s;", APM_STR_ARG(state), APM_STR_ARG(meta));
+    snprintf(reports + len, sizeof(reports) - len, "%.*s %.*s;", APM_STR_ARG(state),
+             APM_STR_ARG(meta));
     return APIUM_OK;
 }
 

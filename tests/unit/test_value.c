@@ -46,7 +46,8 @@ END_TEST
 
 START_TEST(json_passes_byte_for_byte)
 {
-    const char *text = "[1180591620717411303424, 1, 1.0, -0.0, 1e308, NaN, {\"b\": 1, \"a\": \"\\ud800\"}]";
+    const char *text =
+        "[1180591620717411303424, 1, 1.0, -0.0, 1e308, NaN, {\"b\": 1, \"a\": \"\\ud800\"}]";
     ck_assert_str_eq(json(apium_json(text)), text);
     ck_assert_str_eq(json(apium_json("  [1]\n")), "[1]");
     ck_assert_str_eq(json(apium_jsonn("[1]garbage", 3)), "[1]");
@@ -67,11 +68,13 @@ END_TEST
 
 START_TEST(a_template_takes_every_length_of_integer)
 {
-    ck_assert_str_eq(json(apium_jsonf("[%hhd, %hd, %d, %ld, %lld, %jd, %zd, %td]", (signed char)-1, (short)-2, -3, -4L,
-                                      -5LL, (intmax_t)-6, (ssize_t)-7, (ptrdiff_t)-8)),
-                     "[-1, -2, -3, -4, -5, -6, -7, -8]");
-    ck_assert_str_eq(json(apium_jsonf("[%hhu, %hu, %u, %lu, %llu, %ju, %zu]", (unsigned char)255, (unsigned short)65535,
-                                      4294967295u, 7ul, 18446744073709551615ull, (uintmax_t)9, (size_t)10)),
+    ck_assert_str_eq(
+        json(apium_jsonf("[%hhd, %hd, %d, %ld, %lld, %jd, %zd, %td]", (signed char)-1, (short)-2,
+                         -3, -4L, -5LL, (intmax_t)-6, (ssize_t)-7, (ptrdiff_t)-8)),
+        "[-1, -2, -3, -4, -5, -6, -7, -8]");
+    ck_assert_str_eq(json(apium_jsonf("[%hhu, %hu, %u, %lu, %llu, %ju, %zu]", (unsigned char)255,
+                                      (unsigned short)65535, 4294967295u, 7ul,
+                                      18446744073709551615ull, (uintmax_t)9, (size_t)10)),
                      "[255, 65535, 4294967295, 7, 18446744073709551615, 9, 10]");
     ck_assert_str_eq(json(apium_jsonf("%i", 12)), "12");
 }
@@ -82,7 +85,8 @@ START_TEST(a_template_escapes_strings)
     ck_assert_str_eq(json(apium_jsonf("[%s, %d]", "a\"b\\c", 128)), "[\"a\\\"b\\\\c\", 128]");
     ck_assert_str_eq(json(apium_jsonf("[%.3s, %.*s]", "abcdef", 2, "xyz")), "[\"abc\", \"xy\"]");
     ck_assert_str_eq(json(apium_jsonf("[%s]", (char *)NULL)), "[null]");
-    ck_assert_str_eq(json(apium_jsonf("{\"k-%s\": \"v-%d-%s\"}", "a\"b", 7, "\t")), "{\"k-a\\\"b\": \"v-7-\\t\"}");
+    ck_assert_str_eq(json(apium_jsonf("{\"k-%s\": \"v-%d-%s\"}", "a\"b", 7, "\t")),
+                     "{\"k-a\\\"b\": \"v-7-\\t\"}");
     ck_assert_str_eq(json(apium_jsonf("[\"100%%\", %c]", 'x')), "[\"100%\", \"x\"]");
     /* An escaped quote of the template does not end its string. */
     ck_assert_str_eq(json(apium_jsonf("[\"a\\\"%s\"]", "b")), "[\"a\\\"b\"]");
@@ -100,7 +104,8 @@ START_TEST(a_template_refuses_what_it_cannot_write)
 {
     int n = 0;
     /* The formats come from variables: the compiler would refuse to let some of them pass. */
-    const char *const bad[] = { "[%p]", "[%5d]", "[%-d]", "[%.2f]", "[%x]", "[%n]", "[%", "[%ls]", "[%Lf]" };
+    const char *const bad[] = { "[%p]", "[%5d]", "[%-d]", "[%.2f]", "[%x]",
+                                "[%n]", "[%",    "[%ls]", "[%Lf]" };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -116,10 +121,14 @@ int
 main(void)
 {
     const TTest *const tests[] = {
-        plain_values_are_written_as_python_writes_them, json_passes_byte_for_byte,
-        what_is_no_json_is_refused_when_it_is_used,     a_template_takes_every_length_of_integer,
-        a_template_escapes_strings,                     a_template_keeps_floats_floats,
-        a_template_refuses_what_it_cannot_write,        NULL,
+        plain_values_are_written_as_python_writes_them,
+        json_passes_byte_for_byte,
+        what_is_no_json_is_refused_when_it_is_used,
+        a_template_takes_every_length_of_integer,
+        a_template_escapes_strings,
+        a_template_keeps_floats_floats,
+        a_template_refuses_what_it_cannot_write,
+        NULL,
     };
     return suite_run("value", tests, 4);
 }
