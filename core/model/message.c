@@ -70,6 +70,19 @@ struct properties {
     apm_json delivery_info, body_encoding, delivery_tag;
 };
 
+static bool
+known_property(apm_str key)
+{
+    static const char *const names[] = { "correlation_id", "reply_to",    "expiration",
+                                         "delivery_mode",  "priority",    "delivery_info",
+                                         "body_encoding",  "delivery_tag" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (apm_json_key_is(key, names[i]))
+            return true;
+    return false;
+}
+
 static apium_status
 read_properties(apm_json props, apm_arena *arena, apm_message *msg, struct properties *out,
                 apium_error *err)
@@ -182,6 +195,7 @@ apm_envelope_read(apm_str text, apm_arena *arena, apm_message *out, apm_str *tag
     if (props.delivery_tag.type != APM_JSON_NONE &&
         (st = loose_text(props.delivery_tag, "delivery_tag", arena, &own_tag, err)) != APIUM_OK)
         return st;
+    msg.properties = properties.text;
     *out = msg;
     *tag = own_tag;
     return APIUM_OK;
@@ -194,6 +208,24 @@ add_member(apm_buf *buf, const char *name, apm_str value)
         return;
     apm_json_add_key(buf, name);
     apm_json_add_string(buf, value);
+}
+
+static void
+add_unknown(apm_buf *buf, apm_str properties)
+{
+    apm_json_iter it;
+    apm_json val;
+    apm_str key;
+
+    if (!properties.len || apm_json_open(&it, properties, NULL) != APIUM_OK)
+        return;
+    while (apm_json_next(&it, &key, &val, NULL) > 0)
+        if (!known_property(key)) {
+            apm_buf_addz(buf, ", ");
+            apm_buf_adds(buf, key);
+            apm_buf_addz(buf, ": ");
+            apm_buf_adds(buf, val.text);
+        }
 }
 
 void
@@ -224,6 +256,7 @@ apm_envelope_write(apm_buf *buf, const apm_message *msg, const char *tag)
     apm_json_add_int(buf, msg->priority == APM_PRIORITY_NONE ? 0 : msg->priority);
     apm_buf_addz(buf, ", \"body_encoding\": \"base64\", \"delivery_tag\": ");
     apm_json_add_stringz(buf, tag ? tag : "");
+    add_unknown(buf, msg->properties);
     apm_buf_addz(buf, "}}");
 }
 

@@ -59,8 +59,11 @@ body_text(struct reading *r, apm_str *out)
     if (body.len == 0)
         return MALFORMED(r, r->named ? APM_MAL_INVALID : APM_MAL_UNKNOWN,
                          "the message body is empty");
-    if (format->to_json && (st = format->to_json(body, r->arena, &body, r->err)) != APIUM_OK)
+    if (format->to_json && (st = format->to_json(body, r->arena, &body, r->err)) != APIUM_OK) {
+        if (st == APIUM_E_UNSUPPORTED && r->named) /* pickle, though configured: refused, not undecodable */
+            r->how = APM_MAL_INVALID;
         return st;
+    }
     *out = body;
     return APIUM_OK;
 }
