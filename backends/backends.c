@@ -6,9 +6,13 @@
 #include "config.h"
 
 extern const apm_backend_ops apm_sqlite_backend;
+extern const apm_backend_ops apm_rpc_backend;
 
 const apm_backend_ops *const apm_backends[] = {
     &apm_sqlite_backend,
+#if APM_WITH_AMQP
+    &apm_rpc_backend,
+#endif
     NULL,
 };
 

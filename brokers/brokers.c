@@ -6,9 +6,13 @@
 #include "config.h"
 
 extern const apm_broker_ops apm_sqlite_broker;
+extern const apm_broker_ops apm_amqp_broker;
 
 const apm_broker_ops *const apm_brokers[] = {
     &apm_sqlite_broker,
+#if APM_WITH_AMQP
+    &apm_amqp_broker,
+#endif
     NULL,
 };
 

@@ -2,8 +2,14 @@
 #include "config.h"
 #include "core/link/link.h"
 #include "core/link/sqlite.h"
+#if APM_WITH_AMQP
+#include "core/link/amqp.h"
+#endif
 
 const apm_link_ops *const apm_link_kinds[] = {
     &apm_sqlite_kind,
+#if APM_WITH_AMQP
+    &apm_amqp_kind,
+#endif
     NULL,
 };
