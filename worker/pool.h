@@ -53,10 +53,10 @@ struct apm_job {
     int pid;             /* its pid (threads: the worker's) */
     int64_t began_ns;    /* monotonic */
     bool soft_sent, hard_sent;
-    int terminated;      /* the signal sent by apm_pool_terminate */
+    int terminated; /* the signal sent by apm_pool_terminate */
     unsigned slot;
-    uint32_t seq;
-    apm_job *next;       /* the pool's */
+    uint32_t seq;    /* Celery's job number */
+    uint32_t states; /* custom states seen */
 };
 
 /* All are called on the loop, never from inside a call of ours. */
@@ -81,17 +81,19 @@ typedef struct apm_pool_events {
 } apm_pool_events;
 
 typedef struct apm_pool_opts {
-    const char *kind;            /* "prefork", "threads", "solo" */
+    const char *kind; /* "prefork", "threads", "solo" */
     unsigned concurrency;
-    apium_app *app;              /* settings; for threads and solo its tasks are run in this process */
-    const char *hostname;        /* node name */
-    char *const *argv;           /* how this program was started: prefork executes /proc/self/exe with it again */
+    apium_app *app;       /* settings; for threads and solo its tasks are run in this process */
+    const char *hostname; /* node name */
+    char *const
+        *argv; /* how this program was started: prefork executes /proc/self/exe with it again */
     int64_t max_tasks_per_child; /* 0 none */
     int64_t max_memory_per_child_kib;
     apm_pool_events events;
 } apm_pool_opts;
 
-apium_status apm_pool_start(uv_loop_t *loop, const apm_pool_opts *opts, apm_pool **out, apium_error *err);
+apium_status
+apm_pool_start(uv_loop_t *loop, const apm_pool_opts *opts, apm_pool **out, apium_error *err);
 
 /* NULL when not registered. Valid from on_ready on. */
 const apm_task_info *apm_pool_task(const apm_pool *pool, apm_str name);
@@ -125,5 +127,7 @@ void apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *a
  */
 bool apm_fork_server_wanted(void);
 int apm_fork_server_main(apium_app *app);
+/* Instead of it, when the app could not be set up (the module does not load): on_failed gets this error. Returns an exit code. */
+int apm_fork_server_fail(const apium_error *why);
 
 #endif

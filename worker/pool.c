@@ -1,0 +1,928 @@
+/* pool.c - see pool.h. Jobs on their way through the slots, and when to look at them and when to sleep. */
+#include "worker/pool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/run.h"
+#include "core/base/clock.h"
+#include "core/base/error.h"
+#include "worker/pool_inner.h"
+
+#define SLOTS_PER_PROCESS 32
+#define SLOTS_MIN         64
+#define TICK_MAX_MS       50
+
+/* How soon a seat gets its next process: one that died in a job, and one that died before it took any (doubling). */
+#define AGAIN_NS      (20 * INT64_C(1000000))
+#define BACKOFF_NS    (100 * INT64_C(1000000))
+#define BACKOFF_STEPS 7 /* 12.8 s */
+
+#define OWN_HANDLES(pool)                                                                          \
+    {                                                                                              \
+        (uv_handle_t *)&(pool)->prepare, (uv_handle_t *)&(pool)->check,                            \
+            (uv_handle_t *)&(pool)->busy, (uv_handle_t *)&(pool)->tick,                            \
+            (uv_handle_t *)&(pool)->due                                                            \
+    }
+
+static const apm_pool_kind *const kinds[] = { &apm_pool_prefork, &apm_pool_threads,
+                                              &apm_pool_solo };
+
+/* ---- descriptors on the loop ---- */
+
+static void
+on_watch(uv_poll_t *poll, int status, int events)
+{
+    apm_watch *watch = poll->data;
+    (void)status; /* an error of the descriptor: reading it tells */
+    (void)events;
+    watch->fn(watch);
+}
+
+static void on_handle_closed(uv_handle_t *handle);
+static void on_tick(uv_timer_t *timer);
+static void on_due(uv_timer_t *timer);
+
+apm_watch *
+apm_watch_open(apm_pool *pool, int fd, apm_watch_fn *fn, void *arg)
+{
+    apm_watch *watch = calloc(1, sizeof(*watch));
+    if (!watch || uv_poll_init(pool->loop, &watch->poll, fd) != 0) {
+        free(watch);
+        close(fd);
+        return NULL;
+    }
+    watch->poll.data = watch;
+    watch->pool = pool;
+    watch->fd = fd;
+    watch->fn = fn;
+    watch->arg = arg;
+    pool->handles++;
+    (void)uv_poll_start(&watch->poll, UV_READABLE, on_watch);
+    return watch;
+}
+
+static void
+on_watch_closed(uv_handle_t *handle)
+{
+    apm_watch *watch = handle->data;
+    handle->data = watch->pool;
+    on_handle_closed(handle);
+    free(watch);
+}
+
+void
+apm_watch_close(apm_watch **watch)
+{
+    if (!*watch)
+        return;
+    uv_close((uv_handle_t *)&(*watch)->poll, on_watch_closed);
+    if (!(*watch)->lent)
+        close((*watch)->fd);
+    *watch = NULL;
+}
+
+static void
+start_timer(uv_timer_t *timer, uv_timer_cb fn, uint64_t ms)
+{
+    (void)uv_timer_start(timer, fn, ms, 0);
+}
+
+/* ---- looking ---- */
+
+/* Something happened, or is about to: look again soon. */
+static void
+stir(apm_pool *pool)
+{
+    if (pool->waiting > 0 && (pool->tick_ms > 1 || !uv_is_active((uv_handle_t *)&pool->tick)))
+        start_timer(&pool->tick, on_tick, 1);
+    pool->tick_ms = 1;
+}
+
+static void
+forget(apm_pool *pool, apm_job *job)
+{
+    if (job->time_limit_s > 0 || job->soft_time_limit_s > 0)
+        pool->limited--;
+    pool->jobs[job->slot] = NULL;
+}
+
+/* The job of this slot is over. Its slot is free from here on. */
+static void
+deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome)
+{
+    forget(pool, job);
+    apm_slots_release(&pool->slots, job->slot);
+    job->state = APM_JOB_OVER;
+    pool->happened++;
+    pool->events.on_done(pool->events.arg, job, outcome);
+}
+
+/* A slot that is DONE. */
+static void
+finish(apm_pool *pool, apm_job *job)
+{
+    apm_process *process = &pool->processes[job->process];
+    apm_outcome outcome;
+    apium_error err = { 0 };
+
+    if (apm_slots_outcome(&pool->slots, job->slot, &pool->outcome, &err) != APIUM_OK ||
+        apm_outcome_unpack(apm_buf_str(&pool->outcome), &outcome, &err) != APIUM_OK ||
+        outcome.kind > APM_DONE_REJECT) {
+        /* Somebody wrote over it, or memory is short. */
+        outcome = (apm_outcome){
+            .kind = APM_DONE_FAILURE,
+            .exc = { APM_STR("RuntimeError"), APM_STR("builtins"),
+                     APM_STR("[\"the task's outcome cannot be read from its pool process\"]") },
+            .runtime_ns = apm_clock_ns() - job->began_ns,
+        };
+    }
+    if (outcome.states > job->states)
+        apm_pool_states(pool, process);
+    if (job->terminated && !process->doomed)
+        apm_slots_unhold(&pool->slots, process->seat); /* it survived the signal */
+    deliver(pool, job, &outcome);
+}
+
+static void
+begin(apm_pool *pool, unsigned slot)
+{
+    apm_job *job = pool->jobs[slot];
+    unsigned seat;
+    apm_slot_state state = apm_slots_look(&pool->slots, slot, &seat);
+
+    if (pool->slots.broken || pool->processes[seat].life != APM_UP) {
+        pool->slots.broken = true;
+        return;
+    }
+    int64_t now_ns = apm_clock_ns();
+    int64_t began_ns = atomic_load_explicit(&pool->slots.slot[slot].began_ns, memory_order_acquire);
+    pool->waiting--;
+    pool->processes[seat].took = true;
+    job->state = APM_JOB_RUNNING;
+    job->process = (int)seat;
+    job->pid = pool->processes[seat].pid;
+    job->began_ns = began_ns > 0 && began_ns <= now_ns ? began_ns : now_ns;
+    if (state == APM_SLOT_RUNNING)
+        pool->running[pool->n_running++] = slot;
+    pool->happened++;
+    pool->events.on_begin(pool->events.arg, job);
+    if (state == APM_SLOT_DONE)
+        finish(pool, job);
+    else if (pool->limited > 0)
+        apm_pool_arm(pool);
+}
+
+void
+apm_pool_poll(apm_pool *pool)
+{
+    int slot;
+    unsigned seat;
+    if (pool->polling || pool->ending)
+        return;
+    pool->polling = true;
+    uint64_t before = pool->happened;
+    do {
+        pool->unread = false;
+        while (!pool->slots.broken && (slot = apm_slots_next_taken(&pool->slots)) >= 0)
+            begin(pool, (unsigned)slot);
+        for (unsigned i = 0; i < pool->n_running && !pool->slots.broken;) {
+            unsigned number = pool->running[i];
+            if (apm_slots_look(&pool->slots, number, &seat) == APM_SLOT_DONE) {
+                pool->running[i] = pool->running[--pool->n_running];
+                finish(pool, pool->jobs[number]);
+            } else {
+                i++;
+            }
+        }
+        /* A state of a job whose begin we had not seen when we read it. */
+        for (unsigned i = 0; pool->unread && i < pool->slots.seated; i++)
+            if (pool->processes[i].life == APM_UP)
+                apm_pool_states(pool, &pool->processes[i]);
+    } while (pool->unread && !pool->slots.broken);
+    pool->polling = false;
+    if (pool->happened != before)
+        stir(pool);
+    if (pool->slots.broken)
+        apm_pool_overwritten(pool);
+}
+
+void
+apm_pool_states(apm_pool *pool, apm_process *process)
+{
+    apm_state_frame frame;
+    int got;
+    if (!process->sock)
+        return;
+    (void)apm_states_read(&process->states, process->sock->fd, NULL);
+    while ((got = apm_states_peek(&process->states, &frame)) == 1) {
+        apm_job *job = frame.slot < pool->slots.n ? pool->jobs[frame.slot] : NULL;
+        if (job && job->seq == frame.seq && job->state == APM_JOB_READY) {
+            /* It had begun before it said that, but after we looked. */
+            pool->unread = true;
+            return;
+        }
+        if (job && job->seq == frame.seq && job->process == (int)process->seat) {
+            job->states++;
+            pool->happened++;
+            if (pool->events.on_state)
+                pool->events.on_state(pool->events.arg, job, frame.state, frame.meta);
+        }
+        apm_states_pop(&process->states);
+    }
+    if (got < 0) /* nonsense: something in there writes where it should not */
+        (void)apm_process_signal(process, SIGKILL, 0);
+}
+
+/* ---- sleeping ---- */
+
+static void
+on_wake(apm_watch *watch)
+{
+    uint64_t count;
+    (void)!read(watch->fd, &count, sizeof(count));
+    apm_pool_poll(watch->pool);
+    if (watch->pool->kind->woken)
+        watch->pool->kind->woken(watch->pool);
+}
+
+static void
+on_busy(uv_idle_t *idle)
+{
+    (void)idle; /* active, it keeps the loop from sleeping */
+}
+
+/* The loop is about to sleep: say so, then look once more. Who does something after that look wakes us. */
+static void
+on_prepare(uv_prepare_t *prepare)
+{
+    apm_pool *pool = prepare->data;
+    uint64_t before = pool->happened;
+
+    if (pool->waiting == 0 && uv_is_active((uv_handle_t *)&pool->tick))
+        uv_timer_stop(&pool->tick);
+    if (pool->n_running + pool->waiting > 0) {
+        bool ticks = uv_is_active((uv_handle_t *)&pool->tick);
+        apm_slots_main_state(&pool->slots, ticks ? APM_MAIN_DOZES : APM_MAIN_SLEEPS);
+        apm_pool_poll(pool);
+    }
+    /* The worker may have run its own last step of this turn before ours: give it another turn. */
+    if (pool->happened != before)
+        uv_idle_start(&pool->busy, on_busy);
+    else
+        uv_idle_stop(&pool->busy);
+}
+
+static void
+on_check(uv_check_t *check)
+{
+    apm_pool *pool = check->data;
+    if (pool->n_running + pool->waiting > 0) {
+        apm_slots_main_state(&pool->slots, APM_MAIN_AWAKE);
+        apm_pool_poll(pool);
+    }
+}
+
+/* Begins, and outcomes that gather, are seen here without a wake-up for each. */
+static void
+on_tick(uv_timer_t *timer)
+{
+    apm_pool *pool = timer->data;
+    uint64_t before = pool->happened;
+
+    apm_pool_poll(pool);
+    if (pool->waiting == 0 || pool->happened != before)
+        return; /* stir has started it again */
+    apm_slots_wake(&pool->slots);
+    /* All processes run something that we know of: the first to end wakes us, for nothing else can happen. */
+    if (pool->tick_ms >= TICK_MAX_MS && pool->n_running >= pool->n_up)
+        return;
+    pool->tick_ms = pool->tick_ms * 2 < TICK_MAX_MS ? pool->tick_ms * 2 : TICK_MAX_MS;
+    start_timer(timer, on_tick, pool->tick_ms);
+}
+
+/* ---- deadlines ---- */
+
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void
+apm_pool_arm(apm_pool *pool)
+{
+    int64_t next = apm_limits_next(pool);
+    next = earlier(next, pool->kind->next(pool));
+    for (unsigned i = 0; i < pool->slots.seats; i++) {
+        const apm_process *process = &pool->processes[i];
+        if (process->life == APM_UP)
+            next = earlier(next, earlier(process->kill_ns, process->bury_ns));
+        else if (process->wanted && process->life == APM_AWAY && pool->seating)
+            next = earlier(next, process->due_ns);
+    }
+    if (pool->closing)
+        return;
+    if (next == APM_NEVER) {
+        uv_timer_stop(&pool->due);
+        return;
+    }
+    int64_t wait_ns = next - apm_clock_ns();
+    uv_update_time(pool->loop);
+    start_timer(&pool->due, on_due, wait_ns > 0 ? (uint64_t)(wait_ns + 999999) / 1000000 : 0);
+}
+
+static void
+on_due(uv_timer_t *timer)
+{
+    apm_pool *pool = timer->data;
+    int64_t now_ns = apm_clock_ns();
+
+    apm_pool_poll(pool); /* what is over by now has met its limit */
+    apm_limits_run(pool, now_ns);
+    for (unsigned i = 0; i < pool->slots.seats; i++) {
+        apm_process *process = &pool->processes[i];
+        if (process->life == APM_UP && process->kill_ns <= now_ns) {
+            process->kill_ns = APM_NEVER;
+            (void)apm_process_signal(process, SIGKILL, 0);
+        }
+    }
+    pool->kind->run(pool, now_ns);
+    if (!pool->closing) {
+        apm_pool_fill(pool);
+        apm_pool_arm(pool);
+    }
+}
+
+/* ---- processes come and go ---- */
+
+void
+apm_pool_fill(apm_pool *pool)
+{
+    int64_t now_ns = apm_clock_ns();
+    if (pool->stopping || pool->slots.broken || !pool->seating)
+        return;
+    for (unsigned i = 0; i < pool->slots.seats; i++) {
+        apm_process *process = &pool->processes[i];
+        if (process->wanted && process->life == APM_AWAY && process->due_ns <= now_ns) {
+            apm_slots_reseat(&pool->slots, process->seat);
+            pool->kind->seat(pool, process);
+        }
+    }
+}
+
+static void
+end_if_empty(apm_pool *pool)
+{
+    if (!pool->stopping || pool->ending)
+        return;
+    for (unsigned i = 0; i < pool->slots.seats; i++)
+        if (pool->processes[i].life != APM_AWAY)
+            return;
+    pool->ending = true;
+    pool->kind->stop(pool, pool->now);
+}
+
+void
+apm_pool_seated(apm_pool *pool, apm_process *process, int pid)
+{
+    process->life = APM_UP;
+    process->pid = pid;
+    process->up_ns = apm_clock_ns();
+    process->kill_ns = process->bury_ns = APM_NEVER;
+    process->took = process->told = process->doomed = process->dead = process->orphan = false;
+    pool->n_up++;
+    pool->happened++;
+    if (pool->events.on_process)
+        pool->events.on_process(pool->events.arg, (int)process->seat, pid, true, -1, true);
+    apm_pool_is_ready(pool);
+    stir(pool);
+}
+
+void
+apm_pool_unseated(apm_pool *pool, apm_process *process)
+{
+    unsigned steps = process->failures < BACKOFF_STEPS ? process->failures : BACKOFF_STEPS;
+    process->failures++;
+    process->life = APM_AWAY;
+    process->due_ns = apm_clock_ns() + (BACKOFF_NS << steps);
+    apm_pool_arm(pool);
+    end_if_empty(pool);
+}
+
+void
+apm_pool_refused(apm_pool *pool, apm_process *process)
+{
+    process->life = APM_AWAY;
+    process->due_ns = 0;
+    apm_pool_arm(pool);
+    end_if_empty(pool);
+}
+
+/* What a dead process had in its hands. */
+static void
+lose(apm_pool *pool, apm_job *job, int status)
+{
+    apm_outcome outcome;
+    if (job->hard_sent)
+        outcome = apm_outcome_timeout(job, &pool->outcome);
+    else if (job->terminated)
+        outcome = apm_outcome_terminated();
+    else
+        outcome = apm_outcome_lost(job, status, &pool->outcome);
+    deliver(pool, job, &outcome);
+}
+
+void
+apm_pool_bury(apm_pool *pool, const apm_process *process, int status)
+{
+    unsigned seat;
+    for (unsigned i = 0; i < pool->n_running;) {
+        apm_job *job = pool->jobs[pool->running[i]];
+        if (job->process != (int)process->seat) {
+            i++;
+            continue;
+        }
+        pool->running[i] = pool->running[--pool->n_running];
+        if (apm_slots_look(&pool->slots, job->slot, &seat) == APM_SLOT_DONE)
+            finish(pool, job);
+        else
+            lose(pool, job, status);
+    }
+}
+
+void
+apm_pool_died(apm_pool *pool, apm_process *process, int status)
+{
+    apm_pool_poll(pool);
+    apm_pool_states(pool, process);
+    apm_pool_poll(pool);
+    apm_pool_bury(pool, process, status);
+
+    bool recycled = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == APM_CHILD_RECYCLED &&
+                    (pool->max_tasks > 0 || pool->max_memory_kib > 0);
+    bool expected = process->told || process->doomed || recycled;
+    int pid = process->pid;
+    int64_t now_ns = apm_clock_ns();
+    apm_watch_close(&process->exit);
+    apm_watch_close(&process->sock);
+    apm_states_clear(&process->states);
+    process->life = APM_AWAY;
+    pool->n_up--;
+    if (expected || process->took) {
+        process->failures = 0;
+        process->due_ns = expected ? now_ns : process->up_ns + AGAIN_NS;
+    } else {
+        unsigned steps = process->failures < BACKOFF_STEPS ? process->failures : BACKOFF_STEPS;
+        process->failures++;
+        process->due_ns = now_ns + (BACKOFF_NS << steps);
+    }
+    pool->happened++;
+    if (pool->events.on_process)
+        pool->events.on_process(pool->events.arg, (int)process->seat, pid, false, status, expected);
+    if (pool->slots.broken)
+        apm_pool_overwritten(pool);
+    apm_pool_flush(pool); /* it may have been woken for work that it did not take */
+    apm_pool_fill(pool);
+    apm_pool_arm(pool);
+    end_if_empty(pool);
+}
+
+/*
+ * The shared memory says what cannot be: user code has written over it. Nothing in it is certain any more, so all processes
+ * go and it is made anew. What had not begun is put in again; what had is lost, unless its outcome is there.
+ */
+void
+apm_pool_overwritten(apm_pool *pool)
+{
+    apium_error err = { 0 };
+    unsigned n = 0, seat;
+
+    if (!pool->kind->processes) {
+        (void)apm_fail(&err, APIUM_E_SYSTEM, "the memory of the pool was overwritten");
+        apm_pool_is_failed(pool, &err);
+        return;
+    }
+    for (unsigned i = 0; i < pool->slots.seated; i++)
+        (void)apm_process_signal(&pool->processes[i], SIGKILL, 0);
+    if (pool->n_up > 0)
+        return; /* until the last is buried */
+    apm_job *again[APM_SLOTS_MAX];
+    for (unsigned i = 0; i < pool->slots.n; i++) {
+        apm_job *job = pool->jobs[i];
+        if (!job)
+            continue;
+        pool->slots.broken = false;
+        apm_slot_state state = apm_slots_look(&pool->slots, i, &seat);
+        if (state == APM_SLOT_READY && !pool->slots.broken) {
+            forget(pool, job);
+            again[n++] = job;
+            continue;
+        }
+        /* Its begin was not seen. */
+        job->state = APM_JOB_RUNNING;
+        job->process = (int)seat;
+        job->pid = pool->processes[seat].pid;
+        job->began_ns = apm_clock_ns();
+        pool->events.on_begin(pool->events.arg, job);
+        if (state == APM_SLOT_DONE && !pool->slots.broken)
+            finish(pool, job);
+        else
+            lose(pool, job, -1);
+    }
+    apm_slots_reset(&pool->slots);
+    pool->waiting = 0;
+    for (unsigned i = 0; i < n; i++) {
+        again[i]->state = APM_JOB_NEW;
+        (void)apm_pool_submit(pool, again[i], &err); /* it fitted before */
+    }
+}
+
+void
+apm_pool_is_ready(apm_pool *pool)
+{
+    if (pool->ready || pool->failed || pool->stopping)
+        return;
+    pool->ready = true;
+    pool->happened++;
+    if (pool->events.on_ready)
+        pool->events.on_ready(pool->events.arg);
+}
+
+void
+apm_pool_is_failed(apm_pool *pool, const apium_error *err)
+{
+    if (pool->failed || pool->stopping)
+        return;
+    pool->failed = true;
+    pool->happened++;
+    if (pool->events.on_failed)
+        pool->events.on_failed(pool->events.arg, err);
+}
+
+/* ---- jobs ---- */
+
+static int
+compare_tasks(const void *a, const void *b)
+{
+    return strcmp(((const apm_task_info *)a)->name, ((const apm_task_info *)b)->name);
+}
+
+void
+apm_pool_tasks(apm_pool *pool, apm_task_info *tasks, size_t n)
+{
+    if (pool->tasks) {
+        free(
+            tasks); /* a fork server that was started again: the first table stays, the worker points into it */
+        return;
+    }
+    if (n > 0)
+        qsort(tasks, n, sizeof(*tasks), compare_tasks);
+    pool->tasks = tasks;
+    pool->n_tasks = n;
+}
+
+static int
+compare_name(apm_str name, const char *with)
+{
+    size_t len = strlen(with);
+    int order = memcmp(name.p, with, name.len < len ? name.len : len);
+    return order != 0 ? order : (name.len > len) - (name.len < len);
+}
+
+const apm_task_info *
+apm_pool_task(const apm_pool *pool, apm_str name)
+{
+    size_t low = 0, high = name.p ? pool->n_tasks : 0;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = compare_name(name, pool->tasks[middle].name);
+        if (order == 0)
+            return &pool->tasks[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+const apm_task_info *
+apm_pool_task_at(const apm_pool *pool, size_t n)
+{
+    return n < pool->n_tasks ? &pool->tasks[n] : NULL;
+}
+
+unsigned
+apm_pool_room(const apm_pool *pool)
+{
+    return pool->stopping || pool->slots.broken ? 0 : apm_slots_room(&pool->slots);
+}
+
+unsigned
+apm_pool_concurrency(const apm_pool *pool)
+{
+    return pool->concurrency;
+}
+
+apium_status
+apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
+{
+    if (pool->stopping)
+        return apm_fail(err, APIUM_E_CLOSED, "the pool is stopping");
+    if (job->time_limit_s > 0 && !pool->kind->processes)
+        return apm_fail(err, APIUM_E_UNSUPPORTED,
+                        "a hard time limit (%g s) needs processes: a pool of %s cannot end a task",
+                        job->time_limit_s, pool->kind->name);
+    if (apm_pool_room(pool) == 0)
+        return apm_fail(err, APIUM_E_BUSY, "the pool has no free slot");
+    apm_buf_reset(&pool->request);
+    apm_request_pack(job->req, &pool->request);
+    if (pool->request.failed) {
+        apm_buf_clear(&pool->request);
+        return apm_fail(err, APIUM_E_TOOBIG,
+                        "the request of task %.*s does not fit into a slot of the pool",
+                        APM_STR_ARG(job->req->task));
+    }
+    uint32_t seq = pool->seq + 1 ? pool->seq + 1 : 1;
+    apium_status st =
+        apm_slots_push(&pool->slots, seq, apm_buf_str(&pool->request), &job->slot, err);
+    if (pool->request.cap > 1 << 20)
+        apm_buf_clear(&pool->request);
+    if (st != APIUM_OK)
+        return st;
+    pool->seq = seq;
+    job->seq = seq;
+    job->state = APM_JOB_READY;
+    job->process = -1;
+    job->pid = 0;
+    job->began_ns = 0;
+    job->soft_sent = job->hard_sent = false;
+    job->terminated = 0;
+    job->states = 0;
+    pool->jobs[job->slot] = job;
+    pool->waiting++;
+    if (job->time_limit_s > 0 || job->soft_time_limit_s > 0)
+        pool->limited++;
+    return APIUM_OK;
+}
+
+void
+apm_pool_flush(apm_pool *pool)
+{
+    if (pool->waiting == 0)
+        return;
+    apm_slots_wake(&pool->slots);
+    stir(pool);
+}
+
+bool
+apm_pool_take_back(apm_pool *pool, apm_job *job)
+{
+    if (job->state != APM_JOB_READY || !apm_slots_take_back(&pool->slots, job->slot))
+        return false;
+    forget(pool, job);
+    pool->waiting--;
+    job->state = APM_JOB_NEW;
+    return true;
+}
+
+bool
+apm_pool_process(const apm_pool *pool, size_t n, int *process, int *pid)
+{
+    for (unsigned i = 0; i < pool->slots.seats; i++) {
+        if (pool->processes[i].life != APM_UP || n-- > 0)
+            continue;
+        *process = (int)i;
+        *pid = pool->processes[i].pid;
+        return true;
+    }
+    return false;
+}
+
+/* ---- more, fewer, none ---- */
+
+static void
+dismiss(apm_pool *pool, apm_process *process)
+{
+    process->wanted = false;
+    if (process->life == APM_UP) {
+        process->told = true;
+        apm_slots_command(&pool->slots, process->seat, APM_SEAT_LEAVE);
+    }
+}
+
+static bool
+works(const apm_pool *pool, const apm_process *process)
+{
+    for (unsigned i = 0; i < pool->n_running; i++)
+        if (pool->jobs[pool->running[i]]->process == (int)process->seat)
+            return true;
+    return false;
+}
+
+apium_status
+apm_pool_resize(apm_pool *pool, int n, apium_error *err)
+{
+    int64_t wanted = (int64_t)pool->concurrency + n;
+    if (pool->kind == &apm_pool_solo)
+        return apm_fail(err, APIUM_E_UNSUPPORTED, "a solo pool is always one");
+    if (wanted < 1 || wanted > (int64_t)pool->slots.seats)
+        return apm_fail(err, APIUM_E_INVALID, "cannot make this a pool of %lld: it must be 1 to %u",
+                        (long long)wanted, pool->slots.seats);
+    pool->concurrency = (unsigned)wanted;
+    for (unsigned i = 0; n > 0 && i < pool->slots.seats; i++) {
+        if (!pool->processes[i].wanted) {
+            pool->processes[i].wanted = true;
+            n--;
+        }
+    }
+    /* Those that have nothing to do go first, then the highest. */
+    for (int idle = 1; idle >= 0; idle--)
+        for (unsigned i = pool->slots.seats; n < 0 && i-- > 0;) {
+            if (pool->processes[i].wanted && !(idle && works(pool, &pool->processes[i]))) {
+                dismiss(pool, &pool->processes[i]);
+                n++;
+            }
+        }
+    apm_pool_arm(pool); /* on_due fills the seats: nothing is called from in here */
+    return APIUM_OK;
+}
+
+void
+apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg)
+{
+    pool->stopping = true;
+    pool->now = pool->now || now;
+    pool->stopped = stopped;
+    pool->stopped_arg = arg;
+    if (pool->ending) {
+        pool->kind->stop(pool, pool->now);
+        return;
+    }
+    for (unsigned i = 0; i < pool->slots.n; i++)
+        if (pool->jobs[i])
+            (void)apm_pool_take_back(pool, pool->jobs[i]);
+    for (unsigned i = 0; i < pool->slots.seats; i++) {
+        dismiss(pool, &pool->processes[i]);
+        if (pool->now)
+            (void)apm_process_signal(&pool->processes[i], SIGKILL, 0);
+    }
+    if (pool->now && !pool->kind->processes) {
+        pool->ending = true; /* threads cannot be killed: kind->stop leaves them to themselves */
+        pool->kind->stop(pool, true);
+    }
+    end_if_empty(pool);
+}
+
+static void
+free_pool(apm_pool *pool)
+{
+    if (pool->kind->free)
+        pool->kind->free(pool);
+    apm_slots_close(&pool->slots);
+    for (unsigned i = 0; pool->processes && i < pool->slots.seats; i++)
+        apm_states_clear(&pool->processes[i].states);
+    free(pool->processes);
+    free(pool->jobs);
+    free(pool->running);
+    free(pool->tasks);
+    free(pool->hostname);
+    apm_buf_clear(&pool->request);
+    apm_buf_clear(&pool->outcome);
+    free(pool);
+}
+
+static void
+on_handle_closed(uv_handle_t *handle)
+{
+    apm_pool *pool = handle->data;
+    if (--pool->handles > 0 || !pool->closing)
+        return;
+    void (*stopped)(void *) = pool->stopped;
+    void *arg = pool->stopped_arg;
+    if (!pool->abandoned)
+        free_pool(pool);
+    if (stopped)
+        stopped(arg);
+}
+
+void
+apm_pool_closed(apm_pool *pool)
+{
+    uv_handle_t *const own[] = OWN_HANDLES(pool);
+    if (pool->closing)
+        return;
+    pool->closing = true;
+    pool->wake->lent = pool->abandoned;
+    apm_watch_close(&pool->wake);
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+        uv_close(own[i], on_handle_closed);
+}
+
+/* ---- start ---- */
+
+static apium_status
+find_kind(const char *name, const apm_pool_kind **kind, apium_error *err)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        if (strcmp(kinds[i]->name, name) == 0) {
+            *kind = kinds[i];
+            return APIUM_OK;
+        }
+    }
+    return apm_fail(err, APIUM_E_CONFIG, "there is no pool \"%s\": prefork, threads or solo", name);
+}
+
+static apium_status
+make(apm_pool *pool, const apm_pool_opts *opts, apium_error *err)
+{
+    unsigned slots = opts->concurrency * SLOTS_PER_PROCESS;
+    slots = slots < SLOTS_MIN ? SLOTS_MIN : slots;
+    unsigned seats = slots < APM_SEATS_MAX ? slots : APM_SEATS_MAX;
+    apium_status st = apm_slots_create(&pool->slots, slots, seats, err);
+    if (st != APIUM_OK)
+        return st;
+    pool->jobs = calloc(pool->slots.n, sizeof(*pool->jobs));
+    pool->running = calloc(pool->slots.n, sizeof(*pool->running));
+    pool->processes = calloc(seats, sizeof(*pool->processes));
+    pool->hostname = strdup(opts->hostname ? opts->hostname : "");
+    if (!pool->jobs || !pool->running || !pool->processes || !pool->hostname)
+        return apm_fail_sys(err, ENOMEM, "cannot make the pool");
+    for (unsigned i = 0; i < seats; i++) {
+        pool->processes[i].pool = pool;
+        pool->processes[i].seat = i;
+        pool->processes[i].wanted = i < opts->concurrency;
+        pool->processes[i].child_sock = -1;
+        apm_states_init(&pool->processes[i].states);
+    }
+    pool->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (pool->wake_fd < 0)
+        return apm_fail_sys(err, errno, "cannot make the pool's wake-up");
+    return APIUM_OK;
+}
+
+apium_status
+apm_pool_start(uv_loop_t *loop, const apm_pool_opts *opts, apm_pool **out, apium_error *err)
+{
+    const apm_pool_kind *kind = NULL;
+    apium_status st = find_kind(opts->kind, &kind, err);
+    if (st != APIUM_OK)
+        return st;
+    unsigned concurrency = kind == &apm_pool_solo ? 1 : opts->concurrency;
+    if (concurrency < 1 || concurrency > APM_SEATS_MAX)
+        return apm_fail(err, APIUM_E_CONFIG, "a pool of %u: concurrency must be 1 to %d",
+                        concurrency, APM_SEATS_MAX);
+
+    apm_pool *pool = calloc(1, sizeof(*pool));
+    if (!pool)
+        return apm_fail_sys(err, ENOMEM, "cannot make the pool");
+    apm_pool_opts mine = *opts;
+    mine.concurrency = concurrency;
+    pool->kind = kind;
+    pool->loop = loop;
+    pool->events = opts->events;
+    pool->app = opts->app;
+    pool->max_tasks = opts->max_tasks_per_child;
+    pool->max_memory_kib = opts->max_memory_per_child_kib;
+    pool->concurrency = concurrency;
+    pool->tick_ms = 1;
+    pool->wake_fd = pool->slots.fd = -1;
+    apm_buf_init(&pool->request, APM_SLOT_BIG);
+    apm_buf_init(&pool->outcome, APM_SLOT_BIG);
+    st = make(pool, &mine, err);
+    if (st == APIUM_OK)
+        st = kind->start(pool, &mine, err);
+    if (st != APIUM_OK) {
+        if (pool->wake_fd >= 0)
+            close(pool->wake_fd);
+        free_pool(pool);
+        return st;
+    }
+    (void)uv_prepare_init(loop, &pool->prepare);
+    (void)uv_check_init(loop, &pool->check);
+    (void)uv_idle_init(loop, &pool->busy);
+    (void)uv_timer_init(loop, &pool->tick);
+    (void)uv_timer_init(loop, &pool->due);
+    uv_handle_t *const own[] = OWN_HANDLES(pool);
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
+        own[i]->data = pool;
+        pool->handles++;
+    }
+    (void)uv_prepare_start(&pool->prepare, on_prepare);
+    (void)uv_check_start(&pool->check, on_check);
+    pool->wake = apm_watch_open(pool, pool->wake_fd, on_wake, NULL);
+    if (!pool->wake || !kind->open(pool)) {
+        /* Hardly possible; the handles close when the loop turns. */
+        pool->stopping = pool->ending = true;
+        pool->kind->stop(pool, true);
+        return apm_fail_sys(err, ENOMEM, "cannot watch the pool");
+    }
+    start_timer(&pool->due, on_due, 0);
+    *out = pool;
+    return APIUM_OK;
+}
