@@ -381,6 +381,16 @@ pass_string(const char *at, const char *end)
     }
 }
 
+/* A number or a word: up to what may follow a value. */
+static const char *
+pass_word(const char *at, const char *end)
+{
+    while (at < end && *at != ',' && *at != ']' && *at != '}' && *at != ':' &&
+           !apm_json_is_space(*at))
+        at++;
+    return at;
+}
+
 const char *
 apm_json_pass(const char *at, const char *end)
 {
@@ -406,8 +416,8 @@ apm_json_pass(const char *at, const char *end)
             at++;
             break;
         default:
-            if (depth == 0 && (*at == ',' || *at == ':' || apm_json_is_space(*at)))
-                return at;
+            if (depth == 0)
+                return pass_word(at, end);
             at++;
         }
     }

@@ -31,8 +31,9 @@ apium_status apm_urls_parse(apm_urls *urls, const char *text, apium_error *err);
 void apm_urls_clear(apm_urls *urls);
 /* The value of a query parameter, decoded, in the arena of urls; NULL when absent. */
 const char *apm_url_param(apm_urls *urls, const apm_url *url, const char *name);
-/* The URL text (a whole `;` list too) with every password as "**", for logs and errors. Never fails: what cannot
- * be parsed is printed up to its scheme only. */
+/* The URL text (a whole `;` list too) with every password as "**", for logs and errors, cut to `size`. Never fails, and
+ * never shows a part of a password that should have been escaped: rather it hides too much. Values of parameters
+ * named like a secret are hidden as well. */
 void apm_url_mask(const char *text, char *out, size_t size);
 
 #endif

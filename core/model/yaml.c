@@ -50,7 +50,7 @@ static bool
 sexagesimal(const char *at, const char *end, bool negative, plain *out)
 {
     double value = 0;
-    bool fraction = false;
+    bool fraction = false, zero_first = at < end && *at == '0';
     int parts = 0;
 
     while (at < end) {
@@ -77,7 +77,7 @@ sexagesimal(const char *at, const char *end, bool negative, plain *out)
             return false;
         }
     }
-    if (parts < 2 || value > 9e15)
+    if (parts < 2 || value > 9e15 || (zero_first && !fraction))
         return false;
     out->type = fraction ? APM_JSON_FLOAT : APM_JSON_INT;
     if (fraction)
@@ -198,19 +198,90 @@ resolve(apm_str s)
     return out;
 }
 
-/* Reading a tree of libyaml's. Aliases make it a graph: the bounds on depth and output hold cycles and bombs. */
+/* Text that was given a name, as the JSON that it became. */
+struct anchor {
+    char *name;
+    size_t start, len; /* in the output; len 0: not complete yet */
+};
+
+/*
+ * Reading: the parser's events become JSON as they come. An alias is a copy of the JSON of its anchor, so that a bomb of aliases is held by
+ * the bound on the output, and an anchor that contains itself has no text yet.
+ */
 struct reader {
-    yaml_document_t doc;
+    yaml_parser_t parser;
     apm_buf out;
     apm_arena *arena;
     apium_error *err;
+    struct anchor *anchors;
+    size_t n_anchors, room;
+    int depth;
+    struct {
+        bool map, empty, key_next;
+        size_t anchor; /* its index + 1 */
+    } open[APM_JSON_DEPTH + 1];
 };
 
 static apium_status
-malformed(struct reader *r, const yaml_node_t *node, const char *why)
+malformed(struct reader *r, const yaml_event_t *event, const char *why)
 {
     return apm_fail(r->err, APIUM_E_DECODE, "cannot decode YAML: %s (line %zu)", why,
-                    node->start_mark.line + 1);
+                    event->start_mark.line + 1);
+}
+
+static bool
+is_key(const struct reader *r)
+{
+    return r->depth > 0 && r->open[r->depth].map && r->open[r->depth].key_next;
+}
+
+static void
+begin_item(struct reader *r)
+{
+    if (r->depth == 0)
+        return;
+    if (r->open[r->depth].map && !r->open[r->depth].key_next)
+        apm_buf_addz(&r->out, ": ");
+    else if (!r->open[r->depth].empty)
+        apm_buf_addz(&r->out, ", ");
+    r->open[r->depth].empty = false;
+}
+
+static void
+end_item(struct reader *r)
+{
+    if (r->depth > 0)
+        r->open[r->depth].key_next = !r->open[r->depth].key_next;
+}
+
+/* Give the item that begins now a name, if it has one. *index is 0 when it has none. */
+static apium_status
+drop_anchor(struct reader *r, const yaml_char_t *name, size_t *index)
+{
+    *index = 0;
+    if (!name)
+        return APIUM_OK;
+    if (r->n_anchors == r->room) {
+        size_t room = r->room ? r->room * 2 : 8;
+        struct anchor *more = realloc(r->anchors, room * sizeof *more);
+        if (!more)
+            return apm_fail(r->err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
+        r->anchors = more;
+        r->room = room;
+    }
+    char *copy = strdup((const char *)name);
+    if (!copy)
+        return apm_fail(r->err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
+    r->anchors[r->n_anchors++] = (struct anchor){ .name = copy, .start = r->out.len };
+    *index = r->n_anchors;
+    return APIUM_OK;
+}
+
+static void
+weigh_anchor(struct reader *r, size_t index)
+{
+    if (index)
+        r->anchors[index - 1].len = r->out.len - r->anchors[index - 1].start;
 }
 
 static void
@@ -227,7 +298,7 @@ add_number(apm_buf *buf, const plain *value)
 }
 
 static apium_status
-read_binary(struct reader *r, const yaml_node_t *node, apm_str text)
+read_binary(struct reader *r, const yaml_event_t *event, apm_str text)
 {
     size_t len;
     char *bytes = apm_arena_bytes(r->arena, text.len / 4 * 3 + 4);
@@ -235,93 +306,162 @@ read_binary(struct reader *r, const yaml_node_t *node, apm_str text)
     if (!bytes)
         return apm_fail(r->err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
     if (apm_b64_decode(text, bytes, &len, NULL) != APIUM_OK)
-        return malformed(r, node, "!!binary is not base64");
+        return malformed(r, event, "!!binary is not base64");
     apm_json_add_bytes(&r->out, (apm_str){ bytes, len });
     return APIUM_OK;
 }
 
+/* What a scalar means by its tag, or without one by its style and look. */
 static apium_status
-read_scalar(struct reader *r, const yaml_node_t *node, bool key)
+read_meaning(struct reader *r, const yaml_event_t *event, apm_str text, plain *value)
 {
-    apm_str text = { (const char *)node->data.scalar.value, node->data.scalar.length };
-    const char *tag = (const char *)node->tag;
-    plain value = { .type = APM_JSON_STRING };
+    static const struct {
+        const char *tag;
+        apm_json_type type;
+    } tags[] = {
+        { TAG("int"), APM_JSON_INT },
+        { TAG("float"), APM_JSON_FLOAT },
+        { TAG("bool"), APM_JSON_BOOL },
+        { TAG("null"), APM_JSON_NULL },
+    };
+    const char *tag = (const char *)event->data.scalar.tag;
 
-    /* libyaml calls every scalar without a tag a string; only the style tells those that were quoted. */
-    bool untagged = strcmp(tag, TAG("str")) == 0;
-    if (!untagged || node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
-        value = resolve(text);
-    if (!untagged) {
-        apm_json_type want = strcmp(tag, TAG("int")) == 0     ? APM_JSON_INT
-                             : strcmp(tag, TAG("float")) == 0 ? APM_JSON_FLOAT
-                             : strcmp(tag, TAG("bool")) == 0  ? APM_JSON_BOOL
-                             : strcmp(tag, TAG("null")) == 0  ? APM_JSON_NULL
-                                                              : APM_JSON_NONE;
-        if (strcmp(tag, TAG("binary")) == 0 && !key)
-            return read_binary(r, node, text);
-        if (strcmp(tag, TAG("timestamp")) == 0)
-            value.type = APM_JSON_STRING;
-        else if (want == APM_JSON_NONE)
-            return malformed(r, node, "a tag that safe_load does not know");
-        else if (value.type != want)
-            return malformed(r, node, "a value is not of the type that its tag says");
-    }
-    if (value.type == APM_JSON_STRING) {
-        apm_json_add_string(&r->out, text);
+    *value = (plain){ .type = APM_JSON_STRING };
+    if (!tag) {
+        if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+            *value = resolve(text);
         return APIUM_OK;
     }
-    /* A key of an object has to be a string in JSON: it gets quotes, as Python's json gives it. */
-    apm_buf_addz(&r->out, key ? "\"" : "");
-    add_number(&r->out, &value);
-    apm_buf_addz(&r->out, key ? "\"" : "");
+    if (strcmp(tag, "!") == 0 || strcmp(tag, TAG("str")) == 0 || strcmp(tag, TAG("timestamp")) == 0)
+        return APIUM_OK;
+    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
+        if (strcmp(tag, tags[i].tag) == 0) {
+            *value = resolve(text);
+            return value->type == tags[i].type
+                       ? APIUM_OK
+                       : malformed(r, event, "a value is not of the type that its tag says");
+        }
+    return malformed(r, event, "a tag that safe_load does not know");
+}
+
+static apium_status
+read_scalar(struct reader *r, const yaml_event_t *event)
+{
+    apm_str text = { (const char *)event->data.scalar.value, event->data.scalar.length };
+    const char *tag = (const char *)event->data.scalar.tag;
+    bool key = is_key(r), binary = tag && strcmp(tag, TAG("binary")) == 0;
+    size_t anchor;
+    plain value;
+    apium_status st;
+
+    if (key && apm_str_eqz(text, "<<") && event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+        return malformed(r, event, "merge keys (<<) are not supported");
+    if (key && binary)
+        return malformed(r, event, "binary data is the key of a mapping");
+    if (!binary && (st = read_meaning(r, event, text, &value)) != APIUM_OK)
+        return st;
+    begin_item(r);
+    if ((st = drop_anchor(r, event->data.scalar.anchor, &anchor)) != APIUM_OK)
+        return st;
+    if (binary) {
+        if ((st = read_binary(r, event, text)) != APIUM_OK)
+            return st;
+    } else if (value.type == APM_JSON_STRING) {
+        apm_json_add_string(&r->out, text);
+    } else {
+        /* A key of an object has to be a string in JSON: it gets quotes, as Python's json gives it. */
+        apm_buf_addz(&r->out, key ? "\"" : "");
+        add_number(&r->out, &value);
+        apm_buf_addz(&r->out, key ? "\"" : "");
+    }
+    weigh_anchor(r, anchor);
+    end_item(r);
     return APIUM_OK;
 }
 
 static apium_status
-read_node(struct reader *r, int index, bool key, int depth)
+read_alias(struct reader *r, const yaml_event_t *event)
 {
-    const yaml_node_t *node = yaml_document_get_node(&r->doc, index);
-    apium_status st = APIUM_OK;
+    const char *name = (const char *)event->data.alias.anchor;
+    size_t i = r->n_anchors;
 
+    while (i > 0 && strcmp(r->anchors[i - 1].name, name) != 0) /* the last of equal names counts */
+        i--;
+    if (i == 0)
+        return malformed(r, event, "an alias of something that was not named");
+    if (r->anchors[i - 1].len == 0)
+        return malformed(r, event, "something contains itself");
+    size_t start = r->anchors[i - 1].start, len = r->anchors[i - 1].len;
     if (r->out.failed)
-        return apm_fail(r->err, APIUM_E_TOOBIG,
-                        "cannot decode YAML: it unfolds to more than %zu bytes", r->out.max);
-    if (depth > APM_JSON_DEPTH)
+        return APIUM_OK; /* reported by the loop */
+    char first = r->out.p[start];
+    bool quotes = is_key(r) && first != '"';
+    if (is_key(r) && (first == '[' || first == '{'))
+        return malformed(r, event, "a list or mapping is the key of a mapping");
+    begin_item(r);
+    apm_buf_addz(&r->out, quotes ? "\"" : "");
+    char *room = apm_buf_reserve(&r->out, len);
+    if (room) {
+        memcpy(room, r->out.p + start, len); /* reserve may have moved the text */
+        r->out.len += len;
+    }
+    apm_buf_addz(&r->out, quotes ? "\"" : "");
+    end_item(r);
+    return APIUM_OK;
+}
+
+static apium_status
+read_open(struct reader *r, const yaml_event_t *event, bool map)
+{
+    const char *tag =
+        (const char *)(map ? event->data.mapping_start.tag : event->data.sequence_start.tag);
+    const yaml_char_t *name =
+        map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor;
+    size_t anchor;
+    apium_status st;
+
+    if (tag && strcmp(tag, "!") != 0 && strcmp(tag, map ? TAG("map") : TAG("seq")) != 0)
+        return malformed(r, event, "a tag that safe_load does not know");
+    if (is_key(r))
+        return malformed(r, event, "a list or mapping is the key of a mapping");
+    if (r->depth == APM_JSON_DEPTH)
         return apm_fail(r->err, APIUM_E_TOOBIG, "cannot decode YAML: nested deeper than %d",
                         APM_JSON_DEPTH);
-    if (node->type == YAML_SCALAR_NODE)
-        return read_scalar(r, node, key);
-    if (key)
-        return malformed(r, node, "a list or mapping is the key of a mapping");
-    if (node->type == YAML_SEQUENCE_NODE) {
-        if (strcmp((const char *)node->tag, TAG("seq")) != 0)
-            return malformed(r, node, "a tag that safe_load does not know");
-        apm_buf_addc(&r->out, '[');
-        for (yaml_node_item_t *item = node->data.sequence.items.start;
-             st == APIUM_OK && item < node->data.sequence.items.top; item++) {
-            apm_buf_addz(&r->out, item == node->data.sequence.items.start ? "" : ", ");
-            st = read_node(r, *item, false, depth + 1);
-        }
-        apm_buf_addc(&r->out, ']');
+    begin_item(r);
+    if ((st = drop_anchor(r, name, &anchor)) != APIUM_OK)
         return st;
+    apm_buf_addc(&r->out, map ? '{' : '[');
+    r->depth++;
+    r->open[r->depth].map = r->open[r->depth].key_next = map;
+    r->open[r->depth].empty = true;
+    r->open[r->depth].anchor = anchor;
+    return APIUM_OK;
+}
+
+static apium_status
+read_event(struct reader *r, const yaml_event_t *event, int *documents)
+{
+    switch (event->type) {
+    case YAML_DOCUMENT_START_EVENT:
+        return ++*documents > 1 ? malformed(r, event, "more than one document") : APIUM_OK;
+    case YAML_SCALAR_EVENT:
+        return read_scalar(r, event);
+    case YAML_ALIAS_EVENT:
+        return read_alias(r, event);
+    case YAML_SEQUENCE_START_EVENT:
+        return read_open(r, event, false);
+    case YAML_MAPPING_START_EVENT:
+        return read_open(r, event, true);
+    case YAML_SEQUENCE_END_EVENT:
+    case YAML_MAPPING_END_EVENT:
+        apm_buf_addc(&r->out, r->open[r->depth].map ? '}' : ']');
+        weigh_anchor(r, r->open[r->depth].anchor);
+        r->depth--;
+        end_item(r);
+        return APIUM_OK;
+    default:
+        return APIUM_OK;
     }
-    if (strcmp((const char *)node->tag, TAG("map")) != 0)
-        return malformed(r, node, "a tag that safe_load does not know");
-    apm_buf_addc(&r->out, '{');
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
-         st == APIUM_OK && pair < node->data.mapping.pairs.top; pair++) {
-        const yaml_node_t *name = yaml_document_get_node(&r->doc, pair->key);
-        if (name->type == YAML_SCALAR_NODE && name->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-            name->data.scalar.length == 2 && memcmp(name->data.scalar.value, "<<", 2) == 0)
-            return malformed(r, name, "merge keys (<<) are not supported");
-        apm_buf_addz(&r->out, pair == node->data.mapping.pairs.start ? "" : ", ");
-        if ((st = read_node(r, pair->key, true, depth + 1)) != APIUM_OK)
-            break;
-        apm_buf_addz(&r->out, ": ");
-        st = read_node(r, pair->value, false, depth + 1);
-    }
-    apm_buf_addc(&r->out, '}');
-    return st;
 }
 
 static apium_status
@@ -337,33 +477,34 @@ apium_status
 apm_yaml_to_json(apm_str bytes, apm_arena *arena, apm_str *json, apium_error *err)
 {
     struct reader r = { .arena = arena, .err = err };
-    yaml_parser_t parser;
-    yaml_document_t second;
-    apium_status st;
+    yaml_event_t event;
+    apium_status st = APIUM_OK;
+    int documents = 0;
+    bool done = false;
 
-    if (!yaml_parser_initialize(&parser))
+    if (!yaml_parser_initialize(&r.parser))
         return apm_fail(err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
-    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&parser, (const unsigned char *)bytes.p, bytes.len);
-    if (!yaml_parser_load(&parser, &r.doc)) {
-        st = parser_failed(&parser, err);
-        yaml_parser_delete(&parser);
-        return st;
-    }
+    yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&r.parser, (const unsigned char *)bytes.p, bytes.len);
     apm_buf_init(&r.out, APM_BUF_MAX);
-    if (!yaml_document_get_root_node(&r.doc))
-        apm_buf_addz(&r.out, "null"), st = APIUM_OK; /* an empty document */
-    else
-        st = read_node(&r, 1, false, 1);
-    if (st == APIUM_OK && yaml_parser_load(&parser, &second)) {
-        if (yaml_document_get_root_node(&second))
-            st = apm_fail(err, APIUM_E_DECODE, "cannot decode YAML: more than one document");
-        yaml_document_delete(&second);
-    } else if (st == APIUM_OK) {
-        st = parser_failed(&parser, err);
+    while (st == APIUM_OK && !done) {
+        if (!yaml_parser_parse(&r.parser, &event)) {
+            st = parser_failed(&r.parser, err);
+            break;
+        }
+        done = event.type == YAML_STREAM_END_EVENT;
+        st = read_event(&r, &event, &documents);
+        yaml_event_delete(&event);
+        if (st == APIUM_OK && r.out.failed)
+            st = apm_fail(err, APIUM_E_TOOBIG,
+                          "cannot decode YAML: it unfolds to more than %zu bytes", r.out.max);
     }
-    yaml_document_delete(&r.doc);
-    yaml_parser_delete(&parser);
+    if (documents == 0)
+        apm_buf_addz(&r.out, "null");
+    yaml_parser_delete(&r.parser);
+    for (size_t i = 0; i < r.n_anchors; i++)
+        free(r.anchors[i].name);
+    free(r.anchors);
     if (st != APIUM_OK) {
         apm_buf_clear(&r.out);
         return st;
