@@ -240,7 +240,7 @@ run_command(apm_cli *cli, const apm_command *cmd, char **args, int argc, int fir
         (code = cmd->before(cli, values)) != APM_EXIT_OK)
         goto out;
     if (make_app(cli, cmd, args, argc, &err) != APIUM_OK)
-        code = apm_cli_fail(cli, &err);
+        code = apm_fork_server_wanted() ? apm_fork_server_fail(&err) : apm_cli_fail(cli, &err);
     else if (apm_fork_server_wanted())
         code = apm_fork_server_main(cli->app);
     else
