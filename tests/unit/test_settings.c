@@ -2,7 +2,9 @@
 #include "core/model/serializer.h"
 #include "core/model/settings.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/support/suite.h"
 
@@ -211,6 +213,57 @@ START_TEST(the_environment_names_any_setting_and_knows_celerys_urls)
     ck_assert_double_eq(s.task_time_limit, 0);
     ck_assert_int_eq(apm_settings_load_env(&s, bad, &err), APIUM_E_CONFIG);
     ck_assert_ptr_nonnull(strstr(err.text, "task_acks_late"));
+}
+END_TEST
+
+/* The settings of a file with that text; its error. */
+static const char *
+load(const char *text, apium_status expected)
+{
+    char path[] = "/tmp/apium-settings-XXXXXX";
+    int fd = mkstemp(path);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    err.text[0] = '\0';
+    apium_status st = apm_settings_load_file(&s, path, &err);
+    unlink(path);
+    ck_assert_msg(st == expected, "%s", err.text);
+    return err.text;
+}
+
+START_TEST(a_yaml_file_names_settings_a_line_each)
+{
+    load("# where\nbroker_url: redis://h/1\ntask_acks_late: yes\nresult_expires: 1:00:00\n"
+         "broker_transport_options:\n  visibility_timeout: 99\ntask_routes:\n  'feeds.*': {queue: "
+         "feeds}\n"
+         "accept_content: [json, yaml]\ntimezone: Europe/Paris\n",
+         APIUM_OK);
+    ck_assert_str_eq(s.broker_url, "redis://h/1");
+    ck_assert(s.task_acks_late);
+    ck_assert_double_eq(s.result_expires, 3600);
+    ck_assert_double_eq(s.visibility_timeout, 99);
+    ck_assert_str_eq(queue_for("feeds.x"), "feeds");
+    ck_assert_uint_eq(s.accept_content, APM_ACCEPT_JSON | APM_ACCEPT_YAML);
+    ck_assert_str_eq(s.timezone, "Europe/Paris");
+    load("", APIUM_OK);
+    load("{\"worker_concurrency\": 3}", APIUM_OK); /* JSON is YAML */
+    ck_assert_int_eq(s.worker_concurrency, 3);
+}
+END_TEST
+
+START_TEST(a_bad_file_names_itself_and_what_is_wrong)
+{
+    ck_assert_ptr_nonnull(
+        strstr(load("task_ack_late: yes\n", APIUM_E_CONFIG), "mean task_acks_late?"));
+    ck_assert_ptr_nonnull(strstr(err.text, "/tmp/apium-settings-"));
+    ck_assert_ptr_nonnull(
+        strstr(load("worker_concurrency: many\n", APIUM_E_CONFIG), "(configuration file)"));
+    ck_assert_ptr_nonnull(strstr(load("a: b: c\n", APIUM_E_CONFIG), "line 1"));
+    ck_assert_ptr_nonnull(strstr(load("- a\n", APIUM_E_CONFIG), "name: value"));
+    ck_assert_int_eq(apm_settings_load_file(&s, "/nowhere/apium.conf", &err), APIUM_E_SYSTEM);
+    ck_assert_ptr_nonnull(strstr(err.text, "/nowhere/apium.conf"));
 }
 END_TEST
 
@@ -461,6 +514,8 @@ main(void)
         a_stronger_source_wins_whatever_the_order,
         old_names_are_accepted,
         the_environment_names_any_setting_and_knows_celerys_urls,
+        a_yaml_file_names_settings_a_line_each,
+        a_bad_file_names_itself_and_what_is_wrong,
         transport_options_have_known_members,
         the_result_prefix_gets_its_underscore_as_in_celery,
         a_task_goes_to_the_default_queue_by_the_default_exchange,
