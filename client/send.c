@@ -250,6 +250,7 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
 {
     apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
+    const apium_task *parent = apm_task_current();
     const apm_choice choice = {
         .queue = opts->queue,
         .exchange = opts->exchange,
@@ -265,8 +266,10 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
     apm_app_unlock(app);
     if (st != APIUM_OK)
         return st;
-    if (priority == APM_PRIORITY_NONE)
-        priority = (int)settings->task_default_priority;
+    /* The default is the weakest wish of all, and there already where nobody had another. */
+    if (choice.priority == APM_PRIORITY_NONE && priority == settings->task_default_priority && parent &&
+        settings->task_inherit_parent_priority)
+        priority = parent->req->priority;
     call->req.priority = priority;
     route->mandatory = true; /* a task that nobody can receive is an error here, not a loss there */
     return APIUM_OK;

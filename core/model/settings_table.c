@@ -198,7 +198,7 @@ const apm_setting apm_setting_table[] = {
     TEXT(task_default_routing_key, "null", "routing key of the default queue; null: its name"),
     BOOL(task_eager_propagates, "false", "an eager task that fails is an error of the call"),
     BOOL(task_ignore_result, "false", "store no results"),
-    NO_EFFECT(task_inherit_parent_priority, "false", "of workflows"),
+    BOOL(task_inherit_parent_priority, "false", "what a task sends gets the priority of that task"),
     INT(task_protocol, "2", 1, 2, "message protocol written: 1 or 2"),
     BOOL(task_publish_retry, "true", "try again to publish when the connection is lost"),
     CUSTOM(task_publish_retry_policy, "{\"max_retries\": 3, \"interval_start\": 0, \"interval_max\": 1, \"interval_step\": 0.2}", apm_set_publish_policy, "how often and after how many seconds"),
