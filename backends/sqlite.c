@@ -135,12 +135,13 @@ backend_record(apm_backend *base, apm_unit *unit, const apm_record *record, apiu
     char *at = op->text;
     *op = (record_op){
         .op = { .run = run_record },
-        .task_id = put(&at, record->task_id),
-        .state = put(&at, record->state),
-        .doc = put(&at, record->doc),
         .expires_us = keep_s > 0 ? apm_clock_wall_us() + (int64_t)(keep_s * 1e6) : 0,
         .clean = now_ms - b->cleaned_ms >= CLEAN_EVERY_MS,
     };
+    /* Only now: assigning the whole struct also writes its padding, in which `text` begins. */
+    op->task_id = put(&at, record->task_id);
+    op->state = put(&at, record->state);
+    op->doc = put(&at, record->doc);
     if (op->clean)
         b->cleaned_ms = now_ms;
     apm_sqlite_add(unit, &op->op);
