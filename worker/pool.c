@@ -241,6 +241,14 @@ apm_pool_states(apm_pool *pool, apm_process *process)
 /* ---- sleeping ---- */
 
 static void
+say_asleep(apm_pool *pool)
+{
+    bool ticks = uv_is_active((uv_handle_t *)&pool->tick);
+    pool->asleep = true;
+    apm_slots_main_state(&pool->slots, ticks ? APM_MAIN_DOZES : APM_MAIN_SLEEPS);
+}
+
+static void
 on_wake(apm_watch *watch)
 {
     uint64_t count;
@@ -265,11 +273,10 @@ on_prepare(uv_prepare_t *prepare)
 
     if (pool->waiting == 0 && uv_is_active((uv_handle_t *)&pool->tick))
         uv_timer_stop(&pool->tick);
-    if (pool->n_running + pool->waiting > 0) {
-        bool ticks = uv_is_active((uv_handle_t *)&pool->tick);
-        apm_slots_main_state(&pool->slots, ticks ? APM_MAIN_DOZES : APM_MAIN_SLEEPS);
+    /* Also when there is nothing to wait for: a later step of this turn may submit. */
+    say_asleep(pool);
+    if (pool->n_running + pool->waiting > 0)
         apm_pool_poll(pool);
-    }
     /* The worker may have run its own last step of this turn before ours: give it another turn. */
     if (pool->happened != before)
         uv_idle_start(&pool->busy, on_busy);
@@ -281,10 +288,10 @@ static void
 on_check(uv_check_t *check)
 {
     apm_pool *pool = check->data;
-    if (pool->n_running + pool->waiting > 0) {
-        apm_slots_main_state(&pool->slots, APM_MAIN_AWAKE);
+    pool->asleep = false;
+    apm_slots_main_state(&pool->slots, APM_MAIN_AWAKE);
+    if (pool->n_running + pool->waiting > 0)
         apm_pool_poll(pool);
-    }
 }
 
 /* Begins, and outcomes that gather, are seen here without a wake-up for each. */
@@ -678,6 +685,8 @@ apm_pool_flush(apm_pool *pool)
         return;
     apm_slots_wake(&pool->slots);
     stir(pool);
+    if (pool->asleep) /* our step of this turn is over: now there is something to wake us for */
+        say_asleep(pool);
 }
 
 bool

@@ -111,6 +111,7 @@ struct apm_pool {
     uint64_t happened; /* events so far */
     bool seating;      /* the kind can fill seats now */
     bool unread;       /* custom states wait for the begin of their job to be seen */
+    bool asleep;  /* between our last step of a turn and the first of the next */
     bool polling, ready, failed, stopping, now, ending, closing;
     bool abandoned; /* threads still use all this: it is never released */
     apm_buf request, outcome;
