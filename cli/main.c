@@ -292,6 +292,8 @@ run_line(apm_cli *cli, char **args, int argc)
 int
 apium_main_module(int argc, char **argv, const apium_module *module)
 {
+    (void)
+        apm_fork_server_wanted(); /* asked first: it takes its mark out of the environment, and its descriptors */
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     apm_cli cli = { .argc = argc, .argv = argv, .module = module };
     cli.program = slash ? slash + 1 : argc > 0 ? argv[0] : "apium";

@@ -23,7 +23,7 @@ if _wanted and os.path.realpath(os.path.dirname(sys.executable)) != os.path.real
     os.execv(_wanted, [_wanted] + sys.argv)  # the same test under another Celery
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("APIUM_BUILD", ROOT / "build")).resolve()
+BUILD = pathlib.Path(os.environ.get("APIUM_TEST_BUILD", ROOT / "build")).resolve()
 STRICT = os.environ.get("APIUM_TEST_STRICT") == "1"
 APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
