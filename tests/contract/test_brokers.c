@@ -2,10 +2,12 @@
  * test_brokers.c - what every broker adapter promises (brokers/broker.h), over the adapter that the first argument names.
  * A test that needs an ability is run where the adapter says it has it.
  */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -899,53 +901,54 @@ start_mover(const apm_queue *in, const apm_queue *out)
 {
     pid_t pid = fork();
 
-    ck_assert_int_ge(pid, 0);
     if (pid == 0) {
-        setsid();
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         mover(in, out);
     }
     return pid;
 }
 
-static void
-kill_mover(pid_t pid)
+/* A process that starts movers and kills one after the other, until the pipe is closed. */
+static _Noreturn void
+murderer(int pipe_fd, const apm_queue *in, const apm_queue *out)
 {
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
+    enum { MOVERS = 3 };
+    pid_t pids[MOVERS];
+    unsigned random_state = 7;
+    struct pollfd end = { .fd = pipe_fd, .events = POLLIN };
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; i < MOVERS; i++)
+        pids[i] = start_mover(in, out);
+    for (int i = 0; poll(&end, 1, 20 + rand_r(&random_state) % 60) == 0; i = (i + 1) % MOVERS) {
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+        pids[i] = start_mover(in, out);
+    }
+    for (int i = 0; i < MOVERS; i++) {
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    _exit(0);
 }
 
 START_TEST(processes_killed_in_the_middle_lose_and_double_nothing)
 {
-    enum { N = 300, MOVERS = 3 };
+    enum { N = 300 };
     apium_error error, *err = &error;
     const apm_queue *in = side_queue("in"), *out = side_queue("out");
     char times[N] = { 0 };
     size_t arrived = 0;
-    pid_t pids[MOVERS];
-    unsigned random_state = 7;
+    int ends[2];
 
     /* Before this process opens anything: links do not survive a fork. */
-    for (int i = 0; i < MOVERS; i++)
-        pids[i] = start_mover(in, out);
-    pid_t killer = fork();
-    if (killer == 0) {
-        setsid();
-        for (;;) {
-            for (int i = 0; i < MOVERS; i++) {
-                struct timespec nap = { .tv_nsec = 20000000 + rand_r(&random_state) % 60000000 };
-                nanosleep(&nap, NULL);
-                kill(pids[i], SIGKILL);
-                pids[i] = start_mover(in, out);
-                while (waitpid(-1, NULL, WNOHANG) > 0)
-                    ;
-                if (getppid() == 1) {
-                    for (int j = 0; j < MOVERS; j++)
-                        kill(pids[j], SIGKILL);
-                    _exit(0);
-                }
-            }
-        }
+    ck_assert_int_eq(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        murderer(ends[0], in, out);
     }
+    close(ends[0]);
     side *s = side_with(true, false);
     side_consume(s, out, 50);
     for (int i = 0; i < N; i++) {
@@ -964,14 +967,11 @@ START_TEST(processes_killed_in_the_middle_lose_and_double_nothing)
             ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
         }
     }
+    close(ends[1]);
+    waitpid(pid, NULL, 0);
     run_for(500);
-    kill(killer, SIGSTOP); /* no more are started */
     for (size_t i = 0; i < s->n_got; i++)
         times[atoi(s->got[i]->msg.body.p)]++;
-    kill(killer, SIGKILL);
-    waitpid(killer, NULL, 0);
-    for (int i = 0; i < MOVERS; i++)
-        kill_mover(pids[i]);
     for (int i = 0; i < N; i++) {
         ck_assert_msg(times[i] > 0, "message %d was lost", i);
         if (side_adapter->atomic)
