@@ -9,10 +9,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static char shown[64];
+#define SHOWN_SIZE 128
+
+static char *
+    shown; /* the kernel reads a command line from anonymous memory only, not from a program's data */
 
 void
 apm_title_set(const char *title)
@@ -36,8 +40,14 @@ apm_title_set(const char *title)
     }
     if (field[51] == 0)
         return;
-    memset(shown, 0, sizeof(shown));
-    snprintf(shown, sizeof(shown), "%s", title);
+    if (!shown) {
+        void *page =
+            mmap(NULL, SHOWN_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED)
+            return;
+        shown = page;
+    }
+    snprintf(shown, SHOWN_SIZE, "%s", title);
     struct prctl_mm_map map = {
         .start_code = field[26],
         .end_code = field[27],

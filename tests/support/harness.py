@@ -256,9 +256,17 @@ class Worker(Process):
         return self
 
     def children(self):
-        """pid of the fork server and pids of the pool processes; the first is the parent of the others."""
-        server = children_of(self.pid)
-        return server, [pid for parent in server for pid in children_of(parent)]
+        """pid of the fork server (None while there is none), pids of the pool processes."""
+        server, pool, look = None, [], [self.pid]
+        while look:
+            for pid in children_of(look.pop()):
+                title = command_line(pid)
+                if "fork server" in title:
+                    server = pid
+                elif title:
+                    pool.append(pid)
+                look.append(pid)
+        return server, pool
 
 
 class CeleryWorker(Process):
@@ -286,6 +294,13 @@ def children_of(pid):
         return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def command_line(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def app(broker, backend, **conf):
@@ -339,4 +354,4 @@ class Ledger:
 
 
 def main():
-    unittest.main(verbosity=2, module="__main__")
+    unittest.main(verbosity=2)
