@@ -20,8 +20,9 @@ static const struct {
     { "CELERY_RESULT_BACKEND", "result_backend" },
 };
 
-/* Ours that are no settings. */
-static const char *const not_settings[] = { "DETACHED", "FORK_SERVER", "MODULE" };
+/* How those of ours begin that are no settings: of the build, the tests and the program's own processes. */
+static const char *const not_settings[] = { "BENCH",       "BUILD",  "DEBIAN", "DETACHED",
+                                            "FORK_SERVER", "MODULE", "TEST_",  "WERROR" };
 
 static apium_status
 from_variable(apm_settings *settings, const char *name, const char *value, apium_error *err)
@@ -29,10 +30,8 @@ from_variable(apm_settings *settings, const char *name, const char *value, apium
     char lower[128];
     size_t len = strlen(name);
 
-    if (strncmp(name, "TEST_", 5) == 0)
-        return APIUM_OK;
     for (size_t i = 0; i < sizeof not_settings / sizeof *not_settings; i++)
-        if (strcmp(name, not_settings[i]) == 0)
+        if (strncmp(name, not_settings[i], strlen(not_settings[i])) == 0)
             return APIUM_OK;
     if (len >= sizeof lower)
         return apm_fail(err, APIUM_E_CONFIG, "unknown setting APIUM_%.80s in the environment",

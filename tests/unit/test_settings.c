@@ -203,6 +203,7 @@ START_TEST(the_environment_names_any_setting_and_knows_celerys_urls)
                     "APIUM_TASK_ACKS_LATE=1",
                     "APIUM_TASK_TIME_LIMIT=",
                     "PATH=/bin",
+                    "APIUM_TEST_STRICT=1",
                     NULL };
     char *bad[] = { "APIUM_TASK_ACK_LATE=1", NULL };
 
