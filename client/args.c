@@ -4,61 +4,23 @@
  *
  *   parse the specification ─▶ bind positional, then named ones ─▶ convert all ─▶ write all
  */
-#include "client/task.h"
+#include "client/args.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "core/base/b64.h"
-
 #define MAX_PARAMS 32
-
-enum type {
-    TYPE_INT,
-    TYPE_FLOAT,
-    TYPE_NUMBER,
-    TYPE_BOOL,
-    TYPE_STR,
-    TYPE_BYTES,
-    TYPE_JSON,
-    TYPE_ARRAY,
-    TYPE_OBJECT
-};
-
-static const struct {
-    const char *name;   /* in a specification */
-    const char *python; /* in a message */
-} types[] = {
-    [TYPE_INT] = { "int", "int" },
-    [TYPE_FLOAT] = { "float", "float" },
-    [TYPE_NUMBER] = { "number", "int or float" },
-    [TYPE_BOOL] = { "bool", "bool" },
-    [TYPE_STR] = { "str", "str" },
-    [TYPE_BYTES] = { "bytes", "str or bytes" },
-    [TYPE_JSON] = { "json", "anything" },
-    [TYPE_ARRAY] = { "array", "list" },
-    [TYPE_OBJECT] = { "object", "dict" },
-};
-#define N_TYPES (sizeof(types) / sizeof(*types))
 
 typedef struct param {
     apm_str name;
-    enum type type;
+    apm_arg_type type;
     bool optional;     /* has a default, or keeps the variable's value */
     bool keeps;        /* "?": absent and None leave the variable alone */
     bool none_ok;      /* "=null": None is allowed, and is NULL */
     apm_json fallback; /* the default; NONE with "?" */
     apm_json given;    /* what the caller gave; NONE when nothing */
     bool by_position;
-    /* the converted value, by type */
-    union {
-        int64_t i;
-        double d;
-        bool b;
-        const char *text;
-        apium_number number;
-        apium_text bytes;
-    } value;
+    apm_arg_value value;
 } param;
 
 typedef struct binding {
@@ -140,8 +102,8 @@ parse_default(binding *b, param *par, const char *spec, const char **p)
             APIUM_OK)
             return bad_spec(b, spec, start, err.text);
     }
-    if (par->fallback.type == APM_JSON_NULL && par->type != TYPE_JSON) {
-        if (par->type < TYPE_STR)
+    if (par->fallback.type == APM_JSON_NULL && par->type != APM_ARG_JSON) {
+        if (!apm_arg_types[par->type].nullable)
             return bad_spec(b, spec, start, "a variable of this type has no null");
         par->none_ok = true;
     }
@@ -159,17 +121,17 @@ parse_param(binding *b, const char *spec, const char **p)
         return bad_spec(b, spec, at, "too many parameters");
     param *par = &b->params[b->n++];
     size_t len = strcspn(at, ":?= ,\t\n");
-    *par = (param){ .name = { at, len }, .type = TYPE_JSON };
+    *par = (param){ .name = { at, len }, .type = APM_ARG_JSON };
     if (len == 0)
         return bad_spec(b, spec, at, "a name is expected");
     at += len;
     if (*at == ':') {
         size_t type_len = strcspn(++at, "?= ,\t\n"), i = 0;
-        while (i < N_TYPES && !apm_str_eqz((apm_str){ at, type_len }, types[i].name))
+        while (i < APM_ARG_TYPES && !apm_str_eqz((apm_str){ at, type_len }, apm_arg_types[i].name))
             i++;
-        if (i == N_TYPES)
+        if (i == APM_ARG_TYPES)
             return bad_spec(b, spec, at, "no such type");
-        par->type = (enum type)i;
+        par->type = (apm_arg_type)i;
         at += type_len;
     }
     if (*at == '?') {
@@ -348,170 +310,17 @@ check_missing(binding *b, size_t from, size_t to, const char *kind)
     return false;
 }
 
-/* --- converting --- */
-
-static const char *
-python_type(apm_json val)
-{
-    switch (val.type) {
-    case APM_JSON_NULL:
-        return "NoneType";
-    case APM_JSON_BOOL:
-        return "bool";
-    case APM_JSON_INT:
-        return "int";
-    case APM_JSON_FLOAT:
-        return "float";
-    case APM_JSON_STRING:
-        return "str";
-    case APM_JSON_ARRAY:
-        return "list";
-    case APM_JSON_OBJECT:
-        return "dict";
-    case APM_JSON_NONE:
-        break;
-    }
-    return "nothing";
-}
-
-static bool
-wrong_type(binding *b, const param *par, apm_json val)
-{
-    return FAIL(b, "TypeError", "%.*s() argument '%.*s' must be %s, not %s", APM_STR_ARG(b->func),
-                APM_STR_ARG(par->name), types[par->type].python, python_type(val));
-}
-
-static bool
-to_int(binding *b, const param *par, apm_json val, int64_t *out)
-{
-    if (val.type != APM_JSON_INT)
-        return wrong_type(b, par, val);
-    if (apm_json_int64(val, "argument", out, NULL) == APIUM_OK)
-        return true;
-    return FAIL(b, "OverflowError", "%.*s() argument '%.*s' does not fit in 64 bits: %.40s%s",
-                APM_STR_ARG(b->func), APM_STR_ARG(par->name),
-                apm_arena_str(b->task->arena, val.text, NULL).p, val.text.len > 40 ? "..." : "");
-}
-
-static bool
-to_double(binding *b, const param *par, apm_json val, double *out)
-{
-    if (val.type != APM_JSON_INT && val.type != APM_JSON_FLOAT)
-        return wrong_type(b, par, val);
-    if (apm_json_double(val, "argument", out, NULL) == APIUM_OK)
-        return true;
-    return FAIL(b, "OverflowError",
-                "%.*s() argument '%.*s' is an int too large to convert to float",
-                APM_STR_ARG(b->func), APM_STR_ARG(par->name));
-}
-
-/* What kombu 5.6 makes of bytes: {"__type__": "bytes" or "base64", "__value__": text}. */
-static bool
-bytes_object(binding *b, const param *par, apm_json val, apium_text *out)
-{
-    apm_json type = apm_json_get(val, "__type__"), inner = apm_json_get(val, "__value__");
-    apm_str name, text;
-    if (apm_json_count(val) != 2 || inner.type != APM_JSON_STRING ||
-        apm_json_string(type, "__type__", b->task->arena, &name, NULL) != APIUM_OK)
-        return wrong_type(b, par, val);
-    bool base64 = apm_str_eqz(name, "base64");
-    if (!base64 && !apm_str_eqz(name, "bytes"))
-        return wrong_type(b, par, val);
-    if (apm_json_string(inner, "__value__", b->task->arena, &text, NULL) != APIUM_OK)
-        return no_memory(b);
-    if (!base64) {
-        *out = (apium_text){ text.p, text.len };
-        return true;
-    }
-    apium_error err;
-    size_t len;
-    char *bytes = apm_arena_bytes(b->task->arena, text.len / 4 * 3 + 4);
-    if (!bytes)
-        return no_memory(b);
-    if (apm_b64_decode(text, bytes, &len, &err) != APIUM_OK)
-        return FAIL(b, "ValueError", "%.*s() argument '%.*s': %s", APM_STR_ARG(b->func),
-                    APM_STR_ARG(par->name), err.text);
-    bytes[len] = '\0';
-    *out = (apium_text){ bytes, len };
-    return true;
-}
-
-static bool
-to_str(binding *b, const param *par, apm_json val, const char **out)
-{
-    apm_str text;
-    bool ok = true;
-    if (val.type != APM_JSON_STRING)
-        return wrong_type(b, par, val);
-    if (apm_json_string(val, "argument", b->task->arena, &text, NULL) != APIUM_OK)
-        return no_memory(b);
-    if (memchr(text.p, '\0', text.len))
-        return FAIL(b, "ValueError", "%.*s() argument '%.*s' has a NUL character",
-                    APM_STR_ARG(b->func), APM_STR_ARG(par->name));
-    *out = apm_arena_str(b->task->arena, text, &ok).p;
-    return ok || no_memory(b);
-}
-
-static bool
-to_bytes(binding *b, const param *par, apm_json val, apium_text *out)
-{
-    apm_str text;
-    bool ok = true;
-    if (val.type == APM_JSON_OBJECT)
-        return bytes_object(b, par, val, out);
-    if (val.type != APM_JSON_STRING)
-        return wrong_type(b, par, val);
-    if (apm_json_string(val, "argument", b->task->arena, &text, NULL) != APIUM_OK)
-        return no_memory(b);
-    text = apm_arena_str(b->task->arena, text, &ok);
-    *out = (apium_text){ text.p, text.len };
-    return ok || no_memory(b);
-}
-
-/* JSON text, terminated; type NONE takes any. */
-static bool
-to_json(binding *b, const param *par, apm_json val, apm_json_type type, const char **out)
-{
-    bool ok = true;
-    if (type != APM_JSON_NONE && val.type != type)
-        return wrong_type(b, par, val);
-    *out = apm_arena_str(b->task->arena, val.text, &ok).p;
-    return ok || no_memory(b);
-}
+/* --- converting and writing --- */
 
 /* Convert what a parameter was given, or its default. */
 static bool
 convert(binding *b, param *par)
 {
     apm_json val = par->given.type != APM_JSON_NONE ? par->given : par->fallback;
+    const apm_arg arg = { b->task, b->site, b->func, par->name, par->type };
     if (val.type == APM_JSON_NULL && par->none_ok)
         return true; /* NULL already */
-    switch (par->type) {
-    case TYPE_INT:
-        return to_int(b, par, val, &par->value.i);
-    case TYPE_FLOAT:
-        return to_double(b, par, val, &par->value.d);
-    case TYPE_NUMBER:
-        par->value.number.is_float = val.type == APM_JSON_FLOAT;
-        if (val.type == APM_JSON_INT && !to_int(b, par, val, &par->value.number.i))
-            return false;
-        return to_double(b, par, val, &par->value.number.d);
-    case TYPE_BOOL:
-        if (val.type != APM_JSON_BOOL)
-            return wrong_type(b, par, val);
-        return apm_json_bool(val, "argument", &par->value.b, NULL) == APIUM_OK;
-    case TYPE_STR:
-        return to_str(b, par, val, &par->value.text);
-    case TYPE_BYTES:
-        return to_bytes(b, par, val, &par->value.bytes);
-    case TYPE_JSON:
-        return to_json(b, par, val, APM_JSON_NONE, &par->value.text);
-    case TYPE_ARRAY:
-        return to_json(b, par, val, APM_JSON_ARRAY, &par->value.text);
-    case TYPE_OBJECT:
-        return to_json(b, par, val, APM_JSON_OBJECT, &par->value.text);
-    }
-    return false;
+    return apm_arg_convert(&arg, val, &par->value);
 }
 
 /* Does the variable stay as it is? */
@@ -521,36 +330,11 @@ left_alone(const param *par)
     return par->keeps && (par->given.type == APM_JSON_NONE || par->given.type == APM_JSON_NULL);
 }
 
-/* --- writing --- */
-
 static void
-write_value(const param *par, void *out)
+write_value(const param *par, void *variable)
 {
-    if (left_alone(par))
-        return;
-    switch (par->type) {
-    case TYPE_INT:
-        *(int64_t *)out = par->value.i;
-        break;
-    case TYPE_FLOAT:
-        *(double *)out = par->value.d;
-        break;
-    case TYPE_NUMBER:
-        *(apium_number *)out = par->value.number;
-        break;
-    case TYPE_BOOL:
-        *(bool *)out = par->value.b;
-        break;
-    case TYPE_BYTES:
-        *(apium_text *)out = par->value.bytes;
-        break;
-    case TYPE_STR:
-    case TYPE_JSON:
-    case TYPE_ARRAY:
-    case TYPE_OBJECT:
-        *(const char **)out = par->value.text;
-        break;
-    }
+    if (!left_alone(par))
+        apm_arg_store(par->type, &par->value, variable);
 }
 
 /* The text of *rest or **rest; NULL without memory. */

@@ -99,6 +99,8 @@ typedef struct apium_task_def {
  *   json      const char *     any value, as the JSON text that was sent
  *   array     const char *     the same, for arrays only
  *   object    const char *     the same, for objects only
+ *   int[] float[] number[] str[]
+ *             apium_ints ...   an array of them, with their count
  *
  *   name:type=default  optional; the default is JSON, or text in single quotes: =5 =1.5 =true ='fast' =[1,2]. With
  *                      =null (for the types that are pointers) None may be given too, and is NULL; "null" for json
@@ -123,6 +125,26 @@ typedef struct apium_text {
     const char *p; /* NULL when absent or None */
     size_t len;
 } apium_text;
+
+typedef struct apium_ints {
+    const int64_t *items;
+    size_t n;
+} apium_ints;
+
+typedef struct apium_floats {
+    const double *items;
+    size_t n;
+} apium_floats;
+
+typedef struct apium_numbers {
+    const apium_number *items;
+    size_t n;
+} apium_numbers;
+
+typedef struct apium_strs {
+    const char *const *items;
+    size_t n;
+} apium_strs;
 
 /* Succeed with a value. One that is no JSON makes the task fail with kombu's EncodeError. */
 APIUM_API apium_verdict apium_return(apium_task *task, apium_value value);

@@ -328,6 +328,47 @@ START_TEST(stars_take_what_is_left)
 }
 END_TEST
 
+static apium_ints ints;
+static apium_floats floats;
+static apium_numbers numbers;
+static apium_strs strs;
+
+static apium_verdict
+read_arrays(apium_task *task)
+{
+    if (!apium_args(task, "a:int[] b:float[]=[] c:number[]=null d:str[]?", &ints, &floats, &numbers,
+                    &strs))
+        return APIUM_FAILURE;
+    int64_t sum = 0;
+    for (size_t i = 0; i < ints.n; i++)
+        sum += ints.items[i];
+    return apium_return(task,
+                        apium_jsonf("[%d, %f, %s]", (int)sum, floats.n ? floats.items[0] : 0.5,
+                                    strs.n > 1 ? strs.items[1] : "none"));
+}
+
+START_TEST(arrays_have_items_and_a_count)
+{
+    const apium_task_def def = { .name = "tasks.arrays", .run = read_arrays };
+    run_task(&def, "[[1, 2, -5]]", "{}");
+    ck_assert_str_eq(text(outcome.result), "[-2, 0.5, \"none\"]");
+    ck_assert_uint_eq(ints.n, 3);
+    ck_assert_uint_eq(numbers.n, 0);
+    ck_assert_ptr_null(numbers.items);
+    run_task(&def, "[[]]", "{\"b\": [2, 3.5], \"c\": [1, 1.0], \"d\": [\"x\", \"y\\u00e9\"]}");
+    ck_assert_str_eq(text(outcome.result), "[0, 2.0, \"y\\u00e9\"]");
+    ck_assert(numbers.n == 2 && !numbers.items[0].is_float && numbers.items[1].is_float);
+    run_task(&def, "[[1, 2, \"x\"]]", "{}");
+    ck_assert_str_eq(raised(), "TypeError: arrays() argument 'a[2]' must be int, not str");
+    run_task(&def, "[[99999999999999999999]]", "{}");
+    ck_assert_str_eq(
+        raised(),
+        "OverflowError: arrays() argument 'a[0]' does not fit in 64 bits: 99999999999999999999");
+    run_task(&def, "[3]", "{}");
+    ck_assert_str_eq(raised(), "TypeError: arrays() argument 'a' must be list, not int");
+}
+END_TEST
+
 START_TEST(a_wrong_specification_says_where)
 {
     static const char *const bad[] = { "x:number8", "x:int=",   "x:int='5", "x:int=null", "*a *b",
@@ -368,6 +409,7 @@ main(void)
         a_default_stands_in_for_what_is_missing,
         a_question_mark_leaves_the_variable_alone,
         stars_take_what_is_left,
+        arrays_have_items_and_a_count,
         a_wrong_specification_says_where,
         a_request_with_broken_arguments_fails,
         NULL,
