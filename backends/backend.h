@@ -58,6 +58,7 @@ struct apm_backend {
     const apm_backend_ops *ops;
     apm_link *link; /* NULL for disabled:// */
     apm_settings *settings;
+    const char *url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
 
 /* All adapters built in, ended by NULL (backends.c). */

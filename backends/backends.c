@@ -4,6 +4,9 @@
 #include <stdlib.h>
 
 #include "config.h"
+#if APM_WITH_REDIS
+extern const apm_backend_ops apm_redis_backend;
+#endif
 
 extern const apm_backend_ops apm_sqlite_backend;
 extern const apm_backend_ops apm_rpc_backend;
@@ -12,6 +15,9 @@ const apm_backend_ops *const apm_backends[] = {
     &apm_sqlite_backend,
 #if APM_WITH_AMQP
     &apm_rpc_backend,
+#endif
+#if APM_WITH_REDIS
+    &apm_redis_backend,
 #endif
     NULL,
 };
@@ -52,8 +58,9 @@ apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_ba
         apm_link_release(link);
         return apm_fail(err, APIUM_E_NOMEM, "cannot open the result backend \"%s\": out of memory", shown);
     }
-    *backend = (apm_backend){ .ops = ops, .link = link, .settings = apm_links_settings(set) };
+    *backend = (apm_backend){ .ops = ops, .link = link, .settings = apm_links_settings(set), .url = url };
     apium_status st = ops->open(backend, err);
+    backend->url = NULL;
     if (st != APIUM_OK) {
         free(backend);
         apm_link_release(link);

@@ -140,6 +140,7 @@ struct apm_broker {
     const apm_broker_ops *ops;
     apm_link *link;
     apm_broker_opts opts;
+    const char *url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
 
 /* All adapters built in, ended by NULL (brokers.c). */

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 
 #include "config.h"
+#if APM_WITH_REDIS
+extern const apm_broker_ops apm_redis_broker;
+#endif
 
 extern const apm_broker_ops apm_sqlite_broker;
 extern const apm_broker_ops apm_amqp_broker;
@@ -12,6 +15,9 @@ const apm_broker_ops *const apm_brokers[] = {
     &apm_sqlite_broker,
 #if APM_WITH_AMQP
     &apm_amqp_broker,
+#endif
+#if APM_WITH_REDIS
+    &apm_redis_broker,
 #endif
     NULL,
 };
@@ -40,8 +46,9 @@ apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts, ap
     else if (!broker)
         st = apm_fail(err, APIUM_E_NOMEM, "cannot open the broker \"%s\": out of memory", link->shown);
     if (st == APIUM_OK) {
-        *broker = (apm_broker){ .ops = ops, .link = link, .opts = *opts };
+        *broker = (apm_broker){ .ops = ops, .link = link, .opts = *opts, .url = url };
         st = ops->open(broker, err);
+        broker->url = NULL;
     }
     if (st != APIUM_OK) {
         free(broker);

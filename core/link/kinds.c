@@ -5,11 +5,17 @@
 #if APM_WITH_AMQP
 #include "core/link/amqp.h"
 #endif
+#if APM_WITH_REDIS
+#include "core/link/redis.h"
+#endif
 
 const apm_link_ops *const apm_link_kinds[] = {
     &apm_sqlite_kind,
 #if APM_WITH_AMQP
     &apm_amqp_kind,
+#endif
+#if APM_WITH_REDIS
+    &apm_redis_kind,
 #endif
     NULL,
 };

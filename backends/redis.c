@@ -1,0 +1,271 @@
+/*
+ * backends/redis.c - results in Redis, in Celery's keys: celery-task-meta-<id>, expiring, announced on a channel of the
+ * key's name. Storing is an operation of the link's unit, so a result and the acknowledgement of its task commit together.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+#include "backends/backend.h"
+#include "core/base/error.h"
+#include "core/link/redis.h"
+
+#define META "celery-task-meta-"
+
+typedef struct watched {
+    struct redis_backend *backend;
+    apm_change_cb *on_change;
+    void *arg;
+    apm_redis_sub *sub;
+    UT_hash_handle hh;
+    char *key;
+    char id[];
+} watched;
+
+typedef struct redis_backend {
+    apm_backend base;
+    int db;
+    char *prefix; /* of all keys: "" or ending in Celery's separator */
+    int64_t expires_s;
+    watched *watched;
+} redis_backend;
+
+static redis_backend *
+redis_of(apm_backend *backend)
+{
+    return (redis_backend *)backend;
+}
+
+static char *
+meta_key(const redis_backend *backend, apm_str id)
+{
+    char *key = NULL;
+    return asprintf(&key, "%s" META "%.*s", backend->prefix, APM_STR_ARG(id)) < 0 ? NULL : key;
+}
+
+static apium_status
+redis_record(apm_backend *base, apm_unit *unit, const apm_record *record, apium_error *err)
+{
+    redis_backend *backend = redis_of(base);
+    char *key = meta_key(backend, record->task_id);
+
+    if (!key)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot store the result of %.*s: out of memory",
+                        APM_STR_ARG(record->task_id));
+    apm_redis_unit_record(unit, backend->db, apm_strz(key), backend->expires_s, record->doc);
+    free(key);
+    return APIUM_OK;
+}
+
+/* ---- asking ---- */
+
+typedef struct question {
+    apm_fetch_cb *on_doc;
+    apm_backend_done *on_done;
+    void *arg;
+    char *id; /* of what is watched: looked up again when the answer comes, it may be gone */
+    redis_backend *backend;
+} question;
+
+static void
+on_got(void *arg, const redisReply *reply, const apium_error *err)
+{
+    question *q = arg;
+    apm_str doc = APM_STR_NONE;
+
+    if (reply && reply->type == REDIS_REPLY_STRING)
+        doc = (apm_str){ reply->str, (size_t)reply->len };
+    if (q->on_doc) {
+        q->on_doc(q->arg, doc, err);
+    } else if (apm_str_is(doc)) {
+        watched *w = NULL;
+        HASH_FIND_STR(q->backend->watched, q->id, w);
+        if (w)
+            w->on_change(w->arg, apm_strz(w->id), doc);
+    }
+    free(q->id);
+    free(q);
+}
+
+static void
+ask(redis_backend *backend, const char *key, question *q)
+{
+    apm_redis_req *req = q && key ? apm_redis_begin(backend->base.link, backend->db, APM_REDIS_REPEAT, on_got, q) : NULL;
+
+    if (!req) {
+        if (q)
+            free(q->id);
+        free(q);
+        return;
+    }
+    apm_redis_addz(req, "GET");
+    apm_redis_addz(req, key);
+    apm_redis_send(backend->base.link, req, backend);
+}
+
+static void
+redis_fetch(apm_backend *base, const char *task_id, apm_fetch_cb *done, void *arg)
+{
+    redis_backend *backend = redis_of(base);
+    char *key = meta_key(backend, apm_strz(task_id));
+    question *q = calloc(1, sizeof(*q));
+
+    if (q)
+        *q = (question){ .on_doc = done, .arg = arg, .backend = backend };
+    ask(backend, key, q);
+    free(key);
+}
+
+/* ---- watching ---- */
+
+static void
+on_message(void *arg, apm_str channel, const apm_str *payload)
+{
+    watched *w = arg;
+
+    (void)channel;
+    if (payload) {
+        w->on_change(w->arg, apm_strz(w->id), *payload);
+        return;
+    }
+    /* Subscribed, now or again: only from here on nothing is missed, so only now look at what is stored. */
+    question *q = calloc(1, sizeof(*q));
+    if (q)
+        *q = (question){ .backend = w->backend, .id = strdup(w->id) };
+    if (q && !q->id) {
+        free(q);
+        q = NULL;
+    }
+    ask(w->backend, w->key, q);
+}
+
+static apium_status
+redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err)
+{
+    redis_backend *backend = redis_of(base);
+    size_t len = strlen(task_id);
+    watched *w = NULL;
+
+    HASH_FIND_STR(backend->watched, task_id, w);
+    if (w) {
+        w->on_change = on_change;
+        w->arg = arg;
+        return APIUM_OK;
+    }
+    w = calloc(1, sizeof(*w) + len + 1);
+    if (!w)
+        goto no_memory;
+    *w = (watched){ .backend = backend, .on_change = on_change, .arg = arg };
+    memcpy(w->id, task_id, len);
+    w->key = meta_key(backend, apm_strz(task_id));
+    w->sub = w->key ? apm_redis_subscribe(base->link, w->key, on_message, w) : NULL;
+    if (!w->sub) {
+        free(w->key);
+        free(w);
+        goto no_memory;
+    }
+    HASH_ADD_STR(backend->watched, id, w);
+    return APIUM_OK;
+no_memory:
+    return apm_fail(err, APIUM_E_NOMEM, "cannot watch the result of %s: out of memory", task_id);
+}
+
+static void
+unwatch(redis_backend *backend, watched *w)
+{
+    HASH_DEL(backend->watched, w);
+    apm_redis_unsubscribe(backend->base.link, w->sub);
+    free(w->key);
+    free(w);
+}
+
+static void
+redis_unwatch(apm_backend *base, const char *task_id)
+{
+    redis_backend *backend = redis_of(base);
+    watched *w = NULL;
+
+    HASH_FIND_STR(backend->watched, task_id, w);
+    if (w)
+        unwatch(backend, w);
+}
+
+/* ---- forgetting ---- */
+
+static void
+on_forgotten(void *arg, const redisReply *reply, const apium_error *err)
+{
+    question *q = arg;
+
+    (void)reply;
+    if (q->on_done)
+        q->on_done(q->arg, err ? err->status : APIUM_OK, err);
+    free(q);
+}
+
+static void
+redis_forget(apm_backend *base, const char *task_id, apm_backend_done *done, void *arg)
+{
+    redis_backend *backend = redis_of(base);
+    char *key = meta_key(backend, apm_strz(task_id));
+    question *q = calloc(1, sizeof(*q));
+    apm_redis_req *req =
+        key && q ? apm_redis_begin(base->link, backend->db, APM_REDIS_REPEAT, on_forgotten, q) : NULL;
+
+    if (req) {
+        *q = (question){ .on_done = done, .arg = arg };
+        apm_redis_addz(req, "DEL");
+        apm_redis_addz(req, key);
+        apm_redis_send(base->link, req, backend);
+    } else {
+        free(q);
+    }
+    free(key);
+}
+
+/* ---- opening and closing ---- */
+
+static apium_status
+redis_open(apm_backend *base, apium_error *err)
+{
+    redis_backend *backend = redis_of(base);
+    const char *prefix = base->settings->result_keyprefix;
+    apium_status st = apm_redis_db(base->url, &backend->db, err);
+
+    if (st != APIUM_OK)
+        return st;
+    size_t len = prefix ? strlen(prefix) : 0;
+    bool joined = len && strchr(":_-.", prefix[len - 1]);
+    if (asprintf(&backend->prefix, "%s%s", len ? prefix : "", len && !joined ? "_" : "") < 0)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot open the Redis backend: out of memory");
+    backend->expires_s = base->settings->result_expires > 0 ? (int64_t)base->settings->result_expires : 0;
+    if (base->settings->result_expires > 0 && backend->expires_s == 0)
+        backend->expires_s = 1; /* SETEX knows whole seconds, and 0 would mean for ever */
+    return APIUM_OK;
+}
+
+static void
+redis_close(apm_backend *base)
+{
+    redis_backend *backend = redis_of(base);
+    watched *w, *next;
+
+    HASH_ITER(hh, backend->watched, w, next)
+        unwatch(backend, w);
+    apm_redis_disown(base->link, backend);
+    free(backend->prefix);
+}
+
+const apm_backend_ops apm_redis_backend = {
+    .name = "redis",
+    .schemes = (const char *const[]){ "redis", "rediss", "redis+socket", "sentinel", NULL },
+    .size = sizeof(redis_backend),
+    .features = 0,
+    .open = redis_open,
+    .close = redis_close,
+    .record = redis_record,
+    .fetch = redis_fetch,
+    .watch = redis_watch,
+    .unwatch = redis_unwatch,
+    .forget = redis_forget,
+};

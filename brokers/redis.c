@@ -1,0 +1,655 @@
+/* brokers/redis.c - the Redis broker: opening, declaring, publishing, settling; see brokers/redis.h. */
+#include "brokers/redis.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/b64.h"
+#include "core/base/clock.h"
+#include "core/base/error.h"
+#include "core/base/ids.h"
+
+#define RENEW_MS 15000
+#define LEASE_MS 60000
+#define SWEEP_MS 20000
+#define STALE_MS 20000
+
+/* ---- names ---- */
+
+redis_queue *
+redis_queue_get(redis_broker *broker, const char *name)
+{
+    for (redis_queue *queue = broker->queues; queue; queue = queue->next)
+        if (strcmp(queue->name, name) == 0)
+            return queue;
+
+    redis_queue *queue = apm_arena_alloc(&broker->names, sizeof(*queue));
+    apm_buf json;
+    if (!queue)
+        return NULL;
+    apm_buf_init(&json, 1 << 20);
+    apm_json_add_string(&json, apm_strz(name));
+    queue->name = apm_arena_printf(&broker->names, "%s", name);
+    queue->json = json.failed ? NULL : apm_arena_printf(&broker->names, "%s", json.p);
+    apm_buf_clear(&json);
+    bool ok = queue->name && queue->json;
+    for (int s = 0; s < broker->n_steps; s++) {
+        queue->list[s] = broker->steps[s] == 0
+                             ? apm_arena_printf(&broker->names, "%s%s", broker->prefix, name)
+                             : apm_arena_printf(&broker->names, "%s%s%s%d", broker->prefix, name, broker->sep,
+                                                broker->steps[s]);
+        ok = ok && queue->list[s];
+    }
+    if (!ok)
+        return NULL;
+    queue->next = broker->queues;
+    broker->queues = queue;
+    return queue;
+}
+
+/* The largest step that is not above the priority, which is 0..9. */
+int
+redis_step_index(const redis_broker *broker, int priority)
+{
+    int at = 0;
+
+    priority = priority < 0 ? 0 : priority > 9 ? 9 : priority;
+    for (int s = 0; s < broker->n_steps; s++)
+        if (broker->steps[s] <= priority)
+            at = s;
+    return at;
+}
+
+apm_str
+redis_step_suffix(const redis_broker *broker, int priority, char out[64])
+{
+    int step = broker->steps[redis_step_index(broker, priority)];
+
+    if (step == 0)
+        return APM_STR("");
+    int n = snprintf(out, 64, "%.40s%d", broker->sep, step);
+    return (apm_str){ out, (size_t)n };
+}
+
+void
+redis_notice(redis_broker *broker, apm_log_level level, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    if (!broker->base.opts.on_notice)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    broker->base.opts.on_notice(broker->base.opts.arg, level, text);
+}
+
+/* ---- the broker's own units ---- */
+
+/* One under way. It may outlive the broker, whose closing empties `broker`. */
+struct redis_own {
+    redis_broker *broker;
+    redis_own *prev, *next;
+    char *queue; /* bury it as a message for this queue when it cannot be routed */
+    char tag[TAG_MAX];
+    apm_buf raw;
+};
+
+static void
+tell_stopped(redis_broker *broker)
+{
+    /* Lost fetches wait for the next connection; a link that does not come back has nothing more to bring. */
+    bool busy = broker->fetching || broker->adopting || broker->own ||
+                (broker->orphans && broker->base.link->up);
+    if (!broker->stopping || broker->stopped_told || busy)
+        return;
+    broker->stopped_told = true;
+    if (broker->stop_done)
+        broker->stop_done(broker->stop_arg, APIUM_OK, NULL);
+}
+
+static void
+on_own_unit(void *arg, apium_status status, const apium_error *err)
+{
+    redis_own *own = arg;
+    redis_broker *broker = own->broker;
+
+    if (broker) {
+        *(own->prev ? &own->prev->next : &broker->own) = own->next;
+        if (own->next)
+            own->next->prev = own->prev;
+        if (status == APIUM_E_UNROUTABLE && own->queue && !own->raw.failed)
+            redis_refuse(broker, own->queue, apm_buf_str(&own->raw), own->tag, err->text);
+        else if (status != APIUM_OK && status != APIUM_E_FENCED)
+            redis_notice(broker, APM_LOG_ERROR, "cannot move a message of our own accord: %s", err->text);
+    }
+    apm_buf_clear(&own->raw);
+    free(own->queue);
+    free(own);
+}
+
+void
+redis_own_commit(redis_broker *broker, apm_unit *unit)
+{
+    redis_own_commit_or_bury(broker, unit, NULL, APM_STR_NONE, "");
+}
+
+void
+redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw, const char *tag)
+{
+    redis_own *own = malloc(sizeof(*own));
+
+    if (!own) {
+        apm_unit_drop(unit); /* the entry stays ours and is swept later */
+        return;
+    }
+    *own = (redis_own){ .broker = broker, .next = broker->own };
+    apm_buf_init(&own->raw, APM_BUF_MAX);
+    if (queue) {
+        own->queue = strdup(queue);
+        apm_buf_adds(&own->raw, raw);
+        snprintf(own->tag, sizeof(own->tag), "%s", tag);
+    }
+    if (own->next)
+        own->next->prev = own;
+    broker->own = own;
+    apm_unit_commit(unit, on_own_unit, own);
+}
+
+/* ---- the dead-letter list ---- */
+
+void
+redis_dead_doc(apm_buf *buf, const char *queue, const char *reason, apm_str raw)
+{
+    int64_t now = apm_clock_wall_us();
+    apm_json ignored;
+
+    apm_buf_addz(buf, "{\"queue\": ");
+    apm_json_add_stringz(buf, queue);
+    apm_buf_addz(buf, ", \"reason\": ");
+    apm_json_add_stringz(buf, reason);
+    apm_buf_addf(buf, ", \"at\": %lld.%06lld, ", (long long)(now / 1000000), (long long)(now % 1000000));
+    /* As it was where that can be said in JSON; text that is no JSON as a string, bytes that are no text in base64. */
+    if (!apm_str_is(raw)) {
+        apm_buf_addz(buf, "\"message\": ");
+        return; /* the server adds it */
+    }
+    if (apm_json_parse(raw, &ignored, NULL) == APIUM_OK) {
+        apm_buf_addz(buf, "\"message\": ");
+        apm_buf_adds(buf, raw);
+    } else if (apm_utf8_valid(raw, false)) {
+        apm_buf_addz(buf, "\"message\": ");
+        apm_json_add_string(buf, raw);
+    } else {
+        apm_buf_addz(buf, "\"message_base64\": \"");
+        apm_b64_add(buf, raw.p, raw.len);
+        apm_buf_addc(buf, '"');
+    }
+    apm_buf_addc(buf, '}');
+}
+
+static void
+bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw, const char *tag)
+{
+    apm_buf doc;
+
+    apm_buf_init(&doc, APM_BUF_MAX * 2);
+    redis_dead_doc(&doc, queue, reason, raw);
+    if (apm_str_is(raw))
+        apm_redis_unit_bury(unit, &broker->keys, apm_buf_str(&doc), DEAD_KEEP);
+    else
+        apm_redis_unit_bury_entry(unit, &broker->keys, apm_strz(tag), apm_buf_str(&doc), APM_STR("}"), DEAD_KEEP);
+    apm_buf_clear(&doc);
+}
+
+void
+redis_refuse(redis_broker *broker, const char *queue, apm_str raw, const char *tag, const char *why)
+{
+    apm_unit *unit = apm_unit_new(broker->base.link);
+
+    if (unit) {
+        bury(broker, unit, queue, why, raw, tag);
+        apm_redis_unit_ack(unit, &broker->keys, apm_strz(tag));
+        redis_own_commit(broker, unit);
+    }
+    if (broker->base.opts.on_refused)
+        broker->base.opts.on_refused(broker->base.opts.arg, queue, raw, why);
+}
+
+/* ---- declaring ---- */
+
+/* kombu's regular expression for a topic binding; words are escaped as Python's re.escape does. */
+static void
+add_topic_pattern(apm_buf *buf, const char *key)
+{
+    apm_buf_addc(buf, '^');
+    for (const char *at = key; *at; at++) {
+        if (*at == '.')
+            apm_buf_addz(buf, "\\.");
+        else if (*at == '*')
+            apm_buf_addz(buf, ".*?[^\\.]");
+        else if (*at == '#')
+            apm_buf_addz(buf, ".*?");
+        else if (strchr("()[]{}?+-|^$\\&~ \t\n\r\v\f", *at)) {
+            apm_buf_addc(buf, '\\');
+            apm_buf_addc(buf, *at);
+        } else
+            apm_buf_addc(buf, *at);
+    }
+    apm_buf_addc(buf, '$');
+}
+
+/* Append the writing of a queue's binding, once for each connection: a server may have lost its data meanwhile. */
+static void
+bind_queue(redis_broker *broker, apm_unit *unit, const apm_queue *queue)
+{
+    uint64_t epoch = apm_redis_epoch(broker->base.link);
+    redis_queue *known = redis_queue_get(broker, queue->name);
+    const char *exchange = queue->exchange, *key = queue->routing_key ? queue->routing_key : queue->name;
+    apm_buf name, member;
+
+    if (!known || !exchange || !*exchange || (known->declared && known->declared == epoch))
+        return;
+    known->declared = epoch;
+    apm_buf_init(&name, 1 << 20);
+    apm_buf_init(&member, 1 << 20);
+    apm_buf_addf(&name, "%s_kombu.binding.%s", broker->prefix, exchange);
+    apm_buf_addf(&member, "%s%s", key, broker->sep);
+    if (queue->exchange_type == APM_TOPIC)
+        add_topic_pattern(&member, key);
+    apm_buf_addf(&member, "%s%s", broker->sep, queue->name);
+    apm_redis_unit_sadd(unit, broker->db, apm_buf_str(&name), apm_buf_str(&member));
+    apm_buf_clear(&name);
+    apm_buf_clear(&member);
+}
+
+static void
+redis_declare(apm_broker *base, const apm_queue *queue, apm_done_cb *done, void *arg)
+{
+    redis_broker *broker = redis_of(base);
+    apm_unit *unit = apm_unit_new(base->link);
+
+    if (!unit)
+        return;
+    bind_queue(broker, unit, queue);
+    apm_unit_commit(unit, done, arg);
+}
+
+/* ---- consuming ---- */
+
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp((*(redis_queue *const *)a)->name, (*(redis_queue *const *)b)->name);
+}
+
+static apium_status
+redis_consume(apm_broker *base, const apm_queue *queue, apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+    redis_queue *known = redis_queue_get(broker, queue->name);
+
+    if (known && known->consuming)
+        return APIUM_OK;
+    redis_queue **order = known ? realloc(broker->order, (broker->n_order + 1) * sizeof(*order)) : NULL;
+    if (!order)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory", queue->name);
+    broker->order = order;
+    order[broker->n_order++] = known;
+    if (broker->sorted)
+        qsort(order, broker->n_order, sizeof(*order), by_name);
+    known->consuming = true;
+    known->bad = false;
+    broker->ready = true;
+    return APIUM_OK;
+}
+
+static apium_status
+redis_cancel(apm_broker *base, const char *name, apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+
+    for (size_t i = 0; i < broker->n_order; i++) {
+        redis_queue *queue = broker->order[i];
+        if (strcmp(queue->name, name) != 0)
+            continue;
+        broker->n_order--;
+        memmove(&broker->order[i], &broker->order[i + 1], (broker->n_order - i) * sizeof(*broker->order));
+        queue->consuming = false;
+        redis_wait_drop(broker, queue);
+        return APIUM_OK;
+    }
+    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed", name);
+}
+
+static void
+redis_window(apm_broker *base, unsigned window)
+{
+    redis_broker *broker = redis_of(base);
+    broker->window = window;
+    broker->windowed = true;
+}
+
+static void
+redis_stop(apm_broker *base, apm_done_cb *done, void *arg)
+{
+    redis_broker *broker = redis_of(base);
+
+    broker->stopping = true;
+    broker->stop_done = done;
+    broker->stop_arg = arg;
+    redis_wait_down(broker);
+    uv_async_send(&broker->wake->async); /* tell it from the loop, also when the link is down */
+}
+
+/* ---- publishing and settling ---- */
+
+static apium_status
+redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg, apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+    apm_message copy = *msg;
+    char tag[APM_UUID_LEN + 1], suffix[64];
+    apm_buf text, name;
+
+    apm_buf_init(&text, APM_BUF_MAX);
+    apm_buf_init(&name, 1 << 20);
+    copy.exchange = apm_strz(route->exchange ? route->exchange : "");
+    copy.routing_key = apm_strz(route->routing_key ? route->routing_key : "");
+    apm_uuid4(tag);
+    apm_envelope_write(&text, &copy, tag);
+    if (text.failed || (int64_t)text.len > broker->max_message) {
+        size_t len = text.len;
+        apm_buf_clear(&text);
+        return apm_fail(err, APIUM_E_TOOBIG, "cannot publish to \"%.*s\": the message has over %zu bytes",
+                        APM_STR_ARG(copy.routing_key), len);
+    }
+    if (route->queue)
+        bind_queue(broker, unit, route->queue);
+    apm_str step = redis_step_suffix(broker, msg->priority, suffix);
+    if (!copy.exchange.len) {
+        apm_buf_addf(&name, "%s%s%.*s", broker->prefix, route->routing_key, APM_STR_ARG(step));
+        apm_redis_unit_push(unit, broker->db, apm_buf_str(&name), false, apm_buf_str(&text));
+    } else if (route->exchange_type == APM_FANOUT) {
+        apm_buf_addf(&name, "%s%s%s", broker->prefix, broker->fanout, route->exchange);
+        if (copy.routing_key.len)
+            apm_buf_addf(&name, "/%s", route->routing_key);
+        apm_redis_unit_publish(unit, apm_buf_str(&name), apm_buf_str(&text));
+    } else {
+        apm_redis_unit_route(unit, &broker->keys, route->exchange, route->exchange_type == APM_TOPIC,
+                             copy.routing_key, step, route->mandatory, false, apm_buf_str(&text));
+    }
+    apm_buf_clear(&name);
+    apm_buf_clear(&text);
+    return APIUM_OK;
+}
+
+/* Leave the window; a second settlement (the first one failed) finds it left already. */
+static void
+settled(redis_delivery *delivery)
+{
+    if (delivery->base.hold == APM_HELD)
+        redis_unhold(delivery);
+    delivery->base.hold = APM_SETTLED;
+}
+
+static apium_status
+redis_settle(apm_broker *base, apm_unit *unit, apm_delivery *settle, apm_disposition how, const char *reason,
+             apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+    redis_delivery *delivery = (redis_delivery *)settle;
+    apium_status st = APIUM_OK;
+    apm_buf marked;
+
+    if (settle->hold == APM_LOST)
+        return APIUM_OK;
+    apm_buf_init(&marked, APM_BUF_MAX * 2);
+    if (how == APM_REJECT) {
+        bury(broker, unit, settle->queue, reason ? reason : "rejected", delivery->raw, delivery->tag);
+    } else if (how != APM_ACK) {
+        st = apm_envelope_redelivered(&marked, delivery->raw, err);
+        if (st != APIUM_OK)
+            goto out;
+        int step = redis_step_index(broker, settle->msg.priority);
+        apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]), how == APM_RESTORE,
+                            apm_buf_str(&marked));
+    }
+    apm_redis_unit_ack(unit, &broker->keys, apm_strz(delivery->tag));
+    settled(delivery);
+out:
+    apm_buf_clear(&marked);
+    return st;
+}
+
+static apium_status
+redis_park(apm_broker *base, apm_unit *unit, apm_delivery *park, int64_t due_us, apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+    redis_delivery *delivery = (redis_delivery *)park;
+    apm_buf tag;
+
+    if (park->hold == APM_LOST)
+        return APIUM_OK;
+    apm_buf_init(&tag, 1 << 20);
+    apm_buf_addf(&tag, PARKED_MARK "%d:%s:%llu:%s", broker->steps[redis_step_index(broker, park->msg.priority)],
+                 broker->run, (unsigned long long)++broker->park_no, park->queue);
+    if (tag.failed) {
+        apm_buf_clear(&tag);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot park a message: out of memory");
+    }
+    apm_redis_unit_park(unit, &broker->keys, apm_strz(delivery->tag), apm_buf_str(&tag), due_us);
+    apm_buf_clear(&tag);
+    settled(delivery);
+    redis_lease_parked(broker, due_us);
+    return APIUM_OK;
+}
+
+static void
+redis_free_delivery(apm_delivery *base)
+{
+    if (base->hold == APM_HELD)
+        redis_unhold((redis_delivery *)base);
+    apm_arena_clear(&base->arena);
+    free(base);
+}
+
+/* ---- opening and closing ---- */
+
+/* The loop is about to sleep and the link is up. */
+static void
+on_hook(void *arg)
+{
+    redis_broker *broker = arg;
+
+    if (broker->stopping)
+        tell_stopped(broker);
+    else
+        redis_fetch_pump(broker);
+}
+
+static void
+on_link(void *arg, apm_link *link, bool up, const char *why)
+{
+    redis_broker *broker = arg;
+
+    (void)link;
+    if (up) {
+        redis_fetch_adopt(broker);
+        redis_lease_up(broker);
+        broker->ready = true;
+    } else {
+        redis_wait_down(broker);
+        redis_lease_down(broker);
+        if (broker->stopping)
+            tell_stopped(broker);
+    }
+    redis_notice(broker, up ? APM_LOG_INFO : APM_LOG_ERROR, "%s", why);
+}
+
+static void
+on_wake(uv_async_t *async)
+{
+    redis_broker *broker = async->data;
+    if (broker && broker->stopping)
+        tell_stopped(broker);
+}
+
+static void
+on_wake_closed(uv_handle_t *handle)
+{
+    free(handle); /* the async is its first member */
+}
+
+static void
+release_names(redis_broker *broker)
+{
+    free(broker->unacked);
+    free(broker->index);
+    free(broker->dead);
+    free(broker->prefix);
+    free(broker->sep);
+    free(broker->fanout);
+    apm_arena_clear(&broker->names);
+}
+
+static char *
+joined(const char *a, const char *b)
+{
+    char *out = NULL;
+    return asprintf(&out, "%s%s", a, b) < 0 ? NULL : out;
+}
+
+/* "/{db}." with the database filled in. */
+static char *
+fanout_prefix(const char *form, int db)
+{
+    const char *hole = strstr(form, "{db}");
+    char *out = NULL;
+
+    if (!hole)
+        return strdup(form);
+    return asprintf(&out, "%.*s%d%s", (int)(hole - form), form, db, hole + 4) < 0 ? NULL : out;
+}
+
+static apium_status
+read_options(redis_broker *broker, apium_error *err)
+{
+    const apm_settings *settings = apm_links_settings(broker->base.link->set);
+    const char *prefix = settings->global_keyprefix ? settings->global_keyprefix : "";
+    const char *order = settings->queue_order_strategy ? settings->queue_order_strategy : "round_robin";
+
+    broker->prefix = strdup(prefix);
+    broker->sep = strdup(settings->sep && *settings->sep ? settings->sep : "\x06\x16");
+    broker->unacked = joined(prefix, settings->unacked_key ? settings->unacked_key : "unacked");
+    broker->index = joined(prefix, settings->unacked_index_key ? settings->unacked_index_key : "unacked_index");
+    broker->dead = joined(prefix, "apium.dead");
+    broker->fanout = fanout_prefix(settings->fanout_prefix ? settings->fanout_prefix : "/{db}.", broker->db);
+    if (!broker->prefix || !broker->sep || !broker->unacked || !broker->index || !broker->dead || !broker->fanout)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot open the Redis broker: out of memory");
+    broker->keys = (apm_redis_keys){ .db = broker->db, .unacked = broker->unacked, .index = broker->index,
+                                     .dead = broker->dead, .prefix = broker->prefix, .sep = broker->sep };
+    broker->n_steps = settings->n_priority_steps;
+    memcpy(broker->steps, settings->priority_steps, sizeof(broker->steps));
+    if (broker->n_steps <= 0) {
+        static const int usual[] = { 0, 3, 6, 9 };
+        broker->n_steps = 4;
+        memcpy(broker->steps, usual, sizeof(usual));
+    }
+    broker->sorted = strcmp(order, "sorted") == 0;
+    broker->rotate = !broker->sorted && strcmp(order, "priority") != 0;
+    broker->max_message = settings->max_message_bytes > 0 ? settings->max_message_bytes : INT64_C(128) << 20;
+    broker->times = (redis_times){ .renew_ms = RENEW_MS, .lease_ms = LEASE_MS, .sweep_ms = SWEEP_MS,
+                                   .stale_ms = STALE_MS };
+    /* A Python node with a short visibility timeout must not find a live entry older than that. */
+    int64_t third_ms = (int64_t)(settings->visibility_timeout * 1000.0 / 3.0);
+    if (third_ms > 0 && third_ms < broker->times.renew_ms)
+        broker->times.renew_ms = third_ms < 200 ? 200 : third_ms;
+    return APIUM_OK;
+}
+
+void
+apm_redis_broker_times(apm_broker *base, const redis_times *times)
+{
+    redis_of(base)->times = *times;
+}
+
+static void redis_close(apm_broker *base);
+
+static apium_status
+redis_open(apm_broker *base, apium_error *err)
+{
+    redis_broker *broker = redis_of(base);
+    apium_status st = apm_redis_db(base->url, &broker->db, err);
+
+    if (st == APIUM_OK)
+        st = read_options(broker, err);
+    if (st != APIUM_OK) {
+        release_names(broker);
+        return st;
+    }
+    snprintf(broker->run, sizeof(broker->run), "%016llx", (unsigned long long)apm_random64());
+    broker->wake = calloc(1, sizeof(*broker->wake));
+    if (!broker->wake || redis_wait_open(broker) != APIUM_OK || redis_lease_open(broker) != APIUM_OK) {
+        redis_wait_close(broker);
+        redis_lease_close(broker);
+        free(broker->wake);
+        release_names(broker);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot open the Redis broker: out of memory");
+    }
+    uv_async_init(apm_links_loop(base->link->set), &broker->wake->async, on_wake);
+    uv_unref((uv_handle_t *)&broker->wake->async);
+    broker->wake->async.data = broker;
+    broker->ready = true;
+    broker->hook = (apm_redis_hook){ .run = on_hook, .arg = broker };
+    broker->watch = (apm_link_watch){ .on_event = on_link, .arg = broker };
+    apm_redis_hook_add(base->link, &broker->hook);
+    apm_link_watch_add(base->link, &broker->watch);
+    if (base->link->up)
+        redis_lease_up(broker);
+    return APIUM_OK;
+}
+
+static void
+redis_close(apm_broker *base)
+{
+    redis_broker *broker = redis_of(base);
+
+    broker->stopping = broker->stopped_told = true;
+    apm_redis_hook_remove(base->link, &broker->hook);
+    apm_link_watch_remove(base->link, &broker->watch);
+    redis_wait_close(broker);
+    redis_lease_close(broker);
+    apm_redis_disown(base->link, broker);
+    redis_fetch_clear(broker);
+    for (redis_own *own = broker->own; own; own = own->next)
+        own->broker = NULL;
+    broker->wake->async.data = NULL;
+    uv_close((uv_handle_t *)&broker->wake->async, on_wake_closed);
+    free(broker->order);
+    release_names(broker);
+}
+
+const apm_broker_ops apm_redis_broker = {
+    .name = "redis",
+    .schemes = (const char *const[]){ "redis", "rediss", "redis+socket", "sentinel", NULL },
+    .size = sizeof(redis_broker),
+    .features = APM_BROKER_PRIORITY | APM_BROKER_LOW_FIRST | APM_BROKER_PARK | APM_BROKER_FENCE,
+    .open = redis_open,
+    .close = redis_close,
+    .declare = redis_declare,
+    .consume = redis_consume,
+    .cancel = redis_cancel,
+    .window = redis_window,
+    .stop = redis_stop,
+    .publish = redis_publish,
+    .settle = redis_settle,
+    .park = redis_park,
+    .free_delivery = redis_free_delivery,
+    .inspect = redis_inspect,
+    .purge = redis_purge,
+    .bindings = redis_bindings,
+    .dead = redis_dead,
+};

@@ -1,0 +1,453 @@
+/*
+ * redis_fetch.c - taking batches from the queues' lists into `unacked`, in one script: there is no moment at which a
+ * message is nowhere. The script moves elements unread, by joining strings, under tags of our own; what is no message is sorted
+ * out here and buried by the next call.
+ *
+ * At most one fetch is under way. If its answer is lost with the connection, the next connection asks for its tags and
+ * adopts what is there: a fetch is never sent twice.
+ */
+#include "brokers/redis.h"
+
+#include <stdlib.h>
+
+#include "core/base/clock.h"
+#include "core/base/error.h"
+
+#define BATCH_MAX       256             /* messages of one fetch */
+#define BATCH_BYTES     (4 << 20)       /* a fetch stops after so many bytes */
+#define UNLIMITED_BATCH 128             /* a fetch without a window */
+#define ERROR_PAUSE_MS  1000
+
+/*
+ * ARGV: unacked, index, tag prefix, count, largest message, bytes that end the batch, steps, rotate, several pops at once,
+ * queues; for each queue its name as JSON and its lists by step.
+ * Answer: seconds, microseconds, more (stopped before the lists were empty), then pairs: 16 * queue + step and the message
+ * (its size if it is too large, -1 if the list is none).
+ */
+static apm_redis_script fetch_script = { .text =
+    "local A, call = ARGV, redis.call\n"
+    "local unacked, index, prefix, want = A[1], A[2], A[3], tonumber(A[4])\n"
+    "local largest, full, steps, rotate, many = tonumber(A[5]), tonumber(A[6]), tonumber(A[7]), A[8] == '1', A[9] == '1'\n"
+    /* Lua does not roll back: look before popping. */
+    "local t = call('TYPE', unacked)['ok']\n"
+    "if t ~= 'hash' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. unacked .. ' is a ' .. t) end\n"
+    "t = call('TYPE', index)['ok']\n"
+    "if t ~= 'zset' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. index .. ' is a ' .. t) end\n"
+    "local now = call('TIME')\n"
+    "local score = string.format('%d.%06d', now[1], now[2])\n"
+    "local out, n, bytes = {tonumber(now[1]), tonumber(now[2]), 0}, 0, 0\n"
+    "local entries, scores = {}, {}\n"
+    "local function take(q, s, m)\n"
+    "  n = n + 1\n"
+    "  bytes = bytes + #m\n"
+    "  local tag = prefix .. n\n"
+    "  entries[2 * n - 1] = tag\n"
+    "  entries[2 * n] = '[' .. m .. ',\"\",' .. A[q] .. ']'\n"
+    "  scores[2 * n - 1] = score\n"
+    "  scores[2 * n] = tag\n"
+    "  out[#out + 1] = q * 16 + s\n"
+    "  out[#out + 1] = #m > largest and #m or m\n"
+    "end\n"
+    "local function pop(q, s, count)\n"
+    "  local list = A[q + s]\n"
+    "  local got\n"
+    "  if count > 1 then got = redis.pcall('RPOP', list, count) else got = redis.pcall('RPOP', list) end\n"
+    "  if not got then return 0 end\n"
+    "  if type(got) == 'string' then take(q, s, got) return 1 end\n"
+    "  if got.err then out[#out + 1] = q * 16 + s out[#out + 1] = -1 return 0 end\n"
+    "  for _, m in ipairs(got) do take(q, s, m) end\n"
+    "  return #got\n"
+    "end\n"
+    "local order = {}\n"
+    "for i = 1, tonumber(A[10]) do order[i] = 11 + (i - 1) * (steps + 1) end\n"
+    "for s = 1, steps do\n"
+    "  local empty, live = {}, #order\n"
+    "  while live > 0 and n < want and bytes < full do\n"
+    "    local i = 1\n"
+    "    while empty[order[i]] do i = i + 1 end\n"
+    "    local q = order[i]\n"
+    "    local chunk = 1\n"
+    "    if many and (live == 1 or not rotate) then chunk = math.min(want - n, 32) end\n"
+    "    local got = pop(q, s, chunk)\n"
+    "    if got < chunk then empty[q] = true live = live - 1 end\n"
+    "    if got > 0 and rotate then table.remove(order, i) order[#order + 1] = q end\n"
+    "  end\n"
+    "  if live > 0 then out[3] = 1 break end\n"
+    "end\n"
+    "for i = 1, 2 * n, 200 do\n"
+    "  local last = math.min(i + 199, 2 * n)\n"
+    "  call('HSET', unacked, unpack(entries, i, last))\n"
+    "  call('ZADD', index, unpack(scores, i, last))\n"
+    "end\n"
+    "return out\n" };
+
+/* ARGV: unacked, index, tag prefix, count. Answer: seconds, microseconds, then pairs: number and entry, with a fresh score. */
+static apm_redis_script adopt_script = { .text =
+    "local now = redis.call('TIME')\n"
+    "local score = string.format('%d.%06d', now[1], now[2])\n"
+    "local out = {tonumber(now[1]), tonumber(now[2])}\n"
+    "for i = 1, tonumber(ARGV[4]) do\n"
+    "  local m = redis.call('HGET', ARGV[1], ARGV[3] .. i)\n"
+    "  if m then\n"
+    "    redis.call('ZADD', ARGV[2], score, ARGV[3] .. i)\n"
+    "    out[#out + 1] = i\n"
+    "    out[#out + 1] = m\n"
+    "  end\n"
+    "end\n"
+    "return out\n" };
+
+static void
+tag_prefix(const redis_broker *broker, uint64_t number, char out[TAG_MAX])
+{
+    snprintf(out, TAG_MAX, HELD_MARK "%s:%llu:", broker->run, (unsigned long long)number);
+}
+
+static void
+feed_clock(redis_broker *broker, const redisReply *reply)
+{
+    apm_redis_clock_feed(broker->base.link,
+                         reply->element[0]->integer * INT64_C(1000000) + reply->element[1]->integer);
+}
+
+/* ---- deliveries ---- */
+
+static void
+hold(redis_broker *broker, redis_delivery *delivery)
+{
+    apm_delivery *base = &delivery->base;
+
+    base->next = broker->held;
+    base->prev = NULL;
+    if (broker->held)
+        broker->held->prev = base;
+    broker->held = base;
+    broker->n_held++;
+}
+
+void
+redis_unhold(redis_delivery *delivery)
+{
+    redis_broker *broker = redis_of(delivery->base.broker);
+    apm_delivery *base = &delivery->base;
+
+    *(base->prev ? &base->prev->next : &broker->held) = base->next;
+    if (base->next)
+        base->next->prev = base->prev;
+    base->prev = base->next = NULL;
+    broker->n_held--;
+}
+
+/* A message under its tag as a delivery; NULL when it is none (it was refused) or without memory (the lease will give
+ * it back). */
+static redis_delivery *
+deliver(redis_broker *broker, redis_queue *queue, apm_str text, const char *tag)
+{
+    redis_delivery *delivery = calloc(1, sizeof(*delivery));
+    apium_error err;
+    apm_str ignored;
+    bool ok = true;
+
+    if (!delivery)
+        return NULL;
+    delivery->base.arena.next_block = text.len * 2 + 512; /* the text and its body decoded: one block */
+    delivery->raw = apm_arena_str(&delivery->base.arena, text, &ok);
+    if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg, &ignored, &err) != APIUM_OK) {
+        if (!ok)
+            apm_fail(&err, APIUM_E_NOMEM, "out of memory");
+        if (err.status != APIUM_E_NOMEM)
+            redis_refuse(broker, queue->name, text, tag, err.text);
+        apm_arena_clear(&delivery->base.arena);
+        free(delivery);
+        return NULL;
+    }
+    delivery->base.broker = &broker->base;
+    delivery->base.queue = queue->name;
+    delivery->base.received_ms = apm_clock_ms();
+    delivery->queue = queue;
+    snprintf(delivery->tag, sizeof(delivery->tag), "%s", tag);
+    return delivery;
+}
+
+/* Nobody saw these: back to where they came from, in their old order, without a mark. */
+static void
+give_back(redis_broker *broker, redis_delivery **batch, size_t n)
+{
+    for (size_t i = n; i-- > 0;) {
+        redis_delivery *delivery = batch[i];
+        apm_unit *unit = apm_unit_new(broker->base.link);
+        if (unit) {
+            int step = redis_step_index(broker, delivery->base.msg.priority);
+            apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]), true, delivery->raw);
+            apm_redis_unit_ack(unit, &broker->keys, apm_strz(delivery->tag));
+            redis_own_commit(broker, unit);
+        }
+        apm_arena_clear(&delivery->base.arena);
+        free(delivery);
+    }
+}
+
+static void
+hand_over(redis_broker *broker, redis_delivery **batch, size_t n)
+{
+    size_t kept = 0;
+
+    if (broker->stopping || !broker->base.opts.on_batch) {
+        give_back(broker, batch, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) { /* a queue may have been cancelled meanwhile */
+        if (batch[i]->queue->consuming)
+            batch[kept++] = batch[i];
+        else
+            give_back(broker, &batch[i], 1);
+    }
+    for (size_t i = 0; i < kept; i++)
+        hold(broker, batch[i]);
+    if (kept)
+        broker->base.opts.on_batch(broker->base.opts.arg, (apm_delivery **)batch, kept);
+}
+
+/* ---- fetching ---- */
+
+/* Celery's order: a queue that was served goes to the end. */
+static void
+rotate(redis_broker *broker, const redis_queue *served)
+{
+    for (size_t i = 0; i < broker->n_order; i++) {
+        if (broker->order[i] != served)
+            continue;
+        redis_queue *queue = broker->order[i];
+        memmove(&broker->order[i], &broker->order[i + 1], (broker->n_order - i - 1) * sizeof(*broker->order));
+        broker->order[broker->n_order - 1] = queue;
+        return;
+    }
+}
+
+static void
+take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
+{
+    redis_delivery *batch[BATCH_MAX];
+    size_t n = 0;
+    unsigned number = 0;
+    char prefix[TAG_MAX], tag[TAG_MAX + 12];
+
+    tag_prefix(broker, fetch->number, prefix);
+    for (size_t i = 3; i + 1 < reply->elements && n < BATCH_MAX; i += 2) {
+        long long at = reply->element[i]->integer / 16 - 11;
+        const redisReply *what = reply->element[i + 1];
+        size_t q = (size_t)(at / (broker->n_steps + 1));
+        if (at < 0 || q >= fetch->n_queues)
+            continue;
+        redis_queue *queue = fetch->queues[q];
+        if (what->type == REDIS_REPLY_INTEGER && what->integer < 0) {
+            if (!queue->bad)
+                redis_notice(broker, APM_LOG_ERROR, "cannot receive from \"%s\": its key is not a list", queue->name);
+            queue->bad = true;
+            continue;
+        }
+        snprintf(tag, sizeof(tag), "%s%u", prefix, ++number);
+        if (broker->rotate)
+            rotate(broker, queue);
+        if (what->type == REDIS_REPLY_INTEGER) {
+            char why[96];
+            snprintf(why, sizeof(why), "the message has %lld bytes, more than max_message_bytes (%lld)",
+                     what->integer, (long long)broker->max_message);
+            redis_refuse(broker, queue->name, APM_STR_NONE, tag, why);
+            continue;
+        }
+        redis_delivery *delivery = deliver(broker, queue, (apm_str){ what->str, (size_t)what->len }, tag);
+        if (delivery)
+            batch[n++] = delivery;
+    }
+    broker->last_found = number;
+    hand_over(broker, batch, n);
+}
+
+static void
+on_fetched(void *arg, const redisReply *reply, const apium_error *err)
+{
+    redis_fetch *fetch = arg;
+    redis_broker *broker = fetch->broker;
+
+    broker->fetching = NULL;
+    if (err && err->status == APIUM_E_CLOSED) {
+        fetch->next = broker->orphans; /* its slots stay reserved until we know */
+        broker->orphans = fetch;
+        return;
+    }
+    broker->reserved -= fetch->count;
+    if (err || reply->type != REDIS_REPLY_ARRAY || reply->elements < 3) {
+        redis_notice(broker, APM_LOG_ERROR, "cannot receive: %s", err ? err->text : "an answer that makes no sense");
+        broker->pause_until_ms = apm_clock_ms() + ERROR_PAUSE_MS;
+    } else {
+        feed_clock(broker, reply);
+        broker->ready = reply->element[2]->integer != 0;
+        take_batch(broker, fetch, reply);
+    }
+    free(fetch);
+}
+
+static redis_fetch *
+fetch_new(redis_broker *broker, unsigned count)
+{
+    redis_fetch *fetch = calloc(1, sizeof(*fetch) + broker->n_order * sizeof(*fetch->queues));
+    if (!fetch)
+        return NULL;
+    fetch->broker = broker;
+    fetch->number = ++broker->fetch_no;
+    fetch->count = count;
+    fetch->n_queues = broker->n_order;
+    memcpy(fetch->queues, broker->order, broker->n_order * sizeof(*fetch->queues));
+    return fetch;
+}
+
+static void
+send_fetch(redis_broker *broker, unsigned count)
+{
+    redis_fetch *fetch = fetch_new(broker, count);
+    char prefix[TAG_MAX];
+    int version = apm_redis_version(broker->base.link);
+
+    if (!fetch)
+        return;
+    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &fetch_script, broker->db, APM_REDIS_UNACKED,
+                                                on_fetched, fetch);
+    if (!req) {
+        free(fetch);
+        return;
+    }
+    tag_prefix(broker, fetch->number, prefix);
+    apm_redis_addz(req, broker->unacked);
+    apm_redis_addz(req, broker->index);
+    apm_redis_addz(req, prefix);
+    apm_redis_addi(req, count);
+    apm_redis_addi(req, broker->max_message);
+    apm_redis_addi(req, BATCH_BYTES);
+    apm_redis_addi(req, broker->n_steps);
+    apm_redis_addz(req, broker->rotate ? "1" : "0");
+    apm_redis_addz(req, version >= 602 ? "1" : "0");
+    apm_redis_addi(req, (int64_t)fetch->n_queues);
+    for (size_t i = 0; i < fetch->n_queues; i++) {
+        apm_redis_addz(req, fetch->queues[i]->json);
+        for (int s = 0; s < broker->n_steps; s++)
+            apm_redis_addz(req, fetch->queues[i]->list[s]);
+    }
+    broker->fetching = fetch;
+    broker->reserved += count;
+    apm_redis_send(broker->base.link, req, broker);
+}
+
+void
+redis_fetch_pump(redis_broker *broker)
+{
+    if (!broker->windowed || broker->stopping || !broker->n_order || broker->fetching || broker->orphans ||
+        apm_clock_ms() < broker->pause_until_ms)
+        return;
+    if (!broker->ready) {
+        redis_wait_arm(broker);
+        return;
+    }
+    size_t count = UNLIMITED_BATCH;
+    if (broker->window) {
+        size_t busy = broker->n_held + broker->reserved;
+        count = busy < broker->window ? broker->window - busy : 0;
+        if (count > BATCH_MAX)
+            count = BATCH_MAX;
+    }
+    if (count)
+        send_fetch(broker, (unsigned)count);
+}
+
+/* ---- adopting ---- */
+
+bool
+redis_entry_split(apm_str entry, apm_str *message, apm_str *queue_json)
+{
+    static const char seam[] = ",\"\",\"";
+
+    if (entry.len < 2 || entry.p[0] != '[' || entry.p[entry.len - 1] != ']')
+        return false;
+    /* The message may be anything, so the seam is looked for from the end. */
+    for (size_t at = entry.len - sizeof(seam); at > 0; at--) {
+        if (memcmp(entry.p + at, seam, sizeof(seam) - 1) != 0)
+            continue;
+        *message = (apm_str){ entry.p + 1, at - 1 };
+        *queue_json = (apm_str){ entry.p + at + 4, entry.len - at - 5 };
+        return true;
+    }
+    return false;
+}
+
+static void
+on_adopted(void *arg, const redisReply *reply, const apium_error *err)
+{
+    redis_fetch *fetch = arg;
+    redis_broker *broker = fetch->broker;
+    redis_delivery *batch[BATCH_MAX];
+    char prefix[TAG_MAX], tag[TAG_MAX + 12];
+    size_t n = 0;
+
+    broker->adopting--;
+    if (err && err->status == APIUM_E_CLOSED) {
+        fetch->next = broker->orphans;
+        broker->orphans = fetch;
+        return;
+    }
+    broker->reserved -= fetch->count;
+    tag_prefix(broker, fetch->number, prefix);
+    for (size_t i = 2; reply && i + 1 < reply->elements && n < BATCH_MAX; i += 2) {
+        const redisReply *entry = reply->element[i + 1];
+        apm_str message, json;
+        redis_queue *queue = NULL;
+        if (entry->type != REDIS_REPLY_STRING ||
+            !redis_entry_split((apm_str){ entry->str, (size_t)entry->len }, &message, &json))
+            continue;
+        for (size_t q = 0; q < fetch->n_queues; q++)
+            if (apm_str_eqz(json, fetch->queues[q]->json))
+                queue = fetch->queues[q];
+        if (!queue)
+            continue;
+        snprintf(tag, sizeof(tag), "%s%lld", prefix, reply->element[i]->integer);
+        redis_delivery *delivery = deliver(broker, queue, message, tag);
+        if (delivery)
+            batch[n++] = delivery;
+    }
+    broker->ready = true;
+    hand_over(broker, batch, n);
+    free(fetch);
+}
+
+void
+redis_fetch_adopt(redis_broker *broker)
+{
+    redis_fetch *orphans = broker->orphans;
+
+    broker->orphans = NULL;
+    for (redis_fetch *next; orphans; orphans = next) {
+        char prefix[TAG_MAX];
+        next = orphans->next;
+        apm_redis_req *req = apm_redis_begin_script(broker->base.link, &adopt_script, broker->db,
+                                                    APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_adopted, orphans);
+        if (!req) {
+            orphans->next = broker->orphans;
+            broker->orphans = orphans;
+            continue;
+        }
+        broker->adopting++;
+        tag_prefix(broker, orphans->number, prefix);
+        apm_redis_addz(req, broker->unacked);
+        apm_redis_addz(req, broker->index);
+        apm_redis_addz(req, prefix);
+        apm_redis_addi(req, orphans->count);
+        apm_redis_send(broker->base.link, req, broker);
+    }
+}
+
+void
+redis_fetch_clear(redis_broker *broker)
+{
+    for (redis_fetch *next; broker->orphans; broker->orphans = next) {
+        next = broker->orphans->next;
+        free(broker->orphans);
+    }
+}
