@@ -27,7 +27,8 @@ typedef struct apm_message {
     int delivery_mode;             /* 2 persistent, 1 transient, 0 unknown: send as 2 */
     apm_str exchange, routing_key; /* what it was published to (kombu's delivery_info) */
     bool redelivered;
-    apm_str properties; /* of an envelope that was read: raw JSON object, for members unknown here; else absent */
+    apm_str
+        properties; /* of an envelope that was read: raw JSON object, for members unknown here; else absent */
 } apm_message;
 
 /*

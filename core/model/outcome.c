@@ -41,6 +41,26 @@ apm_outcome_pack(const apm_outcome *outcome, apm_buf *out)
         apm_pack_str(out, *(const apm_str *)((const char *)outcome + texts[i]));
 }
 
+/* Absent, or JSON of that type; NONE is any. */
+static bool
+is_json(apm_str text, apm_json_type type)
+{
+    apm_json val;
+
+    return !apm_str_is(text) || (apm_json_parse(text, &val, NULL) == APIUM_OK &&
+                                 (type == APM_JSON_NONE || val.type == type));
+}
+
+/* User code can scribble over a slot; what goes into a document as it is must not break it. */
+static bool
+sound(const apm_outcome *outcome)
+{
+    return is_json(outcome->result, APM_JSON_NONE) && is_json(outcome->exc.args, APM_JSON_ARRAY) &&
+           is_json(outcome->retry_request, APM_JSON_OBJECT) &&
+           is_json(outcome->children, APM_JSON_NONE) && apm_utf8_valid(outcome->exc.type, true) &&
+           apm_utf8_valid(outcome->exc.module, true) && apm_utf8_valid(outcome->traceback, true);
+}
+
 apium_status
 apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
 {
@@ -56,6 +76,8 @@ apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
     if (in.bad || in.at != in.end || numbers.kind < APM_DONE_SUCCESS ||
         numbers.kind > APM_DONE_REVOKED)
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot is damaged");
+    if (!sound(&outcome))
+        return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot holds what is no JSON");
     outcome.kind = (apm_outcome_kind)numbers.kind;
     outcome.retry_eta_us = numbers.retry_eta_us;
     outcome.retries = numbers.retries;

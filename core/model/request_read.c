@@ -60,7 +60,8 @@ body_text(struct reading *r, apm_str *out)
         return MALFORMED(r, r->named ? APM_MAL_INVALID : APM_MAL_UNKNOWN,
                          "the message body is empty");
     if (format->to_json && (st = format->to_json(body, r->arena, &body, r->err)) != APIUM_OK) {
-        if (st == APIUM_E_UNSUPPORTED && r->named) /* pickle, though configured: refused, not undecodable */
+        if (st == APIUM_E_UNSUPPORTED &&
+            r->named) /* pickle, though configured: refused, not undecodable */
             r->how = APM_MAL_INVALID;
         return st;
     }
@@ -299,10 +300,11 @@ read_request(struct reading *r)
     apium_status st;
 
     r->how = APM_MAL_UNKNOWN;
-    if ((st = apm_fields_read(msg->headers, APM_F_HEADERS, r->fields, r->err)) != APIUM_OK)
+    if (msg->headers.len &&
+        (st = apm_fields_read(msg->headers, APM_F_HEADERS, r->fields, r->err)) != APIUM_OK)
         return st;
     r->named = r->fields[APM_F_TASK].type != APM_JSON_NONE;
-    req->headers = msg->headers;
+    req->headers = msg->headers.len ? msg->headers : APM_STR("{}");
     req->reply_to = msg->reply_to;
     req->correlation_id = msg->correlation_id;
     req->exchange = msg->exchange;

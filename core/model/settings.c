@@ -11,7 +11,8 @@
 #include "core/base/log.h"
 #include "core/base/url.h"
 
-#define NAME_MAX_LEN 80 /* longer than any setting's name */
+#define EMBEDDED     "sqlite:///apium.db" /* where everything is when nothing is said */
+#define NAME_MAX_LEN 80                   /* longer than any setting's name */
 
 /* Celery's old names that do not follow from the new ones. */
 static const struct {
@@ -327,9 +328,7 @@ apm_set_broker(apm_settings *settings, const apm_given *given, apium_error *err)
 
     if ((st = set_url(settings, given->json, &url, err)) != APIUM_OK)
         return st;
-    if (!url)
-        return apm_fail(err, APIUM_E_CONFIG, "expected a URL");
-    settings->broker_url = url;
+    settings->broker_url = url ? url : EMBEDDED;
     return APIUM_OK;
 }
 
@@ -404,8 +403,13 @@ apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_so
     size_t at = (size_t)(row - apm_setting_table);
     if (source < state->values[at].source)
         return APIUM_OK;
+    const apm_settings before = *settings;
     if ((st = take_value(settings, row, value, &given, &why)) != APIUM_OK ||
         (st = set_value(settings, row, &given, &why)) != APIUM_OK) {
+        /* A value that is no good changes nothing; the arena alone has grown. */
+        apm_arena arena = settings->arena;
+        *settings = before;
+        settings->arena = arena;
         apm_buf shown;
         apm_buf_init(&shown, APM_BUF_MAX);
         mask(&shown, row, apm_str_is(given.json.text) ? given.json.text : APM_STR("null"));
@@ -420,7 +424,7 @@ apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_so
     state->made =
         NULL; /* what was made up may look different now; the old ones live on in the arena */
     /* A broker of one's own with results in the embedded file would surprise: then there is no backend. */
-    if (row->set == apm_set_broker && source != APM_FROM_DEFAULT) {
+    if (row->set == apm_set_broker && given.json.type != APM_JSON_NULL) {
         const apm_setting *backend = NULL;
         if (find("result_backend", &backend, NULL) == APIUM_OK &&
             state->values[backend - apm_setting_table].source == APM_FROM_DEFAULT)
@@ -451,7 +455,7 @@ apm_settings_init(apm_settings *settings, apium_error *err)
             return st;
         }
     }
-    settings->result_backend = settings->broker_url; /* the embedded default is both */
+    settings->result_backend = EMBEDDED;
     return APIUM_OK;
 }
 

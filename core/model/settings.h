@@ -81,8 +81,9 @@ typedef struct apm_settings {
 
     /* tasks */
     bool task_acks_late, task_track_started, task_ignore_result, task_store_errors_even_if_ignored,
-        task_always_eager, task_eager_propagates, task_store_eager_result, task_inherit_parent_priority, task_send_sent_event,
-        task_reject_on_worker_lost, task_remote_tracebacks;
+        task_always_eager, task_eager_propagates, task_store_eager_result,
+        task_inherit_parent_priority, task_send_sent_event, task_reject_on_worker_lost,
+        task_remote_tracebacks;
     apm_tri task_acks_on_failure, task_acks_on_timeout;
     bool task_acks_on_failure_or_timeout;
     double task_time_limit, task_soft_time_limit; /* 0 none */

@@ -243,14 +243,20 @@ apm_set_queues(apm_settings *settings, const apm_given *given, apium_error *err)
     return APIUM_OK;
 }
 
+static void
+free_rules(apm_route_rule *rules, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rules[i].regex)
+            regfree(rules[i].regex);
+}
+
 void
 apm_settings_drop_rules(apm_settings *settings)
 {
     struct apm_settings_state *state = settings->state;
 
-    for (size_t i = 0; i < state->n_rules; i++)
-        if (state->rules[i].regex)
-            regfree(state->rules[i].regex);
+    free_rules(state->rules, state->n_rules);
     state->rules = NULL;
     state->n_rules = 0;
 }
@@ -398,14 +404,15 @@ apm_set_routes(apm_settings *settings, const apm_given *given, apium_error *err)
     } else if (val.type != APM_JSON_NULL) {
         st = add_router(settings, &rules, val, 0, err);
     }
+    if (st != APIUM_OK) {
+        free_rules(rules.items, rules.n);
+        return st;
+    }
     apm_settings_drop_rules(settings);
     settings->state->rules = rules.items;
     settings->state->n_rules = rules.n;
-    if (st != APIUM_OK)
-        apm_settings_drop_rules(settings); /* of a half-read value nothing is used */
-    else
-        settings->task_routes = val;
-    return st;
+    settings->task_routes = val;
+    return APIUM_OK;
 }
 
 /* Does the glob match the beginning of the name? Iterative: the last star is the only one worth going back to. */

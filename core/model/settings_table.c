@@ -83,7 +83,7 @@ const apm_setting apm_setting_table[] = {
     URL(broker_read_url, "null", "where to consume; null: broker_url"),
     NO_EFFECT(broker_transport, "null", "use broker_url"),
     CUSTOM(broker_transport_options, "{}", apm_set_broker_options, "an object of options of the broker: visibility_timeout, global_keyprefix, sep, priority_steps, ..."),
-    CUSTOM(broker_url, "\"sqlite:///apium.db\"", apm_set_broker, "where messages are; alternatives separated by ;"),
+    CUSTOM(broker_url, "null", apm_set_broker, "where messages are; alternatives separated by ;; null: sqlite:///apium.db, for results too"),
     NO_EFFECT(broker_use_ssl, "false", "use rediss:// or amqps:// with query parameters"),
     NO_EFFECT(broker_user, "null", "use broker_url"),
     NO_EFFECT(broker_vhost, "null", "use broker_url"),

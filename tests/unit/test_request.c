@@ -502,6 +502,26 @@ START_TEST(an_outcome_comes_back_whole)
 }
 END_TEST
 
+START_TEST(an_outcome_that_would_break_a_document_is_refused)
+{
+    static const apm_outcome bad[] = {
+        { .kind = APM_DONE_SUCCESS, .result = { "{\"a\": ", 6 } },
+        { .kind = APM_DONE_FAILURE, .exc = { .args = { "5", 1 } } },
+        { .kind = APM_DONE_FAILURE, .exc = { .type = { "\xff", 1 } } },
+        { .kind = APM_DONE_FAILURE, .traceback = { "\xff", 1 } },
+        { .kind = APM_DONE_RETRY, .retry_request = { "[]", 2 } },
+        { .kind = APM_DONE_SUCCESS, .children = { "[", 1 } },
+    };
+    apm_outcome out;
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        apm_buf_reset(&buf);
+        apm_outcome_pack(&bad[i], &buf);
+        ck_fails(apm_outcome_unpack(apm_buf_str(&buf), &out, err), APIUM_E_DECODE);
+    }
+}
+END_TEST
+
 START_TEST(an_exception_looks_like_pythons)
 {
     apm_exception_repr(&buf, &(apm_exception){ APM_STR("ValueError"), APM_STR("builtins"),
@@ -540,6 +560,7 @@ main(void)
         a_packed_request_comes_back_whole,
         a_damaged_slot_is_an_error_and_never_read_beyond,
         an_outcome_comes_back_whole,
+        an_outcome_that_would_break_a_document_is_refused,
         an_exception_looks_like_pythons,
         NULL,
     };

@@ -84,6 +84,9 @@ START_TEST(without_a_broker_everything_is_in_one_embedded_file)
 {
     ck_assert_str_eq(s.broker_url, "sqlite:///apium.db");
     ck_assert_str_eq(s.result_backend, "sqlite:///apium.db");
+    set("broker_url", "null");
+    ck_assert_str_eq(s.broker_url, "sqlite:///apium.db");
+    ck_assert_str_eq(s.result_backend, "sqlite:///apium.db");
 }
 END_TEST
 
@@ -157,6 +160,19 @@ START_TEST(a_bad_value_names_setting_value_source_and_what_is_expected)
     ck_assert_ptr_nonnull(strstr(refusal("worker_pool", "gevent"), "prefork, threads or solo"));
     ck_assert_ptr_nonnull(strstr(refusal("timezone", "Mars/Olympus"), "Mars"));
     ck_assert_ptr_nonnull(strstr(refusal("task_default_rate_limit", "10/d"), "10/h"));
+}
+END_TEST
+
+START_TEST(a_bad_value_changes_nothing)
+{
+    set("broker_transport_options", "{\"visibility_timeout\": 60}");
+    set("task_routes", "{\"a\": \"x\"}");
+    refusal("broker_transport_options", "{\"sep\": \":\", \"visibility_timeout\": \"long\"}");
+    refusal("task_routes", "{\"a\": \"y\", \"/b/\": \"z\", \"c\": 5}");
+    ck_assert_double_eq(s.visibility_timeout, 60);
+    ck_assert_str_eq(s.sep, "\x06\x16");
+    ck_assert_str_eq(queue_for("a"), "x");
+    ck_assert_str_eq(queue_for("b"), "celery");
 }
 END_TEST
 
@@ -510,6 +526,7 @@ main(void)
         without_a_broker_everything_is_in_one_embedded_file,
         a_broker_of_ones_own_has_no_backend_unless_one_is_named,
         a_value_of_each_type_is_read_from_json_and_from_bare_text,
+        a_bad_value_changes_nothing,
         a_bad_value_names_setting_value_source_and_what_is_expected,
         an_unknown_setting_names_the_nearest,
         a_stronger_source_wins_whatever_the_order,
