@@ -53,6 +53,17 @@ apm_daemon_detach(apium_error *err)
     return pid < 0 ? apm_fail_sys(err, errno, "cannot detach") : APIUM_OK;
 }
 
+/* Tell the parent, who then leaves with this code. */
+static void
+tell(int code)
+{
+    unsigned char byte = (unsigned char)code;
+    ssize_t n = write(ready_fd, &byte, 1);
+    (void)n; /* the parent is gone: nobody to tell */
+    close(ready_fd);
+    ready_fd = -1;
+}
+
 void
 apm_daemon_ready(void)
 {
@@ -66,11 +77,14 @@ apm_daemon_ready(void)
         if (null > 2)
             close(null);
     }
-    unsigned char code = 0;
-    ssize_t n = write(ready_fd, &code, 1);
-    (void)n; /* the parent is gone: nobody to tell */
-    close(ready_fd);
-    ready_fd = -1;
+    tell(EXIT_SUCCESS);
+}
+
+void
+apm_daemon_failed(int code)
+{
+    if (ready_fd >= 0)
+        tell(code);
 }
 
 /* A number, or the id that a name has; -1 when it has none. */

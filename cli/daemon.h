@@ -15,6 +15,8 @@
 apium_status apm_daemon_detach(apium_error *err);
 /* In the background process: it is on its way. Lets go of the terminal. Does nothing when apm_daemon_detach was not called. */
 void apm_daemon_ready(void);
+/* In the background process: it ends with this code before it was ready. */
+void apm_daemon_failed(int code);
 
 /* Any of them may be NULL. umask is octal ("022"), user and group are names or numbers. */
 apium_status

@@ -1,5 +1,6 @@
 /* main.c - apium_main: find the command in the table, read its options, make the app, run it. */
 #include "cli/cli.h"
+#include "cli/daemon.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -205,8 +206,11 @@ make_app(apm_cli *cli, const apm_command *cmd, char **args, int argc, apium_erro
         apium_app_new(cli->module ? cli->module->name : "apium", NULL, &cli->app, err);
     if (st == APIUM_OK && has_tasks)
         st = apium_app_add(cli->app, cli->module, err);
-    if (st == APIUM_OK && g->config)
+    if (st == APIUM_OK && g->config) {
         st = apium_app_config(cli->app, g->config, err);
+        if (st == APIUM_E_SYSTEM) /* a file that is not there is a wrong setting */
+            st = err->status = APIUM_E_CONFIG;
+    }
     if (st == APIUM_OK)
         st = apply_settings(cli, args, argc, err);
     if (st == APIUM_OK && (cmd->loads || apm_fork_server_wanted()))
@@ -253,6 +257,7 @@ out:
         fprintf(stderr, "Error: cannot write the output: %s\n", strerror(errno));
         code = APM_EXIT_FAILURE;
     }
+    apm_daemon_failed(code);
     return code;
 }
 

@@ -15,8 +15,8 @@
 
 #define SHOWN_SIZE 128
 
-static char *
-    shown; /* the kernel reads a command line from anonymous memory only, not from a program's data */
+/* Of its own mapping: the kernel reads a command line from anonymous memory only, not from a program's data. */
+static char *shown;
 
 void
 apm_title_set(const char *title)
