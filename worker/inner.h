@@ -96,7 +96,6 @@ typedef struct apm_worker {
     apm_work **due;         /* begun in this turn; entries may be NULL */
     size_t n_due, cap_due;
     apm_buf scratch; /* documents are composed here */
-    int zone_offset_s;
     uv_timer_t eta_timer;
 
     uv_prepare_t prepare; /* the end of a turn: hand over, flush */

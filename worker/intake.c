@@ -169,8 +169,8 @@ static void
 receive(apm_worker *w, apm_delivery *delivery)
 {
     w->count.received++;
-    const apm_decode_opts opts = { .accept = w->settings->accept_content,
-                                   .naive_offset_s = w->zone_offset_s };
+    apm_decode_opts opts = { .accept = w->settings->accept_content };
+    (void)apm_zone_offset(w->settings->timezone, apm_clock_wall_us(), &opts.naive_offset_s, NULL);
     apm_request req;
     apm_malformed how = APM_MAL_NONE;
     apium_error err;

@@ -169,12 +169,13 @@ append_record(apm_work *work, apm_unit *unit, const apm_request *req, apm_str st
 static apm_result_opts
 result_opts(const apm_worker *w)
 {
-    return (apm_result_opts){
+    apm_result_opts opts = {
         .extended = w->settings->result_extended,
-        .zone_offset_s = w->zone_offset_s,
         .worker = w->node,
         .now_us = apm_clock_wall_us(),
     };
+    (void)apm_zone_offset(w->settings->timezone, opts.now_us, &opts.zone_offset_s, NULL);
+    return opts;
 }
 
 static bool

@@ -736,8 +736,6 @@ apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
     int rc;
     apium_error why = { 0 };
     if (apm_node_name(opts->node, w->node, sizeof(w->node), err) != APIUM_OK ||
-        apm_zone_offset(w->settings->timezone, apm_clock_wall_us(), &w->zone_offset_s, err) !=
-            APIUM_OK ||
         choose_queues(w, err) != APIUM_OK)
         goto out;
     if ((rc = uv_loop_init(&w->loop)) < 0) {
