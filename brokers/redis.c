@@ -17,6 +17,13 @@
 
 /* ---- names ---- */
 
+int64_t
+redis_max_message(const redis_broker *broker)
+{
+    int64_t most = apm_links_settings(broker->base.link->set)->max_message_bytes;
+    return most > 0 ? most : INT64_C(128) << 20;
+}
+
 redis_queue *
 redis_queue_get(redis_broker *broker, const char *name)
 {
@@ -360,7 +367,7 @@ redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const ap
     copy.routing_key = apm_strz(route->routing_key ? route->routing_key : "");
     apm_uuid4(tag);
     apm_envelope_write(&text, &copy, tag);
-    if (text.failed || (int64_t)text.len > broker->max_message) {
+    if (text.failed || (int64_t)text.len > redis_max_message(broker)) {
         size_t len = text.len;
         apm_buf_clear(&text);
         return apm_fail(err, APIUM_E_TOOBIG, "cannot publish to \"%.*s\": the message has over %zu bytes",
@@ -447,9 +454,18 @@ redis_park(apm_broker *base, apm_unit *unit, apm_delivery *park, int64_t due_us,
     return APIUM_OK;
 }
 
+/* What is let go of unsettled goes back: nobody else would renew it. */
 static void
 redis_free_delivery(apm_delivery *base)
 {
+    if (base->hold == APM_HELD) {
+        redis_broker *broker = redis_of(base->broker);
+        apm_unit *unit = apm_unit_new(broker->base.link);
+        if (unit && redis_settle(base->broker, unit, base, APM_RESTORE, NULL, NULL) == APIUM_OK)
+            redis_own_commit(broker, unit);
+        else
+            apm_unit_drop(unit);
+    }
     if (base->hold == APM_HELD)
         redis_unhold((redis_delivery *)base);
     apm_arena_clear(&base->arena);
@@ -560,7 +576,6 @@ read_options(redis_broker *broker, apium_error *err)
     }
     broker->sorted = strcmp(order, "sorted") == 0;
     broker->rotate = !broker->sorted && strcmp(order, "priority") != 0;
-    broker->max_message = settings->max_message_bytes > 0 ? settings->max_message_bytes : INT64_C(128) << 20;
     broker->times = (redis_times){ .renew_ms = RENEW_MS, .lease_ms = LEASE_MS, .sweep_ms = SWEEP_MS,
                                    .stale_ms = STALE_MS };
     /* A Python node with a short visibility timeout must not find a live entry older than that. */

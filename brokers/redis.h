@@ -69,7 +69,6 @@ typedef struct redis_broker {
     bool rotate, sorted;      /* queue_order_strategy */
     char run[17];
     uint64_t fetch_no, park_no;
-    int64_t max_message;
     apm_redis_hook hook;
     apm_link_watch watch;
     apm_arena names;
@@ -109,6 +108,7 @@ redis_of(apm_broker *broker)
 }
 
 /* redis.c */
+int64_t redis_max_message(const redis_broker *broker);
 redis_queue *redis_queue_get(redis_broker *broker, const char *name); /* NULL without memory */
 /* The list suffix of a priority: "" or separator and step. */
 apm_str redis_step_suffix(const redis_broker *broker, int priority, char out[64]);

@@ -251,7 +251,7 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
         if (what->type == REDIS_REPLY_INTEGER) {
             char why[96];
             snprintf(why, sizeof(why), "the message has %lld bytes, more than max_message_bytes (%lld)",
-                     what->integer, (long long)broker->max_message);
+                     what->integer, (long long)redis_max_message(broker));
             redis_refuse(broker, queue->name, APM_STR_NONE, tag, why);
             continue;
         }
@@ -321,7 +321,7 @@ send_fetch(redis_broker *broker, unsigned count)
     apm_redis_addz(req, broker->index);
     apm_redis_addz(req, prefix);
     apm_redis_addi(req, count);
-    apm_redis_addi(req, broker->max_message);
+    apm_redis_addi(req, redis_max_message(broker));
     apm_redis_addi(req, BATCH_BYTES);
     apm_redis_addi(req, broker->n_steps);
     apm_redis_addz(req, broker->rotate ? "1" : "0");

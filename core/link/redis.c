@@ -257,6 +257,7 @@ static void
 pump(apm_redis *link)
 {
     if (link->base.up) {
+        redis_units_pump(link); /* before what the hooks ask for: who settles and fetches finds it settled */
         for (apm_redis_hook *hook = link->hooks, *next; hook; hook = next) {
             next = hook->next;
             hook->run(hook->arg);
@@ -379,6 +380,9 @@ redis_close(apm_link *base)
 
     if (link->closing)
         return;
+    /* What was committed still leaves, unanswered. */
+    link->gaps = false;
+    pump(link);
     link->closing = true;
     /* A clean end leaves no token behind: what was answered need not be remembered. Nobody waits for the answer. */
     if (base->up && link->n_spent && !link->spent.failed) {

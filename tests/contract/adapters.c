@@ -3,10 +3,18 @@
 
 #include <string.h>
 
+#include "config.h"
+
 extern const adapter adapter_sqlite;
+#if APM_WITH_REDIS
+extern const adapter adapter_redis;
+#endif
 
 const adapter *const adapters[] = {
     &adapter_sqlite,
+#if APM_WITH_REDIS
+    &adapter_redis,
+#endif
     NULL,
 };
 

@@ -11,11 +11,17 @@
 
 #define ADAPTER_SKIP 77 /* the server is not installed */
 
+struct apm_broker;
+
 typedef struct adapter {
     const char *name; /* the argument of test_brokers and test_backends, and the name that meson shows */
     bool broker, backend;
     /* A unit that publishes and acks happens as a whole or not at all, whatever dies. */
     bool atomic;
+    /* The default exchange takes any name: the first message makes the queue. */
+    bool any_name;
+    /* Shorten what takes a minute in earnest; NULL: nothing does. */
+    void (*hurry)(struct apm_broker *broker);
     /* Start the server and write its URL. 0, ADAPTER_SKIP, or 1 for a failure that was printed. Called once, before any test. */
     int (*start)(char *url, size_t size);
     /* Stop it and remove what it left; called once, after the tests. */

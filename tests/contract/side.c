@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "adapters.h"
 #include "core/base/clock.h"
 
 char side_url[512];
@@ -94,6 +95,8 @@ side_with(bool broker, bool backend)
 
     if (broker)
         ck_ok(apm_broker_open(s->links, side_url, &opts, &s->broker, err));
+    if (broker && side_adapter->hurry)
+        side_adapter->hurry(s->broker);
     if (backend)
         ck_ok(apm_backend_open(s->links, side_url, side_url, &s->backend, err));
     return s;
@@ -177,6 +180,12 @@ apm_route
 side_route(const apm_queue *queue)
 {
     return (apm_route){ .queue = queue, .exchange = "", .routing_key = queue->name, .mandatory = true };
+}
+
+apm_route
+side_nowhere(const char *key)
+{
+    return (apm_route){ .exchange = side_adapter->any_name ? "t-unbound" : "", .routing_key = key, .mandatory = true };
 }
 
 apm_message

@@ -59,6 +59,8 @@ void run_for(int64_t ms);
 const apm_queue *side_queue(const char *what);
 /* Straight to the queue, by the default exchange. */
 apm_route side_route(const apm_queue *queue);
+/* Where no queue is. */
+apm_route side_nowhere(const char *key);
 /* A message with that body. */
 apm_message side_message(const char *body);
 

@@ -202,7 +202,7 @@ START_TEST(a_message_for_no_queue_fails_its_unit)
 {
     apium_error error, *err = &error;
     side *s = side_with(true, false);
-    apm_route nowhere = { .exchange = "", .routing_key = "t-no-such-queue", .mandatory = true };
+    apm_route nowhere = side_nowhere("t-no-such-queue");
     apm_message msg = side_message("x");
 
     ck_fails(side_publish_message(s, &nowhere, &msg, err), APIUM_E_UNROUTABLE);
@@ -511,7 +511,7 @@ START_TEST(a_unit_that_fails_applies_nothing)
     apium_error error, *err = &error;
     side *s = side_with(true, false);
     const apm_queue *in = side_queue("in"), *out = side_queue("out");
-    apm_route route = side_route(out), nowhere = { .exchange = "", .routing_key = "t-nowhere", .mandatory = true };
+    apm_route route = side_route(out), nowhere = side_nowhere("t-nowhere");
     apm_message msg = side_message("followup");
 
     side_consume(s, out, 10);
@@ -536,7 +536,7 @@ START_TEST(a_failing_unit_leaves_its_neighbours_alone)
     apium_error error, *err = &error;
     side *s = side_with(true, false);
     const apm_queue *queue = side_queue("q");
-    apm_route route = side_route(queue), nowhere = { .exchange = "", .routing_key = "t-nowhere", .mandatory = true };
+    apm_route route = side_route(queue), nowhere = side_nowhere("t-nowhere");
     apm_message msg = side_message("x");
 
     side_consume(s, queue, 0);
