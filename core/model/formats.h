@@ -1,6 +1,6 @@
 /*
- * formats.h - bodies that are not JSON, and what their converters share: a JSON text as a flat run of tokens, so that deep
- * nesting costs one pass and no recursion.
+ * formats.h - bodies that are not JSON, and what their converters share: a JSON text as a flat run
+ * of tokens, so that deep nesting costs one pass and no recursion.
  */
 #ifndef APM_MODEL_FORMATS_H
 #define APM_MODEL_FORMATS_H
