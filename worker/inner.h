@@ -132,6 +132,33 @@ typedef struct apm_worker {
     } count;
 } apm_worker;
 
+/* What happens to a worker; the table in life.c says what it means in each state. */
+typedef enum apm_event {
+    APM_EV_READY, /* every queue is open */
+    APM_EV_TERM,
+    APM_EV_INT,
+    APM_EV_QUIT,
+    APM_EV_HUP,
+    APM_EV_IDLE,    /* stopping, and nothing is left to do */
+    APM_EV_GIVE_UP, /* an error: w->error */
+    APM_EVENTS,
+} apm_event;
+
+/* say.c */
+void apm_say_outcome(const apm_work *work, const apm_outcome *outcome);
+
+/* life.c */
+void apm_life_open(apm_worker *w); /* signals, timers */
+void apm_life_event(apm_worker *w, apm_event ev);
+/* End the pool, then close everything: the loop runs out. */
+void apm_life_end_pool(apm_worker *w);
+/* The worker cannot go on: remember why and stop. The first reason counts. */
+void apm_worker_fail(apm_worker *w, const apium_error *err);
+
+/* queues.c */
+apium_status apm_queues_choose(apm_worker *w, apium_error *err);
+void apm_queues_open(apm_worker *w);
+
 /* works.c */
 apm_work *apm_work_new(apm_worker *w, apm_delivery *delivery);
 void apm_work_move(apm_work *work, apm_station to);

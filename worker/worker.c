@@ -7,7 +7,6 @@
  */
 #include "worker/inner.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -15,10 +14,6 @@
 
 #include "config.h"
 #include "core/base/clock.h"
-
-#define STOP_PATIENCE_MS                                                                           \
-    30000 /* settlements that cannot reach their store hold up a warm stop no longer than this */
-#define COLD_PATIENCE_MS 5000
 
 /* ---- the turn ---- */
 
@@ -61,309 +56,6 @@ apm_worker_wake(apm_worker *w)
         uv_idle_start(&w->idle, on_idle);
 }
 
-/* ---- life ---- */
-
-typedef enum event {
-    EV_READY,
-    EV_TERM,
-    EV_INT,
-    EV_QUIT,
-    EV_HUP,
-    EV_IDLE,
-    EV_GIVE_UP,
-    EVENTS
-} event;
-
-typedef void action(apm_worker *w);
-
-struct move {
-    apm_life to;
-    action *act;
-};
-
-static void happen(apm_worker *w, event ev);
-
-static size_t
-works_left(const apm_worker *w)
-{
-    size_t n = 0;
-    for (int i = 0; i < APM_STATIONS; i++)
-        n += w->lists[i].n;
-    return n;
-}
-
-static void
-close_handle(uv_handle_t *handle)
-{
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
-
-static void
-close_all(apm_worker *w)
-{
-    if (w->closed)
-        return;
-    w->closed = true;
-    apm_broker_close(w->broker);
-    apm_backend_close(w->backend);
-    w->broker = NULL;
-    w->backend = NULL;
-    apm_links_free(w->links);
-    for (size_t i = 0; i < sizeof(w->signals) / sizeof(w->signals[0]); i++)
-        close_handle((uv_handle_t *)&w->signals[i]);
-    close_handle((uv_handle_t *)&w->prepare);
-    close_handle((uv_handle_t *)&w->check);
-    close_handle((uv_handle_t *)&w->idle);
-    close_handle((uv_handle_t *)&w->stop_timer);
-    apm_gate_close(w);
-}
-
-static void
-on_pool_gone(void *arg)
-{
-    apm_worker *w = arg;
-    w->pool = NULL;
-    w->pool_ready = false;
-    w->pool_gone = true;
-    apm_worker_progress(w);
-}
-
-static void
-on_broker_stopped(void *arg, apium_status status, const apium_error *err)
-{
-    apm_worker *w = arg;
-    (void)status;
-    (void)err;
-    w->broker_stopped = true;
-    apm_worker_progress(w);
-}
-
-/* Units that cannot reach their store would keep us for ever: closing the links answers them. */
-static void
-on_stop_deadline(uv_timer_t *timer)
-{
-    apm_worker *w = timer->data;
-    if (w->life == APM_WARM && w->lists[APM_AT_POOL].n) {
-        uv_timer_start(timer, on_stop_deadline, STOP_PATIENCE_MS, 0);
-        return;
-    }
-    apm_log(APM_LOG_ERROR, "worker.stop_forced",
-            "%zu settlements could not be delivered before the worker stopped",
-            w->lists[APM_AT_SETTLING].n);
-    w->forced = true;
-    w->exit_code = APM_EXIT_FAILURE;
-    happen(w, EV_IDLE);
-}
-
-static void
-stop_consuming(apm_worker *w)
-{
-    if (w->stopping)
-        return;
-    w->stopping = true;
-    apm_broker_stop(w->broker, on_broker_stopped, w);
-    if (w->pool_ready)
-        apm_pool_poll(w->pool);
-    apm_gate_return_all(w);
-    uv_timer_start(&w->stop_timer, on_stop_deadline, STOP_PATIENCE_MS, 0);
-    apm_worker_wake(w);
-    apm_worker_progress(w);
-}
-
-static void
-warm(apm_worker *w)
-{
-    printf("\nworker: Warm shutdown (MainProcess)\n");
-    fflush(stdout);
-    stop_consuming(w);
-}
-
-static void
-warm_int(apm_worker *w)
-{
-    printf("\nworker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running "
-           "tasks!\n");
-    w->exit_code = APM_EXIT_FAILURE; /* as Celery 5.6 */
-    warm(w);
-}
-
-static void
-warm_hup(apm_worker *w)
-{
-    w->restart = true;
-    warm(w);
-}
-
-static void
-kill_pool(apm_worker *w)
-{
-    if (!w->pool_gone && w->pool)
-        apm_pool_stop(w->pool, true, on_pool_gone, w);
-    uv_timer_start(&w->stop_timer, on_stop_deadline, COLD_PATIENCE_MS, 0);
-    apm_worker_progress(w);
-}
-
-static void
-cold(apm_worker *w)
-{
-    printf("\nworker: Cold shutdown (MainProcess)\n");
-    fflush(stdout);
-    w->restart = false;
-    stop_consuming(w);
-    kill_pool(w);
-}
-
-static void
-on_soft_over(uv_timer_t *timer)
-{
-    apm_worker *w = timer->data;
-    w->soft_over = true;
-    happen(w, EV_QUIT);
-}
-
-/* QUIT from running: with worker_soft_shutdown_timeout the running tasks get that long first. */
-static void
-quit(apm_worker *w)
-{
-    double soft = w->settings->worker_soft_shutdown_timeout;
-    if (soft > 0 && !w->soft_over && w->lists[APM_AT_POOL].n) {
-        apm_log(APM_LOG_WARNING, "worker.soft_shutdown",
-                "Initiating Soft Shutdown, terminating in %g seconds", soft);
-        w->life = APM_WARM;
-        stop_consuming(w);
-        uv_timer_start(&w->stop_timer, on_soft_over, (uint64_t)(soft * 1000), 0);
-        return;
-    }
-    cold(w);
-}
-
-static void
-quit_again(apm_worker *w)
-{
-    w->exit_code = APM_EXIT_FAILURE;
-    cold(w);
-}
-
-static void
-end_pool(apm_worker *w)
-{
-    uv_timer_stop(&w->stop_timer);
-    if (w->pool_gone || !w->pool)
-        close_all(w);
-    else
-        apm_pool_stop(w->pool, w->forced, on_pool_gone, w);
-}
-
-static void
-give_up(apm_worker *w)
-{
-    w->exit_code = APM_EXIT_FAILURE;
-    stop_consuming(w);
-    kill_pool(w);
-}
-
-static void
-start_consuming(apm_worker *w)
-{
-    apm_gate_window(w);
-    apm_worker_wake(w);
-}
-
-static const struct move moves[APM_GONE + 1][EVENTS] = {
-    [APM_STARTING][EV_READY] = { APM_RUNNING, start_consuming },
-    [APM_STARTING][EV_TERM] = { APM_WARM, warm },
-    [APM_STARTING][EV_INT] = { APM_WARM, warm_int },
-    [APM_STARTING][EV_QUIT] = { APM_COLD, cold },
-    [APM_STARTING][EV_HUP] = { APM_WARM, warm_hup },
-    [APM_STARTING][EV_GIVE_UP] = { APM_COLD, give_up },
-    [APM_RUNNING][EV_TERM] = { APM_WARM, warm }, /* finish what runs, give back what waits */
-    [APM_RUNNING][EV_INT] = { APM_WARM, warm_int },
-    [APM_RUNNING][EV_QUIT] = { APM_COLD, quit }, /* kill what runs, give back what may run again */
-    [APM_RUNNING][EV_HUP] = { APM_WARM, warm_hup },
-    [APM_RUNNING][EV_GIVE_UP] = { APM_COLD, give_up },
-    [APM_WARM][EV_TERM] = { APM_COLD, cold },
-    [APM_WARM][EV_INT] = { APM_COLD, quit_again },
-    [APM_WARM][EV_QUIT] = { APM_COLD, cold },
-    [APM_WARM][EV_GIVE_UP] = { APM_COLD, give_up },
-    [APM_WARM][EV_IDLE] = { APM_CLOSING, end_pool },
-    [APM_COLD][EV_IDLE] = { APM_CLOSING, end_pool },
-};
-
-static void
-happen(apm_worker *w, event ev)
-{
-    const struct move *move = &moves[w->life][ev];
-    if (!move->act)
-        return;
-    w->life = move->to;
-    move->act(w);
-}
-
-void
-apm_worker_progress(apm_worker *w)
-{
-    if (w->life == APM_CLOSING && w->pool_gone) {
-        close_all(w);
-        return;
-    }
-    if ((w->life == APM_WARM || w->life == APM_COLD) && w->broker_stopped && works_left(w) == 0)
-        happen(w, EV_IDLE);
-}
-
-static void
-on_signal(uv_signal_t *handle, int signum)
-{
-    apm_worker *w = handle->data;
-    const char *remap = getenv("REMAP_SIGTERM");
-    if (signum == SIGTERM && remap && strcmp(remap, "SIGQUIT") == 0)
-        signum = SIGQUIT;
-    switch (signum) {
-    case SIGTERM:
-        happen(w, EV_TERM);
-        break;
-    case SIGINT:
-        happen(w, EV_INT);
-        break;
-    case SIGQUIT:
-        happen(w, EV_QUIT);
-        break;
-    case SIGHUP:
-        happen(w, EV_HUP);
-        break;
-    case SIGUSR1:
-        apm_log(APM_LOG_WARNING, "worker.state",
-                "holding: %zu for their eta, %zu ready, %zu in the pool, %zu being settled; window "
-                "%u; received %llu, succeeded %llu, "
-                "failed %llu, retried %llu, rejected %llu, refused %llu",
-                w->lists[APM_AT_HELD].n, w->lists[APM_AT_READY].n, w->lists[APM_AT_POOL].n,
-                w->lists[APM_AT_SETTLING].n, w->window, (unsigned long long)w->count.received,
-                (unsigned long long)w->count.succeeded, (unsigned long long)w->count.failed,
-                (unsigned long long)w->count.retried, (unsigned long long)w->count.rejected,
-                (unsigned long long)w->count.refused);
-        for (apm_work *work = w->lists[APM_AT_POOL].head; work; work = work->next)
-            if (work->begun)
-                apm_log(APM_LOG_WARNING, "worker.state", "running: %.*s[%.*s] in pid %d for %.3fs",
-                        APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->job.pid,
-                        (double)(apm_clock_ns() - work->job.began_ns) / 1e9);
-        break;
-    default:
-        break;
-    }
-}
-
-/* ---- links, queues ---- */
-
-static void
-fail(apm_worker *w, const apium_error *err)
-{
-    if (w->gave_up)
-        return;
-    w->gave_up = true;
-    w->error = *err;
-    happen(w, EV_GIVE_UP);
-}
-
 static void
 on_link(void *arg, apm_link *link, bool up, const char *why)
 {
@@ -390,161 +82,8 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
                  w->broker_was_up ? "broker_connection_retry"
                                   : "broker_connection_retry_on_startup",
                  why ? why : "");
-        fail(w, &err);
+        apm_worker_fail(w, &err);
     }
-}
-
-static void
-say_ready(apm_worker *w)
-{
-    if (w->said_ready || w->queues_open < w->n_queues)
-        return;
-    w->said_ready = true;
-    happen(w, EV_READY);
-    apm_log(APM_LOG_INFO, "worker.ready", "%s ready.", w->node);
-    if (w->opts->on_ready)
-        w->opts->on_ready(w->opts->arg);
-}
-
-struct opening {
-    apm_worker *w;
-    const apm_queue *queue;
-};
-
-static void
-on_purged(void *arg, apium_status status, int64_t count, const apium_error *err)
-{
-    struct opening *opening = arg;
-    apm_worker *w = opening->w;
-    const apm_queue *queue = opening->queue;
-    free(opening);
-    if (status == APIUM_OK)
-        apm_log(APM_LOG_WARNING, "queue.purged", "purge: Erased %lld messages from the queue %s.",
-                (long long)count, queue->name);
-    else
-        apm_log(APM_LOG_ERROR, "queue.unpurged", "Cannot purge the queue %s: %s", queue->name,
-                err->text);
-    apium_error why;
-    if (w->stopping)
-        return;
-    if (apm_broker_consume(w->broker, queue, &why) != APIUM_OK) {
-        fail(w, &why);
-        return;
-    }
-    w->queues_open++;
-    say_ready(w);
-}
-
-static void
-on_declared(void *arg, apium_status status, const apium_error *err)
-{
-    struct opening *opening = arg;
-    apm_worker *w = opening->w;
-    if (w->stopping) {
-        free(opening);
-        return;
-    }
-    if (status != APIUM_OK) {
-        free(opening);
-        fail(w, err);
-        return;
-    }
-    if (w->opts->purge) {
-        w->broker->ops->purge(w->broker, opening->queue->name, on_purged, opening);
-        return;
-    }
-    apium_error why;
-    const apm_queue *queue = opening->queue;
-    free(opening);
-    if (apm_broker_consume(w->broker, queue, &why) != APIUM_OK) {
-        fail(w, &why);
-        return;
-    }
-    w->queues_open++;
-    say_ready(w);
-}
-
-static void
-open_queues(apm_worker *w)
-{
-    for (size_t i = 0; i < w->n_queues; i++) {
-        struct opening *opening = malloc(sizeof(*opening));
-        apium_error err;
-        if (!opening) {
-            apm_fail(&err, APIUM_E_NOMEM, "cannot open the queue %s: out of memory",
-                     w->queues[i]->name);
-            fail(w, &err);
-            return;
-        }
-        *opening = (struct opening){ w, w->queues[i] };
-        apm_broker_declare(w->broker, w->queues[i], on_declared, opening);
-    }
-}
-
-static bool
-in_list(const char *list, const char *name)
-{
-    size_t len = strlen(name);
-    while (list && *list) {
-        size_t n = strcspn(list, ",");
-        if (n == len && memcmp(list, name, n) == 0)
-            return true;
-        list += n + (list[n] == ',');
-    }
-    return false;
-}
-
-static apium_status
-add_queue(apm_worker *w, const char *name, apium_error *err)
-{
-    if (in_list(w->opts->exclude, name))
-        return APIUM_OK;
-    const apm_queue *queue;
-    apium_status st = apm_settings_queue(w->settings, name, &queue, err);
-    if (st != APIUM_OK)
-        return st;
-    for (size_t i = 0; i < w->n_queues; i++)
-        if (w->queues[i] == queue)
-            return APIUM_OK;
-    const apm_queue **queues = realloc(w->queues, (w->n_queues + 1) * sizeof(*queues));
-    if (!queues)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot open the queue \"%s\": out of memory", name);
-    w->queues = queues;
-    w->queues[w->n_queues++] = queue;
-    return APIUM_OK;
-}
-
-/* -Q, else task_queues, else the default queue; less -X. */
-static apium_status
-choose_queues(apm_worker *w, apium_error *err)
-{
-    apium_status st = APIUM_OK;
-    const char *list = w->opts->queues;
-    if (list && *list) {
-        while (*list && st == APIUM_OK) {
-            char name[256];
-            size_t n = strcspn(list, ",");
-            if (n >= sizeof(name))
-                return apm_fail(err, APIUM_E_CONFIG,
-                                "cannot consume from \"%.60s...\": the queue's name is too long",
-                                list);
-            snprintf(name, sizeof(name), "%.*s", (int)n, list);
-            if (n)
-                st = add_queue(w, name, err);
-            list += n + (list[n] == ',');
-        }
-    } else if (w->settings->n_task_queues) {
-        for (size_t i = 0; i < w->settings->n_task_queues && st == APIUM_OK; i++)
-            st = add_queue(w, w->settings->task_queues[i].name, err);
-    } else {
-        st = add_queue(w, w->settings->task_default_queue, err);
-    }
-    if (st == APIUM_OK && !w->n_queues)
-        st = apm_fail(err, APIUM_E_CONFIG,
-                      "cannot start the worker: no queue is left to consume from (-Q %s, -X %s)",
-                      w->opts->queues ? w->opts->queues : "",
-                      w->opts->exclude ? w->opts->exclude : "");
-    return st;
 }
 
 static void
@@ -595,13 +134,13 @@ on_pool_ready(void *arg)
                         : "Results and queue are on two links: the result is stored first, then "
                           "the message is settled");
     if (!w->stopping)
-        open_queues(w);
+        apm_queues_open(w);
 }
 
 static void
 on_pool_failed(void *arg, const apium_error *err)
 {
-    fail(arg, err);
+    apm_worker_fail(arg, err);
 }
 
 static void
@@ -707,18 +246,11 @@ open_links(apm_worker *w, apium_error *err)
 static void
 init_handles(apm_worker *w)
 {
-    static const int signums[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 };
     uv_prepare_init(&w->loop, &w->prepare);
     uv_check_init(&w->loop, &w->check);
     uv_idle_init(&w->loop, &w->idle);
-    uv_timer_init(&w->loop, &w->stop_timer);
-    w->prepare.data = w->check.data = w->idle.data = w->stop_timer.data = w;
-    for (size_t i = 0; i < sizeof(signums) / sizeof(signums[0]); i++) {
-        uv_signal_init(&w->loop, &w->signals[i]);
-        w->signals[i].data = w;
-        uv_signal_start(&w->signals[i], on_signal, signums[i]);
-    }
-    signal(SIGPIPE, SIG_IGN);
+    w->prepare.data = w->check.data = w->idle.data = w;
+    apm_life_open(w);
 }
 
 int
@@ -736,7 +268,7 @@ apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
     int rc;
     apium_error why = { 0 };
     if (apm_node_name(opts->node, w->node, sizeof(w->node), err) != APIUM_OK ||
-        choose_queues(w, err) != APIUM_OK)
+        apm_queues_choose(w, err) != APIUM_OK)
         goto out;
     if ((rc = uv_loop_init(&w->loop)) < 0) {
         apm_fail_sys(err, -rc, "cannot make an event loop");
@@ -755,7 +287,7 @@ apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
         w->exit_code = APM_EXIT_FAILURE;
         w->stopping = w->broker_stopped = true;
         w->life = APM_CLOSING;
-        end_pool(w);
+        apm_life_end_pool(w);
     } else {
         uv_prepare_start(&w->prepare, on_prepare);
         uv_check_start(&w->check, on_check);
