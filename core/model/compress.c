@@ -1,6 +1,7 @@
 /*
- * compress.c - the compressions kombu has. What Celery calls gzip is a zlib stream (RFC 1950). Unpacking grows its output
- * step by step and stops at the caller's bound, so that a bomb costs no more than that.
+ * compress.c - the compressions kombu has. What Celery calls gzip is a zlib stream (RFC 1950).
+ * Unpacking grows its output step by step and stops at the caller's bound, so that a bomb costs no
+ * more than that.
  */
 #include "core/model/serializer.h"
 

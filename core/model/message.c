@@ -4,15 +4,16 @@
  *     {"body": "<base64>", "content-encoding": ..., "content-type": ..., "headers": {...},
  *      "properties": {..., "delivery_info": {...}, "body_encoding": "base64", "delivery_tag": ...}}
  *
- * What is read is sliced; only a base64 body is decoded. What is written has kombu's keys in kombu's order.
+ * What is read is sliced; only a base64 body is decoded. What is written has kombu's keys in
+ * kombu's order.
  */
 #include "core/model/message.h"
 
 #include "core/base/b64.h"
 #include "core/base/error.h"
 
-/* A property that should be text: null is absent, anything else that is no string keeps its JSON text, because
- * such a message works between Python programs too. */
+/* A property that should be text: null is absent, anything else that is no string keeps its JSON
+ * text, because such a message works between Python programs too. */
 static apium_status
 loose_text(apm_json val, const char *what, apm_arena *arena, apm_str *out, apium_error *err)
 {

@@ -1,9 +1,9 @@
 /*
  * message.h - a signature encoded for the wire: properties, headers, body. What brokers carry.
  *
- * All text is borrowed: it lives as long as whatever the message was made from (a delivery's arena, a
- * caller's buffer). Headers are JSON object text on every broker; the AMQP adapter turns them into a field
- * table and back. Unknown headers and properties pass through untouched.
+ * All text is borrowed: it lives as long as whatever the message was made from (a delivery's arena,
+ * a caller's buffer). Headers are JSON object text on every broker; the AMQP adapter turns them
+ * into a field table and back. Unknown headers and properties pass through untouched.
  */
 #ifndef APM_MODEL_MESSAGE_H
 #define APM_MODEL_MESSAGE_H
@@ -27,22 +27,23 @@ typedef struct apm_message {
     int delivery_mode;             /* 2 persistent, 1 transient, 0 unknown: send as 2 */
     apm_str exchange, routing_key; /* what it was published to (kombu's delivery_info) */
     bool redelivered;
-    apm_str
-        properties; /* of an envelope that was read: raw JSON object, for members unknown here; else absent */
+    /* Of an envelope that was read: the raw JSON object, for members unknown here; else absent. */
+    apm_str properties;
 } apm_message;
 
 /*
- * The JSON envelope in which Redis carries a message (docs/protocol.md "Envelope").
- * Reading: slices point into `text`; a base64 body is decoded into the arena. *tag gets
- * properties.delivery_tag (absent when there is none). E_DECODE names the member that is wrong: not JSON, not an
- * object, no properties, no delivery_info, headers not an object, bad base64.
+ * The JSON envelope in which Redis carries a message (docs/protocol.md "Envelope"). Reading: slices
+ * point into `text`; a base64 body is decoded into the arena. *tag gets properties.delivery_tag
+ * (absent when there is none). E_DECODE names the member that is wrong: not JSON, not an object, no
+ * properties, no delivery_info, headers not an object, bad base64.
  */
 apium_status
 apm_envelope_read(apm_str text, apm_arena *arena, apm_message *msg, apm_str *tag, apium_error *err);
-/* Append the envelope of msg, with Python's key order; tag is the delivery_tag to write (a fresh uuid). */
+/* Append the envelope of msg, with Python's key order; tag is the delivery_tag to write (a fresh
+ * uuid). */
 void apm_envelope_write(apm_buf *buf, const apm_message *msg, const char *tag);
-/* Append `text` with headers.redelivered and properties.delivery_info.redelivered set to true, everything else
- * as it is byte for byte. `text` must be readable as an envelope. */
+/* Append `text` with headers.redelivered and properties.delivery_info.redelivered set to true,
+ * everything else as it is byte for byte. `text` must be readable as an envelope. */
 apium_status apm_envelope_redelivered(apm_buf *buf, apm_str text, apium_error *err);
 
 #endif

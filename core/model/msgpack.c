@@ -1,8 +1,10 @@
 /*
- * msgpack.c - bodies in MessagePack, as kombu writes and reads them: text as str, bytes as bin, floats as float 64.
+ * msgpack.c - bodies in MessagePack, as kombu writes and reads them: text as str, bytes as bin,
+ * floats as float 64.
  *
- * Read and written here rather than by a library: msgpack-c gives up at 32 levels, which a workflow's signatures pass, and
- * builds a tree of many times the message's size. Both ways are one pass without recursion.
+ * Read and written here rather than by a library: msgpack-c gives up at 32 levels, which a
+ * workflow's signatures pass, and builds a tree of many times the message's size. Both ways are one
+ * pass without recursion.
  */
 #include "core/model/formats.h"
 
@@ -75,7 +77,8 @@ end_item(struct reader *r)
     }
 }
 
-/* A scalar. A key of an object has to be a string in JSON: it gets quotes, as Python's json gives it. */
+/* A scalar. A key of an object has to be a string in JSON: it gets quotes, as Python's json gives
+ * it. */
 static void
 put_scalar(struct reader *r, const char *text)
 {
@@ -134,7 +137,8 @@ open_container(struct reader *r, uint64_t n, bool map)
 {
     if (is_key(r))
         return malformed(r, "an array or map is the key of a map");
-    /* Each item is at least one byte: a length that cannot be is found before anything is written for it. */
+    /* Each item is at least one byte: a length that cannot be is found before anything is written
+     * for it. */
     if (n * (map ? 2 : 1) > (uint64_t)(r->end - r->at))
         return malformed(r, "it ends in the middle of an array or map");
     if (r->depth == APM_JSON_DEPTH)
@@ -282,8 +286,8 @@ put_tagged(apm_buf *buf, unsigned tag, uint64_t n, int size)
         apm_buf_addc(buf, (char)(n >> 8 * size));
 }
 
-/* A length in its shortest form: inside the tag `tiny` up to tiny_max, or behind tag, tag + 1, tag + 2 in 1, 2, 4 bytes. A tag_8 of 0
- * is the lack of one. */
+/* A length in its shortest form: inside the tag `tiny` up to tiny_max, or behind tag, tag + 1, tag
+ * + 2 in 1, 2, 4 bytes. A tag_8 of 0 is the lack of one. */
 static void
 put_length(apm_buf *buf, uint64_t n, unsigned tiny, unsigned tiny_max, unsigned tag_8,
            unsigned tag_16)
@@ -394,7 +398,8 @@ write_value(apm_buf *buf, const apm_token *token, apm_arena *arena, apium_error 
     }
 }
 
-/* The number of items of each container, in the order in which they open: a length comes before the items. */
+/* The number of items of each container, in the order in which they open: a length comes before the
+ * items. */
 static apium_status
 count_items(apm_str json, uint32_t **out, apium_error *err)
 {

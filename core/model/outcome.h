@@ -1,6 +1,7 @@
 /*
- * outcome.h - what running a request gave. Made by whoever ran it (a pool process, a thread, eagerly), or by the
- * main process for what the pool could not say (lost, timed out, expired, revoked).
+ * outcome.h - what running a request gave. Made by whoever ran it (a pool process, a thread,
+ * eagerly), or by the main process for what the pool could not say (lost, timed out, expired,
+ * revoked).
  */
 #ifndef APM_MODEL_OUTCOME_H
 #define APM_MODEL_OUTCOME_H
@@ -28,21 +29,23 @@ typedef struct apm_exception {
 typedef struct apm_outcome {
     apm_outcome_kind kind;
     apm_str result; /* SUCCESS: JSON text */
-    apm_exception
-        exc; /* FAILURE, RETRY (type absent: no cause), REJECT (its reason), LOST, TIMEOUT, REVOKED */
+    /* Of FAILURE, RETRY (type absent: no cause), REJECT (its reason), LOST, TIMEOUT, REVOKED. */
+    apm_exception exc;
     apm_str traceback; /* absent is null */
     bool expected; /* FAILURE by an exception the definition lists in `throws`: logged at INFO */
     bool requeue;  /* REJECT */
     int64_t retry_eta_us; /* RETRY: wall time of the next attempt */
     int64_t retries;      /* RETRY: the number of the next attempt, normally request's + 1 */
-    apm_str
-        retry_request; /* RETRY: JSON object of changes for the next attempt ("args", "kwargs", "queue", "priority",
-                              "expires_us", "headers", "time_limit", "soft_time_limit"); absent none */
+    /* RETRY: JSON object of changes for the next attempt ("args", "kwargs", "queue", "priority",
+     * "expires_us", "headers", "time_limit", "soft_time_limit"); absent none. */
+    apm_str retry_request;
     apm_str children; /* JSON array of result tuples of what the task itself sent; absent is [] */
     int64_t runtime_ns;
     uint32_t states; /* how many custom states the task reported before (pool bookkeeping) */
 } apm_outcome;
 
+/* To and from flat bytes, for a pool's slot. Reading checks lengths, and that JSON is JSON: what
+ * comes out of shared memory is foreign input. */
 void apm_outcome_pack(const apm_outcome *outcome, apm_buf *out);
 apium_status apm_outcome_unpack(apm_str bytes, apm_outcome *outcome, apium_error *err);
 

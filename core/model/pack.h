@@ -1,7 +1,7 @@
 /*
- * pack.h - values as flat bytes, in this machine's own byte order: for the shared memory between a worker's
- * processes, never for a wire. Whoever reads checks everything: after any short read `bad` stays set and
- * the values are zero.
+ * pack.h - values as flat bytes, in this machine's own byte order: for the shared memory between a
+ * worker's processes, never for a wire. Whoever reads checks everything: after any short read `bad`
+ * stays set and the values are zero.
  */
 #ifndef APM_MODEL_PACK_H
 #define APM_MODEL_PACK_H

@@ -111,7 +111,8 @@ apm_request_init(apm_request *req)
     };
 }
 
-/* Text; null and missing are absent; anything else is its own JSON text, as such a message works in Python too. */
+/* Text; null and missing are absent; anything else is its own JSON text, as such a message works in
+ * Python too. */
 static apium_status
 read_text(const apm_json fields[], apm_field field, apm_arena *arena, apm_str *out,
           apium_error *err)
@@ -172,7 +173,8 @@ read_limits(apm_json val, apm_request *req, apium_error *err)
     return read_limit(apm_json_at(val, 1), "timelimit[1]", &req->soft_time_limit_s, err);
 }
 
-/* A count; what is no integer, or beyond reason, is 0 or the reasonable bound: Celery runs such tasks too. */
+/* A count; what is no integer, or beyond reason, is 0 or the reasonable bound: Celery runs such
+ * tasks too. */
 static int64_t
 read_count(apm_json val, int64_t otherwise)
 {

@@ -1,6 +1,7 @@
 /*
- * request_fields.h - the members that describe a request: headers of protocol 2, body members of protocol 1. Shared by the
- * reader and the writer, so that what came in unchanged goes out as the text that it was.
+ * request_fields.h - the members that describe a request: headers of protocol 2, body members of
+ * protocol 1. Shared by the reader and the writer, so that what came in unchanged goes out as the
+ * text that it was.
  */
 #ifndef APM_MODEL_REQUEST_FIELDS_H
 #define APM_MODEL_REQUEST_FIELDS_H
@@ -44,17 +45,19 @@ typedef enum apm_field {
 
 extern const char *const apm_field_names[APM_FIELDS];
 
-/* The field of that raw key among the first `n`, or -1. *hint, at first 0, makes keys in the usual order cheap. */
+/* The field of that raw key among the first `n`, or -1. *hint, at first 0, makes keys in the usual
+ * order cheap. */
 int apm_field_find(apm_str raw_key, int n, int *hint);
 
-/* Sort the members of an object (not validated yet) into `fields`, the last of equal names winning, where a field has no
- * value yet. */
+/* Sort the members of an object (not validated yet) into `fields`, the last of equal names winning,
+ * where a field has no value yet. */
 apium_status apm_fields_read(apm_str object, int n, apm_json fields[], apium_error *err);
 
 /* Python's truth: not null, false, 0, "" or empty; an absent value is false. */
 bool apm_json_true(apm_json val);
 
-/* Who, when and how of *req from the fields. Name and id come first and are set even if another one is bad. */
+/* Who, when and how of *req from the fields. Name and id come first and are set even if another one
+ * is bad. */
 apium_status apm_fields_interpret(const apm_json fields[], int naive_offset_s, apm_arena *arena,
                                   apm_request *req, apium_error *err);
 

@@ -3,8 +3,8 @@
  *
  *     magic | numbers | headers | embed | the other texts
  *
- * Most texts of a request are slices of its headers or its embed; those travel as a position in them, so that a slot is
- * hardly longer than the message was.
+ * Most texts of a request are slices of its headers or its embed; those travel as a position in
+ * them, so that a slot is hardly longer than the message was.
  */
 #include "core/model/pack.h"
 #include "core/model/request_fields.h"

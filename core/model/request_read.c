@@ -28,8 +28,9 @@ struct reading {
     ((r)->how = (class), apm_fail((r)->err, APIUM_E_DECODE, __VA_ARGS__))
 
 /*
- * The body as JSON text: checked against accept, unpacked, converted. Celery acks what it cannot decode and rejects
- * what it may not; without a task in the headers it must decode before it can tell, and acks both.
+ * The body as JSON text: checked against accept, unpacked, converted. Celery acks what it cannot
+ * decode and rejects what it may not; without a task in the headers it must decode before it can
+ * tell, and acks both.
  */
 static apium_status
 body_text(struct reading *r, apm_str *out)
@@ -69,7 +70,8 @@ body_text(struct reading *r, apm_str *out)
     return APIUM_OK;
 }
 
-/* The characters of a string, or the keys of an object, as an array: what Python's f(*args) makes of them. */
+/* The characters of a string, or the keys of an object, as an array: what Python's f(*args) makes
+ * of them. */
 static apium_status
 spread_args(struct reading *r, apm_json args, apm_str *out)
 {
@@ -212,14 +214,15 @@ read_mapping(struct reading *r, apm_str text)
         args = (apm_json){ APM_JSON_ARRAY, APM_STR("[]") };
     if (kwargs.type == APM_JSON_NONE)
         kwargs = (apm_json){ APM_JSON_OBJECT, APM_STR("{}") };
-    /* Celery calls kwargs.items() of either kind before it has looked at anything else, and rejects. */
+    /* Celery calls kwargs.items() of either kind before it has looked at anything else, and
+     * rejects. */
     if (kwargs.type != APM_JSON_OBJECT)
         return MALFORMED(r, APM_MAL_INVALID, "Task keyword arguments must be a mapping");
     return set_arguments(r, args, kwargs);
 }
 
-/* Neither an array nor an object. A string of three characters can be unpacked like a sequence of three, so Celery accepts
- * and acks it, and it fails later. */
+/* Neither an array nor an object. A string of three characters can be unpacked like a sequence of
+ * three, so Celery accepts and acks it, and it fails later. */
 static apium_status
 refuse_scalar(struct reading *r, apm_str text)
 {

@@ -1,8 +1,8 @@
 /*
  * request_write.c - from a request to a message: headers in Celery 5.6's order, body, properties.
  *
- * A request that was read, and is sent on, keeps the very text of each header whose meaning has not changed (the offset
- * of a date, 20 or 20.0) and every header we do not know.
+ * A request that was read, and is sent on, keeps the very text of each header whose meaning has not
+ * changed (the offset of a date, 20 or 20.0) and every header we do not know.
  */
 #include "core/model/request_fields.h"
 
@@ -197,7 +197,8 @@ write_field(const struct writing *w, apm_field field)
     }
 }
 
-/* Made by brokers on the way (a dead-letter history, the mark of a redelivery): not for the next message. */
+/* Made by brokers on the way (a dead-letter history, the mark of a redelivery): not for the next
+ * message. */
 static bool
 made_by_broker(apm_str raw_key)
 {

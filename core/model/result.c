@@ -136,7 +136,8 @@ text_of(apm_json val, const char *what, apm_arena *arena, apm_str *out, apium_er
     return val.type == APM_JSON_STRING ? apm_json_string(val, what, arena, out, err) : APIUM_OK;
 }
 
-/* exc_message is a list of arguments; old and foreign writers leave a string, which is the only argument then. */
+/* exc_message is a list of arguments; old and foreign writers leave a string, which is the only
+ * argument then. */
 static apium_status
 read_exception(apm_json val, apm_arena *arena, apm_exception *exc, apium_error *err)
 {

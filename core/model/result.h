@@ -1,6 +1,6 @@
 /*
- * result.h - the result document ("meta") that a backend keeps under a task's id, in Celery 5.6's form; and reading
- * one, of any version (docs/protocol.md "Results").
+ * result.h - the result document ("meta") that a backend keeps under a task's id, in Celery 5.6's
+ * form; and reading one, of any version (docs/protocol.md "Results").
  */
 #ifndef APM_MODEL_RESULT_H
 #define APM_MODEL_RESULT_H
@@ -27,7 +27,8 @@ typedef struct apm_result_opts {
     int64_t now_us;     /* date_done */
 } apm_result_opts;
 
-/* Append the document of a final or RETRY outcome; APM_DONE_IGNORE and REJECT have none (caller's business). */
+/* Append the document of a final or RETRY outcome; APM_DONE_IGNORE and REJECT have none (caller's
+ * business). */
 void apm_result_write(apm_buf *buf, const apm_request *req, const apm_outcome *outcome,
                       const apm_result_opts *opts);
 /* Append the document of any other state: STARTED, PROGRESS...; `meta` is JSON text. */

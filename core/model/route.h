@@ -1,5 +1,6 @@
 /*
- * route.h - queues and where a task goes: task_queues, task_routes (globs and regular expressions), the defaults.
+ * route.h - queues and where a task goes: task_queues, task_routes (globs and regular expressions),
+ * the defaults.
  */
 #ifndef APM_MODEL_ROUTE_H
 #define APM_MODEL_ROUTE_H
@@ -16,16 +17,15 @@ typedef struct apm_queue {
     const char *routing_key; /* default: the queue's name */
     int max_priority;        /* x-max-priority; 0 none */
     const char *queue_type;  /* "quorum" gives x-queue-type; NULL or "classic": no argument */
-    const char *
-        arguments; /* JSON object of further queue arguments (integers, strings, booleans); NULL none */
+    const char *arguments;   /* JSON object of further arguments; NULL none */
     bool durable, auto_delete, exclusive; /* tasks: true, false, false */
     int64_t expires_ms;                   /* x-expires; 0 none */
 } apm_queue;
 
 /* Where one message goes. exchange "" is the default exchange: routing_key is the queue. */
 typedef struct apm_route {
-    const apm_queue *
-        queue; /* declared before the first publish; NULL: only exchange and routing key are known */
+    /* Declared before the first publish; NULL: only exchange and routing key are known. */
+    const apm_queue *queue;
     const char *exchange, *routing_key;
     apm_exchange_type exchange_type;
     bool mandatory; /* a task that no queue would take is an error at the sender */

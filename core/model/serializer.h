@@ -1,7 +1,8 @@
 /*
- * serializer.h - content types (kombu's names) and compressions, to and from the JSON text that everything inside is.
- * YAML by libyaml, msgpack by our own hand, pickle refused by name. Bytes inside msgpack become {"__type__": "bytes" | "base64",
- * "__value__": ...} as kombu 5.6 writes them in JSON.
+ * serializer.h - content types (kombu's names) and compressions, to and from the JSON text that
+ * everything inside is. YAML by libyaml, msgpack by our own hand, pickle refused by name. Bytes
+ * inside msgpack become {"__type__": "bytes" | "base64", "__value__": ...} as kombu 5.6 writes them
+ * in JSON.
  */
 #ifndef APM_MODEL_SERIALIZER_H
 #define APM_MODEL_SERIALIZER_H

@@ -1,5 +1,6 @@
 /*
- * settings.c - setting by name: find the row, read the value as the row's kind, remember who gave it.
+ * settings.c - setting by name: find the row, read the value as the row's kind, remember who gave
+ * it.
  */
 #include "core/model/settings_table.h"
 
@@ -93,8 +94,8 @@ find_lower(const char *prefix, const char *rest)
     return NULL;
 }
 
-/* CELERY_TASK_ACKS_LATE, CELERY_ACKS_LATE, CELERYD_CONCURRENCY, CELERYBEAT_SCHEDULE, BROKER_URL: how Celery named settings before
- * 4.0, and how Django projects still do. */
+/* CELERY_TASK_ACKS_LATE, CELERY_ACKS_LATE, CELERYD_CONCURRENCY, CELERYBEAT_SCHEDULE, BROKER_URL:
+ * how Celery named settings before 4.0, and how Django projects still do. */
 static const apm_setting *
 find_old(const char *name)
 {
@@ -423,7 +424,8 @@ apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_so
     state->values[at].text = given.json.text;
     state->made =
         NULL; /* what was made up may look different now; the old ones live on in the arena */
-    /* A broker of one's own with results in the embedded file would surprise: then there is no backend. */
+    /* A broker of one's own with results in the embedded file would surprise: then there is no
+     * backend. */
     if (row->set == apm_set_broker && given.json.type != APM_JSON_NULL) {
         const apm_setting *backend = NULL;
         if (find("result_backend", &backend, NULL) == APIUM_OK &&

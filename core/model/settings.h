@@ -1,9 +1,11 @@
 /*
- * settings.h - Celery's lowercase settings, in one table (settings.c): name, type, range, default, help. Parser,
- * environment, YAML file, flags, `--help`, the man page and secret masking all come from it.
+ * settings.h - Celery's lowercase settings, in one table (settings.c): name, type, range, default,
+ * help. Parser, environment, YAML file, flags, `--help`, the man page and secret masking all come
+ * from it.
  *
- * Order of sources, strongest first: command line, environment (APIUM_ + NAME in capitals; then CELERY_BROKER_URL,
- * CELERY_RESULT_BACKEND), a YAML file, defaults. An unknown name is E_CONFIG and names the nearest known one.
+ * Order of sources, strongest first: command line, environment (APIUM_ + NAME in capitals; then
+ * CELERY_BROKER_URL, CELERY_RESULT_BACKEND), a YAML file, defaults. An unknown name is E_CONFIG and
+ * names the nearest known one.
  */
 #ifndef APM_MODEL_SETTINGS_H
 #define APM_MODEL_SETTINGS_H
@@ -25,10 +27,10 @@ typedef struct apm_settings {
     struct apm_settings_state *state; /* what was given by whom; compiled routes; queues made up */
 
     /* where */
-    const char *broker_url, *broker_read_url,
-        *broker_write_url;            /* the latter two NULL: broker_url */
-    const char *result_backend;       /* NULL: disabled */
-    double broker_connection_timeout; /* seconds, as all doubles here */
+    const char *broker_url;
+    const char *broker_read_url, *broker_write_url; /* NULL: broker_url */
+    const char *result_backend;                     /* NULL: disabled */
+    double broker_connection_timeout;               /* seconds, as all doubles here */
     double broker_heartbeat;
     bool broker_connection_retry;
     apm_tri broker_connection_retry_on_startup;
@@ -99,8 +101,8 @@ typedef struct apm_settings {
     int64_t worker_concurrency;         /* 0: number of CPUs */
     const char *worker_pool;            /* "prefork", "threads", "solo" */
     int64_t worker_prefetch_multiplier; /* 4; 0 unlimited */
-    bool
-        prefetch_multiplier_given; /* set by the user: obeyed to the letter, never grown for short tasks */
+    /* The multiplier was set by the user: obeyed to the letter, never grown for short tasks. */
+    bool prefetch_multiplier_given;
     int64_t worker_max_tasks_per_child, worker_max_memory_per_child /* KiB */;
     bool worker_send_task_events, worker_enable_remote_control, worker_redirect_stdouts,
         worker_deduplicate_successful_tasks, worker_disable_rate_limits,
@@ -114,31 +116,35 @@ typedef struct apm_settings {
 apium_status apm_settings_init(apm_settings *settings, apium_error *err);
 void apm_settings_clear(apm_settings *settings);
 /*
- * Set one by name; a value from a stronger source stays. The value is JSON text, or bare text: a string, yes/no/on/off/1/0, a
- * list separated by commas. E_CONFIG names setting, value, source and what is expected. Old UPPERCASE names
- * (CELERY_ACKS_LATE, CELERY_TASK_ACKS_LATE) are accepted, with the new one named at debug.
+ * Set one by name; a value from a stronger source stays. The value is JSON text, or bare text: a
+ * string, yes/no/on/off/1/0, a list separated by commas. E_CONFIG names setting, value, source and
+ * what is expected. Old UPPERCASE names (CELERY_ACKS_LATE, CELERY_TASK_ACKS_LATE) are accepted,
+ * with the new one named at debug.
  */
 apium_status apm_settings_set(apm_settings *settings, const char *name, apm_str value,
                               apm_source source, apium_error *err);
 apium_status apm_settings_load_env(apm_settings *settings, char *const *environ_, apium_error *err);
 apium_status apm_settings_load_file(apm_settings *settings, const char *path, apium_error *err);
-/* A number of the form "100/m" (per s, m, h; alone: per second) as tokens a second; 0 none. E_CONFIG names the text. */
+/* A number of the form "100/m" (per s, m, h; alone: per second) as tokens a second; 0 none.
+ * E_CONFIG names the text. */
 apium_status apm_rate_parse(apm_str text, double *per_second, apium_error *err);
 
-/* Call visit for each setting with its present value as JSON text (secrets and URL passwords masked), its source and help. */
+/* Call visit for each setting with its present value as JSON text (secrets and URL passwords
+ * masked), its source and help. */
 typedef void
 apm_setting_visit(void *arg, const char *name, apm_str value, apm_source source, const char *help);
 void apm_settings_each(const apm_settings *settings, apm_setting_visit *visit, void *arg);
 
-/* The queue of that name: from task_queues, the default queue, or made up (task_create_missing_queues) and kept in
- * the settings. E_NOTFOUND when it may not be created. */
+/* The queue of that name: from task_queues, the default queue, or made up
+ * (task_create_missing_queues) and kept in the settings. E_NOTFOUND when it may not be created. */
 apium_status apm_settings_queue(apm_settings *settings, const char *name, const apm_queue **out,
                                 apium_error *err);
 
-/* Decide where a task goes, as Celery: explicit options, then task_routes (first match; exact names, then "glob.*",
- * then "/regex/" in the order given), then the default queue. Each of the choices may be NULL. When the queue's exchange is direct and
- * exchange and routing key were not both given, the message goes to the default exchange with the queue's name.
- * `priority` in and out: a route may give one. */
+/* Decide where a task goes, as Celery: explicit options, then task_routes (first match; exact
+ * names, then "glob.*", then "/regex/" in the order given), then the default queue. Each of the
+ * choices may be NULL. When the queue's exchange is direct and exchange and routing key were not
+ * both given, the message goes to the default exchange with the queue's name. `priority` in and
+ * out: a route may give one. */
 typedef struct apm_choice {
     const char *queue, *exchange, *routing_key;
     int priority;

@@ -20,7 +20,8 @@ static const struct {
     { "CELERY_RESULT_BACKEND", "result_backend" },
 };
 
-/* How those of ours begin that are no settings: of the build, the tests and the program's own processes. */
+/* How those of ours begin that are no settings: of the build, the tests and the program's own
+ * processes. */
 static const char *const not_settings[] = { "BENCH",       "BUILD",  "DEBIAN", "DETACHED",
                                             "FORK_SERVER", "MODULE", "TEST_",  "WERROR" };
 

@@ -1,4 +1,5 @@
-/* settings_options.c - settings that are more than one value: lists, aliases, objects with members of their own. */
+/* settings_options.c - settings that are more than one value: lists, aliases, objects with members
+ * of their own. */
 #include "core/model/settings_table.h"
 
 #include <stdlib.h>
@@ -8,6 +9,21 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/model/serializer.h"
+
+apium_status
+apm_settings_unknown(apm_settings *settings, apm_str raw_key, const char *const *known, size_t n,
+                     const char *of, apium_error *err)
+{
+    const char *name, *nearest;
+    apium_status st;
+
+    if ((st = apm_settings_text(settings, (apm_json){ APM_JSON_STRING, raw_key }, &name, err)) !=
+        APIUM_OK)
+        return st;
+    nearest = apm_setting_nearest(name, known, n);
+    return apm_fail(err, APIUM_E_CONFIG, "unknown member %.60s of %s%s%s%s", name, of,
+                    nearest ? " (did you mean " : "", nearest ? nearest : "", nearest ? "?)" : "");
+}
 
 static apium_status
 add_content(apm_str name, unsigned *bits, apium_error *err)
@@ -328,7 +344,8 @@ static const struct option_row backend_options[] = {
     { "visibility_timeout", UNUSED },
 };
 
-/* kombu takes the largest step that is not above a message's priority, so they must rise and begin at 0. */
+/* kombu takes the largest step that is not above a message's priority, so they must rise and begin
+ * at 0. */
 static apium_status
 set_steps(apm_settings *settings, apm_json val, apium_error *err)
 {
@@ -441,7 +458,7 @@ set_options(apm_settings *settings, const apm_given *given, const struct option_
     apm_json_iter it;
     apm_json val;
     apm_str raw_key;
-    const char *name, *names[64], *nearest;
+    const char *names[64];
     apium_status st;
 
     if (given->json.type == APM_JSON_NULL)
@@ -461,13 +478,7 @@ set_options(apm_settings *settings, const apm_given *given, const struct option_
                 return st;
             continue;
         }
-        if ((st = apm_settings_text(settings, (apm_json){ APM_JSON_STRING, raw_key }, &name,
-                                    err)) != APIUM_OK)
-            return st;
-        nearest = apm_setting_nearest(name, names, n);
-        return apm_fail(err, APIUM_E_CONFIG, "unknown option %.60s%s%s%s", name,
-                        nearest ? " (did you mean " : "", nearest ? nearest : "",
-                        nearest ? "?)" : "");
+        return apm_settings_unknown(settings, raw_key, names, n, "the options", err);
     }
     return APIUM_OK;
 }
@@ -475,7 +486,9 @@ set_options(apm_settings *settings, const apm_given *given, const struct option_
 apium_status
 apm_set_broker_options(apm_settings *settings, const apm_given *given, apium_error *err)
 {
-    /* The whole object is the value: what an earlier one had and this has not is the default again. */
+    /*
+     * The whole object is the value: what an earlier one had and this has not is the default again.
+     */
     settings->visibility_timeout = 3600;
     settings->global_keyprefix = "";
     settings->sep = "\x06\x16";

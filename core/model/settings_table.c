@@ -1,6 +1,7 @@
 /*
- * settings_table.c - every setting there is, one row each, in alphabetical order. Names and defaults are Celery's; what apium has
- * no use for is a row too, so that a configuration can be shared.
+ * settings_table.c - every setting there is, one row each, in alphabetical order. Names and
+ * defaults are Celery's; what apium has no use for is a row too, so that a configuration can be
+ * shared.
  */
 #include "core/model/settings_table.h"
 

@@ -69,6 +69,9 @@ const char *apm_setting_nearest(const char *name, const char *const *known, size
 /* A copy in the settings' arena. E_NOMEM. */
 apium_status
 apm_settings_keep(apm_settings *settings, apm_str text, const char **out, apium_error *err);
+/* E_CONFIG: an object has a member that is not known, with the nearest that is. */
+apium_status apm_settings_unknown(apm_settings *settings, apm_str raw_key, const char *const *known,
+                                  size_t n, const char *of, apium_error *err);
 /* A string value as C text in the arena; null gives NULL. */
 apium_status
 apm_settings_text(apm_settings *settings, apm_json val, const char **out, apium_error *err);

@@ -1,4 +1,5 @@
-/* fuzz_message.c - whatever the bytes are: as an envelope, as a body of each format, as a result, as a slot of a pool. */
+/* fuzz_message.c - whatever the bytes are: as an envelope, as a body of each format, as a result,
+ * as a slot of a pool. */
 #include "core/model/request_fields.h"
 #include "core/model/result.h"
 #include "core/model/serializer.h"
@@ -99,7 +100,8 @@ try_body(apm_str text, const char *type, const char *headers, apm_arena *arena)
         check_request(&req, arena);
 }
 
-/* A format's JSON is JSON and goes there and back; from the second time on nothing changes any more (base64 may be sloppy once). */
+/* A format's JSON is JSON and goes there and back; from the second time on nothing changes any more
+ * (base64 may be sloppy once). */
 static void
 try_format(apm_str text, const char *name, apm_arena *arena)
 {

@@ -1,6 +1,7 @@
 /*
- * codec.c - reads messages or results, a JSON text a line, and writes each again as apium would send or store it: for tests that hold
- * both against Celery. A line that cannot be read is answered with "!" and why.
+ * codec.c - reads messages or results, a JSON text a line, and writes each again as apium would
+ * send or store it: for tests that hold both against Celery. A line that cannot be read is answered
+ * with "!" and why.
  *     codec message|result
  */
 #include <stdio.h>

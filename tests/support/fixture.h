@@ -1,6 +1,6 @@
 /*
- * fixture.h - the captured messages and results of real Celery programs in tests/fixtures, one at a time, as the program
- * that received them saw them.
+ * fixture.h - the captured messages and results of real Celery programs in tests/fixtures, one at a
+ * time, as the program that received them saw them.
  */
 #ifndef APM_TESTS_FIXTURE_H
 #define APM_TESTS_FIXTURE_H
@@ -26,7 +26,8 @@ typedef struct fixture {
 } fixture;
 
 typedef void fixture_visit(const fixture *one);
-/* Visit them all in order of their names; the number of files. Ends the test when a file cannot be read. */
+/* Visit them all in order of their names; the number of files. Ends the test when a file cannot be
+ * read. */
 size_t fixtures_each(fixture_visit *visit);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * suite.h - what every test file needs from Check: running a list of tests, and asserting that a call went well.
+ * suite.h - what every test file needs from Check: running a list of tests, and asserting that a
+ * call went well.
  *     int main(void) {
  *         const TTest *const tests[] = { one_thing_is_so, another_is_not, NULL };
  *         return suite_run("buf", tests, 4);
@@ -12,8 +13,8 @@
 
 #include <apium/status.h>
 
-/* Run each test, NULL ends the list, with a time limit in seconds for each; setup before and teardown after each, which may be
- * NULL; the exit code for main(). */
+/* Run each test, NULL ends the list, with a time limit in seconds for each; setup before and
+ * teardown after each, which may be NULL; the exit code for main(). */
 static inline int
 suite_run_with(const char *name, const TTest *const *tests, double timeout_s, SFun setup,
                SFun teardown)
@@ -39,7 +40,8 @@ suite_run(const char *name, const TTest *const *tests, double timeout_s)
     return suite_run_with(name, tests, timeout_s, NULL, NULL);
 }
 
-/* The call, given `apium_error *err` last, succeeds; otherwise the test prints the call and err->text. */
+/* The call, given `apium_error *err` last, succeeds; otherwise the test prints the call and
+ * err->text. */
 #define ck_ok(call)                                                                                \
     do {                                                                                           \
         apium_status ck_status_ = (call);                                                          \

@@ -1,5 +1,6 @@
 /*
- * Every captured message and result of real Celery programs: it decodes, and what we write of it again is an equal document.
+ * Every captured message and result of real Celery programs: it decodes, and what we write of it
+ * again is an equal document.
  */
 #include <stdio.h>
 #include <string.h>
@@ -75,7 +76,8 @@ expected_of(const fixture *one)
     return APM_MAL_NONE;
 }
 
-/* Every member of `was` is in `now`, equal; what `now` has besides is a header that Celery 5.6 always writes. */
+/* Every member of `was` is in `now`, equal; what `now` has besides is a header that Celery 5.6
+ * always writes. */
 static void
 same_headers(const fixture *one, apm_str was_text, apm_str now_text)
 {

@@ -1,4 +1,5 @@
-/* Requests: read from messages of both protocols, written to them, packed for a pool's slots; and outcomes. */
+/* Requests: read from messages of both protocols, written to them, packed for a pool's slots; and
+ * outcomes. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
