@@ -492,6 +492,7 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     redis_broker *broker = arg;
 
     (void)link;
+    (void)why; /* whoever runs the loop watches the link too, and logs it */
     if (up) {
         redis_fetch_adopt(broker);
         redis_lease_up(broker);
@@ -502,7 +503,6 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
         if (broker->stopping)
             tell_stopped(broker);
     }
-    redis_notice(broker, up ? APM_LOG_INFO : APM_LOG_ERROR, "%s", why);
 }
 
 static void

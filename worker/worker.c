@@ -62,7 +62,10 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     apm_worker *w = arg;
     bool is_broker = w->broker && link == w->broker->link;
     if (up) {
-        apm_log(APM_LOG_INFO, "link.up", "Connected to %s", link->shown);
+        if (why)
+            apm_log(APM_LOG_INFO, "link.up", "%s", why);
+        else
+            apm_log(APM_LOG_INFO, "link.up", "Connected to %s", link->shown);
         if (is_broker)
             w->broker_was_up = true;
         return;
