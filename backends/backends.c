@@ -8,10 +8,14 @@
 extern const apm_backend_ops apm_redis_backend;
 #endif
 
+extern const apm_backend_ops apm_disabled_backend;
+extern const apm_backend_ops apm_memory_backend;
 extern const apm_backend_ops apm_sqlite_backend;
 extern const apm_backend_ops apm_rpc_backend;
 
 const apm_backend_ops *const apm_backends[] = {
+    &apm_disabled_backend,
+    &apm_memory_backend,
     &apm_sqlite_backend,
 #if APM_WITH_AMQP
     &apm_rpc_backend,

@@ -8,10 +8,12 @@
 extern const apm_broker_ops apm_redis_broker;
 #endif
 
+extern const apm_broker_ops apm_memory_broker;
 extern const apm_broker_ops apm_sqlite_broker;
 extern const apm_broker_ops apm_amqp_broker;
 
 const apm_broker_ops *const apm_brokers[] = {
+    &apm_memory_broker,
     &apm_sqlite_broker,
 #if APM_WITH_AMQP
     &apm_amqp_broker,

@@ -571,7 +571,8 @@ append_settlement(apm_unit *unit, apm_delivery *delivery, apm_sqlite_op *op, api
     if (!op)
         return apm_fail(err, APIUM_E_NOMEM, "cannot settle a message of \"%s\": out of memory", delivery->queue);
     apm_sqlite_add(unit, op);
-    held_remove(b, delivery);
+    if (delivery->hold == APM_HELD) /* otherwise again, after a unit that failed */
+        held_remove(b, delivery);
     delivery->hold = APM_SETTLED;
     apm_sqlite_stir(b->base.link); /* there is room in the window */
     return APIUM_OK;
@@ -584,8 +585,6 @@ broker_settle(apm_broker *base, apm_unit *unit, apm_delivery *delivery, apm_disp
     (void)base;
     if (delivery->hold == APM_LOST)
         return APIUM_OK;
-    if (delivery->hold == APM_SETTLED)
-        return apm_fail(err, APIUM_E_INVALID, "cannot settle a message of \"%s\" twice", delivery->queue);
     return append_settlement(
         unit, delivery, apm_sqlite_settle_op(&((apm_sqlite_delivery *)delivery)->tag, how, reason, delivery->queue), err);
 }
@@ -597,8 +596,6 @@ broker_park(apm_broker *base, apm_unit *unit, apm_delivery *delivery, int64_t du
 
     if (delivery->hold == APM_LOST)
         return APIUM_OK;
-    if (delivery->hold == APM_SETTLED)
-        return apm_fail(err, APIUM_E_INVALID, "cannot park a message of \"%s\" after settling it", delivery->queue);
     apium_status st =
         append_settlement(unit, delivery, apm_sqlite_park_op(&((apm_sqlite_delivery *)delivery)->tag, due_us), err);
     if (st == APIUM_OK && (!b->next_due_us || due_us < b->next_due_us)) {

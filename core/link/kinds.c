@@ -1,6 +1,7 @@
 /* kinds.c - the kinds of link in this build, one row each. */
 #include "config.h"
 #include "core/link/link.h"
+#include "core/link/memory.h"
 #include "core/link/sqlite.h"
 #if APM_WITH_AMQP
 #include "core/link/amqp.h"
@@ -10,6 +11,7 @@
 #endif
 
 const apm_link_ops *const apm_link_kinds[] = {
+    &apm_memory_kind,
     &apm_sqlite_kind,
 #if APM_WITH_AMQP
     &apm_amqp_kind,

@@ -5,12 +5,14 @@
 
 #include "config.h"
 
+extern const adapter adapter_memory;
 extern const adapter adapter_sqlite;
 #if APM_WITH_REDIS
 extern const adapter adapter_redis;
 #endif
 
 const adapter *const adapters[] = {
+    &adapter_memory,
     &adapter_sqlite,
 #if APM_WITH_REDIS
     &adapter_redis,

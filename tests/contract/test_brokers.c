@@ -488,6 +488,32 @@ START_TEST(one_unit_publishes_and_settles_together)
 }
 END_TEST
 
+START_TEST(what_is_settled_cannot_be_settled_again)
+{
+    apium_error error, *err = &error;
+    side *s = side_with(true, false);
+    const apm_queue *in = side_queue("in"), *out = side_queue("out");
+    apm_route route = side_route(out);
+    apm_message msg = side_message("followup");
+
+    ck_ok(side_publish(s, out, "first", err));
+    side_consume(s, in, 10);
+    ck_ok(side_publish(s, in, "x", err));
+    apm_delivery *delivery = side_receive(s);
+    apm_unit *unit = apm_unit_new(s->broker->link);
+    ck_ok(apm_broker_settle(s->broker, unit, delivery, APM_ACK, NULL, err));
+    ck_ok(side_commit(unit, err));
+    unit = apm_unit_new(s->broker->link);
+    ck_ok(apm_broker_publish(s->broker, unit, &route, &msg, err));
+    ck_ok(apm_broker_settle(s->broker, unit, delivery, APM_REQUEUE, NULL, err));
+    ck_fails(side_commit(unit, err), APIUM_E_FENCED);
+    ck_assert_int_eq(side_inspect(s, out).ready, 1);
+    ck_assert_int_eq(side_inspect(s, in).ready, 0);
+    apm_delivery_free(delivery);
+    side_free(s);
+}
+END_TEST
+
 START_TEST(a_dropped_unit_does_nothing)
 {
     apium_error error, *err = &error;
@@ -523,10 +549,11 @@ START_TEST(a_unit_that_fails_applies_nothing)
     ck_ok(apm_broker_publish(s->broker, unit, &nowhere, &msg, err));
     ck_ok(apm_broker_settle(s->broker, unit, delivery, APM_ACK, NULL, err));
     ck_fails(side_commit(unit, err), APIUM_E_UNROUTABLE);
-    apm_delivery_free(delivery);
     run_for(300);
     ck_assert_msg(s->received == 1, "the follow-up was published all the same");
     ck_assert_int_eq(side_inspect(s, in).unacked, 1);
+    ck_ok(side_settle(s, delivery, APM_ACK, NULL, err)); /* still ours: a second unit may settle it */
+    ck_assert_int_eq(side_inspect(s, in).unacked, 0);
     side_free(s);
 }
 END_TEST
@@ -1007,6 +1034,7 @@ static const struct {
     { &a_restored_message_comes_next_and_is_marked },
     { &a_rejected_message_is_kept_with_the_reason },
     { &one_unit_publishes_and_settles_together },
+    { &what_is_settled_cannot_be_settled_again, APM_BROKER_FENCE },
     { &a_dropped_unit_does_nothing },
     { &a_unit_that_fails_applies_nothing, APM_BROKER_FENCE },
     { &a_failing_unit_leaves_its_neighbours_alone },
