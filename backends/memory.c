@@ -33,6 +33,11 @@ typedef struct watched {
     UT_hash_handle hh;
 } watched;
 
+/* Outlives a backend that is closed by one of its own callbacks. */
+typedef struct life {
+    bool calling, closed;
+} life;
+
 typedef struct memory_backend {
     apm_backend base;
     apm_memory_listener on_done;
@@ -40,7 +45,7 @@ typedef struct memory_backend {
     /* Guarded by the store's mutex: others add news and look up what is watched. */
     watched *watched;
     news *first, *last;
-    bool *gone; /* points at a flag of the delivering function while that calls back */
+    struct life *life;
     struct memory_backend *neighbour;
 } memory_backend;
 
@@ -324,17 +329,18 @@ static void
 on_done(void *arg)
 {
     memory_backend *b = arg;
-    bool gone = false;
+    life *l = b->life;
 
-    b->gone = &gone;
-    for (news *n; !gone && (n = take_news(b)); free(n)) {
+    l->calling = true;
+    for (news *n; !l->closed && (n = take_news(b)); free(n)) {
         watched *w;
         HASH_FIND_STR(b->watched, n->task_id, w); /* only this loop changes the table */
         if (w)
             w->on_change(w->arg, apm_strz(n->task_id), n->doc);
     }
-    if (!gone)
-        b->gone = NULL;
+    l->calling = false;
+    if (l->closed)
+        free(l);
 }
 
 static apium_status
@@ -399,17 +405,20 @@ backend_open(apm_backend *base, apium_error *err)
     memory_backend *b = (memory_backend *)base;
     apm_memory_store *store = store_of(b);
 
+    b->life = calloc(1, sizeof(*b->life));
     pthread_mutex_lock(&store->mutex);
     if (!store->results)
         store->results = calloc(1, sizeof(results));
     results *all = store->results;
-    if (all) {
+    if (all && b->life) {
         b->neighbour = all->backends;
         all->backends = b;
     }
     pthread_mutex_unlock(&store->mutex);
-    if (!all)
+    if (!all || !b->life) {
+        free(b->life);
         return apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory", base->link->shown);
+    }
     b->on_done = (apm_memory_listener){ .on_event = on_done, .arg = b };
     apm_memory_listen(base->link, APM_MEMORY_DONE, &b->on_done);
     return APIUM_OK;
@@ -423,8 +432,9 @@ backend_close(apm_backend *base)
     results *all = store->results;
 
     apm_memory_unlisten(base->link, APM_MEMORY_DONE, &b->on_done);
-    if (b->gone)
-        *b->gone = true;
+    b->life->closed = true;
+    if (!b->life->calling)
+        free(b->life);
     for (one_op *op = b->asked; op; op = op->next)
         op->owner = NULL;
     while (b->watched)
