@@ -43,7 +43,7 @@ def request(self, *args, **kwargs):
     """What arrived, as this worker understands it."""
     r = self.request
     names = ("id root_id parent_id retries eta expires timelimit shadow reply_to origin argsrepr kwargsrepr "
-             "ignore_result delivery_info headers task").split()
+             "ignore_result delivery_info tenant task").split()
     values = {name: getattr(r, name, None) for name in names}
     return json.loads(json.dumps({**values, "args": args, "kwargs": kwargs}, default=str))
 

@@ -68,7 +68,7 @@ class CToPython:
         self.assertEqual(got["kwargsrepr"], "{'k': [None]}")
         self.assertEqual(got["delivery_info"]["priority"], 3)
         self.assertRegex(got["origin"], r"@")
-        self.assertEqual((got["headers"] or {}).get("tenant"), "t1")
+        self.assertEqual(got["tenant"], "t1")
 
     def test_a_countdown_is_an_eta_in_python(self):
         before = datetime.datetime.now(datetime.timezone.utc)
