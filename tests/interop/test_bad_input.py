@@ -44,8 +44,7 @@ REFUSED = {
     "no id header": (message(id=...), "id"),
     "a body that is an object": (message(body=b'{"x": 1}'), "body"),
     "a body of two": (message(body=b"[[1], {}]"), "body"),
-    "args that are no list": (message(body=b'["no", {}, {}]'), "args"),
-    "kwargs that are no object": (message(body=b"[[], [], {}]"), "kwargs"),
+    "kwargs that are no object": (message(body=b"[[], [], {}]"), "mapping"),
     "a garbage eta": (message(eta="garbage"), "eta"),
     "an absurd eta": (message(eta="99999-99-99T99:99:99"), "eta"),
     "an eta that is a number": (message(eta=12), "eta"),
@@ -121,6 +120,15 @@ class BadInput:
         result.get(timeout=20, propagate=False)
         self.assertEqual(result.state, "FAILURE")
         self.assertEqual(type(result.result).__name__, "NotRegistered")
+
+    def test_args_that_are_no_list_fail_as_in_python(self):
+        for args in (b'"abc"', b"5", b"null", b'{"a": 1}'):
+            with self.subTest(args):
+                bad = message(body=b"[" + args + b", {}, {}]")
+                self.publish(*bad)
+                result = self.app.AsyncResult(bad[3]["id"])
+                result.get(timeout=20, propagate=False)
+                self.assertEqual((result.state, type(result.result)), ("FAILURE", TypeError))
 
     def test_a_hundred_megabytes(self):
         big = "x" * 100_000_000

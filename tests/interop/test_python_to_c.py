@@ -210,7 +210,7 @@ class Stored:
     worker_conf = {"result_extended": True}
 
 
-class RedisRedis(PythonToC, Stored, unittest.TestCase):
+class RedisRedis(Stored, PythonToC, unittest.TestCase):
     @staticmethod
     def urls():
         redis = servers["redis"]
@@ -223,7 +223,7 @@ class AmqpRpc(PythonToC, unittest.TestCase):
         return servers["rabbitmq"].url(), "rpc://"
 
 
-class AmqpRedis(PythonToC, Stored, unittest.TestCase):
+class AmqpRedis(Stored, PythonToC, unittest.TestCase):
     conf = {"task_default_queue": "over-redis"}
     worker_conf = {"result_extended": True, "task_default_queue": "over-redis"}
 
