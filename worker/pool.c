@@ -1,6 +1,7 @@
 /* pool.c - see pool.h. Jobs on their way through the slots, and when to look at them and when to sleep. */
 #include "worker/pool.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -320,27 +321,34 @@ earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Could a seat be filled now, were it time? */
+static bool
+can_fill(const apm_pool *pool)
+{
+    return pool->seating && !pool->stopping && !pool->slots.broken;
+}
+
 void
 apm_pool_arm(apm_pool *pool)
 {
-    int64_t next = apm_limits_next(pool);
-    next = earlier(next, pool->kind->next(pool));
+    int64_t next = earlier(apm_limits_next(pool), pool->kind->next(pool));
+    if (pool->closing)
+        return;
     for (unsigned i = 0; i < pool->slots.seats; i++) {
         const apm_process *process = &pool->processes[i];
         if (process->life == APM_UP)
             next = earlier(next, earlier(process->kill_ns, process->bury_ns));
-        else if (process->wanted && process->life == APM_AWAY && pool->seating)
+        else if (process->life == APM_AWAY && process->wanted && can_fill(pool))
             next = earlier(next, process->due_ns);
     }
-    if (pool->closing)
-        return;
     if (next == APM_NEVER) {
         uv_timer_stop(&pool->due);
         return;
     }
+    /* At least 1 ms: a timer that starts itself again for now would keep the loop for itself. */
     int64_t wait_ns = next - apm_clock_ns();
     uv_update_time(pool->loop);
-    start_timer(&pool->due, on_due, wait_ns > 0 ? (uint64_t)(wait_ns + 999999) / 1000000 : 0);
+    start_timer(&pool->due, on_due, wait_ns > 0 ? (uint64_t)(wait_ns + 999999) / 1000000 : 1);
 }
 
 static void
@@ -371,7 +379,7 @@ void
 apm_pool_fill(apm_pool *pool)
 {
     int64_t now_ns = apm_clock_ns();
-    if (pool->stopping || pool->slots.broken || !pool->seating)
+    if (!can_fill(pool))
         return;
     for (unsigned i = 0; i < pool->slots.seats; i++) {
         apm_process *process = &pool->processes[i];
@@ -639,6 +647,7 @@ apm_pool_concurrency(const apm_pool *pool)
 apium_status
 apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
 {
+    assert(job->state == APM_JOB_NEW || job->state == APM_JOB_OVER);
     if (pool->stopping)
         return apm_fail(err, APIUM_E_CLOSED, "the pool is stopping");
     if (job->time_limit_s > 0 && !pool->kind->processes)

@@ -135,9 +135,10 @@ run_leak(apium_task *task)
     int64_t bytes;
     if (!apium_args(task, "bytes:int", &bytes))
         return APIUM_FAILURE;
-    char *p = malloc((size_t)bytes);
-    memset(p, 1, (size_t)bytes);
-    return apium_return(task, apium_int(getpid() + 0 * p[0]));
+    volatile char *p = malloc((size_t)bytes); /* volatile: it is really touched */
+    for (int64_t i = 0; i < bytes; i += 4096)
+        p[i] = 1;
+    return apium_return(task, apium_int(getpid()));
 }
 
 /* Lives on after SIGTERM. */
@@ -148,16 +149,17 @@ run_stubborn(apium_task *task)
     return run_wait(task);
 }
 
-/* Writes over the state of every slot and the head of the queue. */
+/* Writes over the queue, and over the words of half the slots when it is asked to. */
 static apium_verdict
 run_scribble(apium_task *task)
 {
-    (void)task;
-    struct stat file;
-    int fd = APM_FS_SLOTS;
-    if (fstat(fd, &file) < 0)
+    int64_t bytes;
+    if (!apium_args(task, "bytes:int", &bytes))
+        return APIUM_FAILURE;
+    void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, APM_FS_SLOTS, 0);
+    if (p == MAP_FAILED)
         return apium_raise(task, "RuntimeError", "no shared memory");
-    memset(mmap(NULL, 16384, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), 0x5a, 16384);
+    memset(p, 0x5a, (size_t)bytes);
     return APIUM_SUCCESS;
 }
 
@@ -202,6 +204,8 @@ struct item {
     char *result; /* or the exception's "type(args)" */
 };
 
+enum { ITEMS = 20001 };
+
 struct bench {
     uv_loop_t loop;
     uv_timer_t guard;
@@ -219,10 +223,19 @@ struct bench {
     char error[256];
 };
 
+/* Let until() look: what happens in a timer would else be seen after a sleep only. */
+static void
+notice(struct bench *b)
+{
+    uv_stop(&b->loop);
+}
+
 static void
 on_ready(void *arg)
 {
-    ((struct bench *)arg)->ready = true;
+    struct bench *b = arg;
+    b->ready = true;
+    notice(b);
 }
 
 static void
@@ -230,14 +243,17 @@ on_failed(void *arg, const apium_error *err)
 {
     struct bench *b = arg;
     b->failed = true;
+    notice(b);
     snprintf(b->error, sizeof(b->error), "%s", err->text);
 }
 
 static void
 on_begin(void *arg, apm_job *job)
 {
+    struct bench *b = arg;
     struct item *item = (struct item *)(void *)job;
-    ((struct bench *)arg)->begins++;
+    b->begins++;
+    notice(b);
     /* One comparison when all is well: each of Check's costs a system call. */
     if (++item->begins != 1 || item->dones != 0 || job->state != APM_JOB_RUNNING || job->pid <= 0)
         ck_abort_msg("%s began %d times, ended %d times", item->id, item->begins, item->dones);
@@ -267,6 +283,7 @@ on_done(void *arg, apm_job *job, const apm_outcome *outcome)
         ck_abort_msg("%s began %d times, ended %d times", item->id, item->begins, item->dones);
     item->kind = outcome->kind;
     b->dones++;
+    notice(b);
     b->kinds[outcome->kind]++;
     apm_buf buf;
     apm_buf_init(&buf, APM_BUF_MAX);
@@ -290,6 +307,7 @@ static void
 on_process(void *arg, int process, int pid, bool up, int status, bool expected)
 {
     struct bench *b = arg;
+    notice(b);
     if (process < 0) {
         b->servers++;
         return;
@@ -308,6 +326,7 @@ on_stopped(void *arg)
 {
     struct bench *b = arg;
     b->stopped = true;
+    notice(b);
     b->pool = NULL;
 }
 
@@ -354,6 +373,7 @@ static struct bench *
 prepare(const char *kind, unsigned concurrency)
 {
     struct bench *b = calloc(1, sizeof(*b));
+    b->items = calloc(ITEMS, sizeof(*b->items)); /* they are pointed to: never moved */
     b->app = make_app();
     ck_assert_int_eq(uv_loop_init(&b->loop), 0);
     uv_timer_init(&b->loop, &b->guard);
@@ -415,7 +435,7 @@ init_item(struct bench *b, struct item *item, const char *task, const char *args
 static void
 fill(struct bench *b, unsigned n, const char *task, const char *args)
 {
-    b->items = realloc(b->items, (b->n + n) * sizeof(*b->items));
+    ck_assert_uint_le(b->n + n, ITEMS);
     for (unsigned i = 0; i < n; i++)
         init_item(b, &b->items[b->n + i], task, args);
     b->n += n;
@@ -428,7 +448,7 @@ submit(struct bench *b, unsigned i)
     ck_ok(apm_pool_submit(b->pool, &b->items[i].job, err));
 }
 
-/* One job, submitted; the items move, so all of a test are made before the first is submitted, or one after the other. */
+/* One job, submitted. */
 static struct item *
 send_one(struct bench *b, const char *task, const char *args)
 {
@@ -537,6 +557,822 @@ START_TEST(a_process_that_dies_by_a_signal_loses_its_job_in_celerys_words)
 }
 END_TEST
 
+/* A text of that many bytes, as JSON. */
+static char *
+long_json(size_t size)
+{
+    char *text = malloc(size + 1);
+    memset(text, 'x', size);
+    for (size_t i = 5; i + 1 < size; i += 97)
+        text[i] = (char)('a' + i % 26);
+    text[0] = text[size - 1] = '"';
+    text[size] = '\0';
+    return text;
+}
+
+static int
+parent_of(int pid)
+{
+    char path[64];
+    int parent = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%*d (%*[^)]) %*c %d", &parent), 1);
+    fclose(file);
+    return parent;
+}
+
+static int
+pid_at(struct bench *b, size_t n)
+{
+    int process, pid = 0;
+    return apm_pool_process(b->pool, n, &process, &pid) ? pid : 0;
+}
+
+static unsigned
+count_of(struct bench *b, const char *word)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < b->n; i++)
+        n += b->items[i].result && strcmp(b->items[i].result, word) == 0;
+    return n;
+}
+
+START_TEST(five_megabytes_travel_both_ways)
+{
+    enum { SIZE = 5 << 20 };
+    struct bench *b = started("prefork", 1);
+    char *value = long_json(SIZE), *args = malloc(SIZE + 3);
+    snprintf(args, SIZE + 3, "[%s]", value);
+    for (unsigned i = 1; i <= 3; i++) {
+        struct item *item = send_one(b, "echo", args);
+        until(b, b->dones == i);
+        ck_assert_int_eq(item->kind, APM_DONE_SUCCESS);
+        ck_assert_str_eq(item->result, value);
+    }
+    free(value);
+    free(args);
+    finish(b);
+}
+END_TEST
+
+START_TEST(every_size_around_the_slots_own_travels)
+{
+    struct bench *b = started("prefork", 1);
+    unsigned done = 0;
+    for (size_t size = APM_SLOT_INLINE - 600; size < APM_SLOT_INLINE + 600; size += 7) {
+        char *value = long_json(size), *args = malloc(size + 3);
+        snprintf(args, size + 3, "[%s]", value);
+        struct item *item = send_one(b, "echo", args);
+        done++;
+        until(b, b->dones == done);
+        ck_assert_str_eq(item->result, value);
+        free(value);
+        free(args);
+    }
+    finish(b);
+}
+END_TEST
+
+START_TEST(an_unregistered_task_fails_by_its_name)
+{
+    struct bench *b = started("prefork", 1);
+    struct item *item = send_one(b, "nowhere", "[]");
+    until(b, b->dones == 1);
+    ck_assert_int_eq(item->kind, APM_DONE_FAILURE);
+    ck_assert_str_eq(item->result, "NotRegistered('nowhere')");
+    finish(b);
+}
+END_TEST
+
+START_TEST(custom_states_arrive_in_order_before_the_end)
+{
+    static const char *const kinds[] = { "prefork", "threads" };
+    for (int k = 0; k < 2; k++) {
+        struct bench *b = started(kinds[k], 2);
+        fill(b, 60, "states", "[50]");
+        fill(b, 2, "states", "[20000]");
+        b->feeding = true;
+        until(b, b->dones == b->n);
+        for (unsigned i = 0; i < b->n; i++) {
+            ck_assert_int_eq(b->items[i].kind, APM_DONE_SUCCESS);
+            ck_assert(b->items[i].states_in_order);
+            ck_assert_uint_eq(b->items[i].states, i < 60 ? 50 : 20000);
+        }
+        finish(b);
+    }
+}
+END_TEST
+
+START_TEST(a_killed_process_in_a_deep_batch_loses_and_doubles_nothing_that_finished)
+{
+    enum { N = 4000 };
+    char path[] = "/tmp/test_pool.XXXXXX", args[64];
+    static uint8_t ran[N];
+    struct bench *b = started("prefork", 3);
+    int fd = mkstemp(path), kills = 0;
+    unsigned line;
+    ck_assert_int_ge(fd, 0);
+    for (unsigned i = 0; i < N; i++) {
+        snprintf(args, sizeof(args), "[\"%s\", \"%u\"]", path, i);
+        fill(b, 1, "mark", args);
+    }
+    b->feeding = true;
+    while (b->dones < N) {
+        unsigned before = b->dones;
+        until(b, b->dones == N || b->dones > before + 100);
+        int pid = pid_at(b, (size_t)rand() % 3);
+        if (pid && kill(pid, SIGKILL) == 0)
+            kills++;
+    }
+    FILE *file = fdopen(fd, "r");
+    while (fscanf(file, "%u", &line) == 1) {
+        ck_assert_uint_lt(line, N);
+        ran[line]++;
+    }
+    fclose(file);
+    unlink(path);
+    unsigned lost = 0;
+    for (unsigned i = 0; i < N; i++) {
+        ck_assert_int_eq(b->items[i].dones, 1);
+        ck_assert_uint_le(ran[i], 1);
+        if (b->items[i].kind == APM_DONE_SUCCESS)
+            ck_assert_uint_eq(ran[i], 1);
+        else
+            ck_assert_int_eq(b->items[i].kind, APM_DONE_LOST);
+        lost += b->items[i].kind == APM_DONE_LOST;
+    }
+    ck_assert_int_gt(kills, 3);
+    ck_assert_uint_le(lost, (unsigned)kills);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_killed_fork_server_is_started_again_while_the_processes_work_on)
+{
+    struct bench *b = started("prefork", 2);
+    until(b, pid_at(b, 1));
+    int first = pid_at(b, 0), second = pid_at(b, 1);
+    for (int round = 0; round < 3; round++) {
+        int server = parent_of(pid_at(b, 0));
+        if (round > 0) /* orphans are ours: ask the server of a new one */
+            server = 0;
+        struct item *item = send_one(b, "sleep", "[0.05]");
+        until(b, item->begins == 1);
+        if (server) {
+            unsigned servers = b->servers;
+            ck_assert_int_eq(kill(server, SIGKILL), 0);
+            until(b, b->servers == servers + 2);
+        }
+        until(b, item->dones == 1);
+        ck_assert_int_eq(item->kind, APM_DONE_SUCCESS);
+    }
+    ck_assert_int_eq(pid_at(b, 0), first);
+    ck_assert_int_eq(pid_at(b, 1), second);
+    ck_assert_int_eq(parent_of(first), getpid());
+    /* Their exit status comes to us, and the new server replaces them. */
+    struct item *item = send_one(b, "exit", "[7]");
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result,
+                     "WorkerLostError('Worker exited prematurely: exitcode 7 Job: 4.')");
+    until(b, b->downs == 1 && pid_at(b, 1));
+    item = send_one(b, "add", "[1, 2]");
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result, "3");
+    finish(b);
+}
+END_TEST
+
+START_TEST(fork_server_and_processes_killed_over_and_over_finish_every_job)
+{
+    enum { N = 3000 };
+    struct bench *b = started("prefork", 2);
+    fill(b, N, "noop", "[]");
+    b->feeding = true;
+    while (b->dones < N) {
+        unsigned before = b->dones;
+        until(b, b->dones == N || b->dones >= before + 300);
+        int pid = pid_at(b, (size_t)rand() % 2);
+        int parent = pid && alive(pid) ? parent_of(pid) : 0;
+        if (parent && parent != getpid() && rand() % 2)
+            (void)kill(parent, SIGKILL);
+        else if (pid)
+            (void)kill(pid, SIGKILL);
+    }
+    ck_assert_uint_eq(b->kinds[APM_DONE_SUCCESS] + b->kinds[APM_DONE_LOST], N);
+    ck_assert_uint_le(b->kinds[APM_DONE_LOST], 10);
+    finish(b);
+    /* Nothing is left of them, no zombie either. */
+    ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+    ck_assert_int_eq(errno, ECHILD);
+}
+END_TEST
+
+/* In a process of its own: a pool whose processes are in user code, one asleep for long. Its pids go to the pipe. */
+static _Noreturn void
+doomed_main(int out)
+{
+    struct bench *b = started("prefork", 3);
+    fill(b, 2, "sleep", "[60]");
+    b->feeding = true;
+    until(b, b->begins == 2 && pid_at(b, 2));
+    int pids[4] = { pid_at(b, 0), pid_at(b, 1), pid_at(b, 2), parent_of(pid_at(b, 0)) };
+    (void)!write(out, pids, sizeof(pids));
+    uv_run(&b->loop, UV_RUN_DEFAULT);
+    abort();
+}
+
+START_TEST(nothing_survives_the_main_process)
+{
+    int pipes[2], pids[4];
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(pipe(pipes), 0);
+        pid_t pid = fork();
+        if (pid == 0)
+            doomed_main(pipes[1]);
+        ck_assert_int_eq((int)read(pipes[0], pids, sizeof(pids)), (int)sizeof(pids));
+        if (round == 1)
+            ck_assert_int_eq(kill(pids[3], SIGKILL), 0); /* without their fork server, too */
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        int64_t deadline = apm_clock_ms() + DEADLINE_MS;
+        for (int i = 0; i < 4; i++)
+            while (alive(pids[i])) {
+                ck_assert_msg(apm_clock_ms() < deadline, "process %d lives on", i);
+                (void)poll(NULL, 0, 5);
+            }
+        close(pipes[0]);
+        close(pipes[1]);
+    }
+}
+END_TEST
+
+START_TEST(a_job_is_taken_back_until_it_begins)
+{
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "sleep", "[0.2]");
+    fill(b, 2, "add", "[1, 2]");
+    for (unsigned i = 0; i < 3; i++)
+        submit(b, i);
+    apm_pool_flush(b->pool);
+    until(b, b->items[0].begins == 1);
+    ck_assert(!apm_pool_take_back(b->pool, &b->items[0].job));
+    ck_assert(apm_pool_take_back(b->pool, &b->items[1].job));
+    ck_assert(!apm_pool_take_back(b->pool, &b->items[1].job));
+    until(b, b->dones == 2);
+    ck_assert_int_eq(b->items[1].begins, 0);
+    ck_assert_int_eq(b->items[2].dones, 1);
+    finish(b);
+}
+END_TEST
+
+START_TEST(no_request_waits_while_a_process_is_idle)
+{
+    struct bench *b = started("prefork", 2);
+    until(b, pid_at(b, 1));
+    fill(b, 1, "sleep", "[1.0]");
+    fill(b, 20, "noop", "[]");
+    int64_t began_ms = apm_clock_ms();
+    b->feeding = true;
+    until(b, b->dones == 20);
+    ck_assert_int_eq(b->items[0].dones, 0);
+    ck_assert_int_lt(apm_clock_ms() - began_ms, 900);
+    until(b, b->dones == 21);
+    finish(b);
+}
+END_TEST
+
+/* ---- limits and signals ---- */
+
+START_TEST(a_soft_limit_tells_the_task_and_calls_its_function)
+{
+    char path[] = "/tmp/test_pool.XXXXXX", said[16] = { 0 };
+    int fd = mkstemp(path);
+    setenv("TEST_POOL_SOFT", path, 1);
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "wait", "[]");
+    b->items[0].job.soft_time_limit_s = 0.2;
+    b->feeding = true;
+    int64_t began_ms = apm_clock_ms();
+    until(b, b->dones == 1);
+    ck_assert_int_ge(apm_clock_ms() - began_ms, 195);
+    ck_assert_int_lt(apm_clock_ms() - began_ms, 1000);
+    ck_assert_str_eq(b->items[0].result, "SoftTimeLimitExceeded()");
+    ck_assert_uint_eq(b->limits_soft, 1);
+    ck_assert_int_eq((int)read(fd, said, sizeof(said)), 6);
+    ck_assert_str_eq(said, "called");
+    ck_assert_uint_eq(b->downs, 0);
+    close(fd);
+    unlink(path);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_hard_limit_ends_the_process_and_another_takes_its_place)
+{
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "sleep", "[60]");
+    fill(b, 1, "stubborn", "[]");
+    fill(b, 1, "add", "[1, 1]");
+    b->items[0].job.time_limit_s = 1;
+    b->items[1].job.time_limit_s = 0.25;
+    b->feeding = true;
+    until(b, b->dones == 3);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_TIMEOUT);
+    ck_assert_str_eq(b->items[0].result, "TimeLimitExceeded(1)");
+    ck_assert_int_eq(b->items[1].kind, APM_DONE_TIMEOUT); /* SIGTERM was ignored, SIGKILL was not */
+    ck_assert_str_eq(b->items[1].result, "TimeLimitExceeded(0.25)");
+    ck_assert_str_eq(b->items[2].result, "2");
+    ck_assert_uint_eq(b->limits_hard, 2);
+    ck_assert_uint_eq(b->downs, 2);
+    ck_assert_uint_eq(b->unexpected, 0);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_limit_never_hits_the_next_job)
+{
+    enum { N = 300 };
+    struct bench *b = started("prefork", 2);
+    for (unsigned i = 0; i < N; i++) {
+        fill(b, 1, "sleep", i % 3 == 0 ? "[0.01]" : "[0.0]");
+        b->items[i].job.time_limit_s = i % 3 == 0 ? 0.01 : 0;
+    }
+    b->feeding = true;
+    until(b, b->dones == N);
+    for (unsigned i = 0; i < N; i++)
+        ck_assert_msg(b->items[i].kind == APM_DONE_SUCCESS ||
+                          (b->items[i].kind == APM_DONE_TIMEOUT && i % 3 == 0),
+                      "job %u: %s", i, b->items[i].result);
+    finish(b);
+}
+END_TEST
+
+START_TEST(terminate_ends_the_running_job_as_revoked)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("prefork", 1);
+    struct item *item = send_one(b, "sleep", "[60]");
+    until(b, item->begins == 1);
+    ck_ok(apm_pool_terminate(b->pool, &item->job, SIGTERM, err));
+    until(b, item->dones == 1);
+    ck_assert_int_eq(item->kind, APM_DONE_REVOKED);
+    ck_assert_str_eq(item->result, "TaskRevokedError('terminated')");
+    ck_fails(apm_pool_terminate(b->pool, &item->job, SIGTERM, err), APIUM_E_NOTFOUND);
+    item = send_one(b, "sleep", "[60]");
+    until(b, item->begins == 1);
+    ck_ok(apm_pool_terminate(b->pool, &item->job, SIGINT,
+                             err)); /* processes ignore it: it is made to work */
+    until(b, item->dones == 1);
+    item = send_one(b, "add", "[2, 2]");
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result, "4");
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_job_that_survives_its_signal_keeps_its_process)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("prefork", 1);
+    struct item *item = send_one(b, "sleep", "[0.3]");
+    until(b, item->begins == 1);
+    ck_ok(apm_pool_terminate(b->pool, &item->job, SIGWINCH, err));
+    until(b, item->dones == 1);
+    ck_assert_int_eq(item->kind, APM_DONE_SUCCESS);
+    item = send_one(b, "add", "[2, 2]");
+    until(b, item->dones == 1);
+    ck_assert_uint_eq(b->downs, 0);
+    finish(b);
+}
+END_TEST
+
+START_TEST(terminate_hits_no_other_job)
+{
+    enum { N = 200 };
+    apium_error error = { 0 };
+    struct bench *b = started("prefork", 2);
+    fill(b, N, "sleep", "[0.002]");
+    b->feeding = true;
+    unsigned terminated = 0;
+    while (b->dones < N) {
+        unsigned before = b->begins;
+        until(b, b->begins > before || b->dones == N);
+        for (unsigned i = 0; i < N; i++)
+            if (b->items[i].job.state == APM_JOB_RUNNING && i % 4 == 0 &&
+                apm_pool_terminate(b->pool, &b->items[i].job, SIGKILL, &error) == APIUM_OK)
+                terminated++;
+    }
+    ck_assert_uint_gt(terminated, 0);
+    for (unsigned i = 0; i < N; i++)
+        ck_assert_msg(b->items[i].kind == APM_DONE_SUCCESS ||
+                          (b->items[i].kind == APM_DONE_REVOKED && i % 4 == 0),
+                      "job %u: %s", i, b->items[i].result);
+    finish(b);
+}
+END_TEST
+
+/* ---- coming and going ---- */
+
+START_TEST(a_process_is_replaced_after_its_number_of_tasks)
+{
+    struct bench *b = prepare("prefork", 1);
+    b->opts.max_tasks_per_child = 2;
+    start(b);
+    fill(b, 6, "pid", "[]");
+    b->feeding = true;
+    until(b, b->dones == 6);
+    for (unsigned i = 0; i < 6; i += 2) {
+        ck_assert_str_eq(b->items[i].result, b->items[i + 1].result);
+        ck_assert(i == 0 || strcmp(b->items[i].result, b->items[i - 1].result) != 0);
+    }
+    ck_assert_uint_eq(b->unexpected, 0);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_process_that_grew_too_big_is_replaced)
+{
+    struct bench *b = prepare("prefork", 1);
+    b->opts.max_memory_per_child_kib = 256 << 10;
+    start(b);
+    fill(b, 3, "leak", "[100000000]");
+    fill(b, 1, "leak", "[1]");
+    b->feeding = true;
+    until(b, b->dones == 4);
+    ck_assert_str_eq(b->items[0].result, b->items[2].result);
+    ck_assert_str_ne(b->items[2].result, b->items[3].result);
+    ck_assert_uint_eq(b->unexpected, 0);
+    ck_assert_int_eq(WEXITSTATUS(b->last_status), APM_CHILD_RECYCLED);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_warm_stop_waits_for_the_running_and_forgets_the_waiting)
+{
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "sleep", "[0.3]");
+    fill(b, 2, "noop", "[]");
+    for (unsigned i = 0; i < 3; i++)
+        submit(b, i);
+    apm_pool_flush(b->pool);
+    until(b, b->items[0].begins == 1);
+    apm_pool_stop(b->pool, false, on_stopped, b);
+    until(b, b->stopped);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_SUCCESS);
+    ck_assert_int_eq(b->items[1].begins + b->items[2].begins, 0);
+    ck_assert_int_eq(b->items[1].job.state, APM_JOB_NEW);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_stop_now_loses_what_runs)
+{
+    struct bench *b = started("prefork", 2);
+    fill(b, 1, "sleep", "[60]");
+    submit(b, 0);
+    apm_pool_flush(b->pool);
+    until(b, b->items[0].begins == 1);
+    apm_pool_stop(b->pool, false, on_stopped, b);
+    uv_run(&b->loop, UV_RUN_NOWAIT);
+    ck_assert(!b->stopped);
+    apm_pool_stop(b->pool, true, on_stopped, b);
+    until(b, b->stopped);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_LOST);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_pool_stops_at_any_moment_of_its_start)
+{
+    for (int turns = 0; turns < 6; turns++) {
+        apium_error error = { 0 }, *err = &error;
+        struct bench *b = prepare("prefork", 3);
+        ck_ok(apm_pool_start(&b->loop, &b->opts, &b->pool, err));
+        for (int i = 0; i < turns; i++)
+            uv_run(&b->loop, UV_RUN_ONCE);
+        apm_pool_stop(b->pool, turns % 2, on_stopped, b);
+        until(b, b->stopped);
+        finish(b);
+    }
+}
+END_TEST
+
+START_TEST(a_pool_grows_and_shrinks)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("prefork", 1);
+    ck_ok(apm_pool_resize(b->pool, 2, err));
+    ck_assert_uint_eq(apm_pool_concurrency(b->pool), 3);
+    until(b, pid_at(b, 2));
+    struct item *item = send_one(b, "sleep", "[0.2]");
+    until(b, item->begins == 1);
+    ck_ok(apm_pool_resize(b->pool, -2, err));
+    until(b, b->downs == 2);
+    ck_assert_int_eq(item->dones, 0); /* the idle ones went */
+    ck_assert_int_eq(pid_at(b, 0), item->job.pid);
+    ck_assert_int_eq(pid_at(b, 1), 0);
+    ck_fails(apm_pool_resize(b->pool, -1, err), APIUM_E_INVALID);
+    ck_fails(apm_pool_resize(b->pool, 100000, err), APIUM_E_INVALID);
+    until(b, item->dones == 1);
+    ck_assert_uint_eq(b->unexpected, 0);
+    finish(b);
+}
+END_TEST
+
+START_TEST(an_app_that_cannot_be_set_up_is_said_why)
+{
+    apium_error error = { 0 }, *err = &error;
+    setenv("TEST_POOL_SERVER", "fail", 1);
+    struct bench *b = prepare("prefork", 1);
+    ck_ok(apm_pool_start(&b->loop, &b->opts, &b->pool, err));
+    until(b, b->failed);
+    ck_assert_str_eq(b->error, "cannot load \"x.so\": no such file");
+    ck_assert(!b->ready);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_fork_server_that_crashes_while_it_loads_is_a_failure_to_start)
+{
+    apium_error error = { 0 }, *err = &error;
+    setenv("TEST_POOL_SERVER", "crash", 1);
+    struct bench *b = prepare("prefork", 1);
+    ck_ok(apm_pool_start(&b->loop, &b->opts, &b->pool, err));
+    until(b, b->failed);
+    ck_assert_str_eq(b->error, "the fork server ended (signal 11) before it had loaded the tasks");
+    finish(b);
+}
+END_TEST
+
+START_TEST(processes_that_die_at_start_are_replaced_at_a_bounded_rate)
+{
+    setenv("TEST_POOL_SERVER", "start", 1);
+    struct bench *b = started("prefork", 1);
+    int64_t until_ms = apm_clock_ms() + 1000;
+    uv_timer_set_repeat(&b->guard, 50);
+    uv_timer_again(&b->guard);
+    until(b, apm_clock_ms() >= until_ms);
+    /* At 0, 100, 300 and 700 ms. */
+    ck_assert_uint_ge(b->downs, 2);
+    ck_assert_uint_le(b->downs, 5);
+    ck_assert_int_eq(WEXITSTATUS(b->last_status), APM_CHILD_NO_START);
+    finish(b);
+}
+END_TEST
+
+START_TEST(user_code_that_writes_over_the_queue_costs_what_was_running)
+{
+    struct bench *b = started("prefork", 2);
+    until(b, pid_at(b, 1));
+    fill(b, 20, "noop", "[]");
+    fill(b, 1, "scribble", "[4096]"); /* the queue and what is before it */
+    fill(b, 50, "sleep", "[0.001]");
+    b->feeding = true;
+    until(b, b->dones == b->n);
+    ck_assert_uint_ge(b->kinds[APM_DONE_SUCCESS], b->n - 2);
+    ck_assert_uint_eq(b->downs, 2);
+    fill(b, 1, "add", "[20, 3]");
+    until(b, b->dones == b->n);
+    ck_assert_str_eq(b->items[b->n - 1].result, "23");
+    finish(b);
+}
+END_TEST
+
+START_TEST(jobs_whose_slots_were_written_over_are_lost_and_the_pool_goes_on)
+{
+    struct bench *b = started("prefork", 2);
+    fill(b, 20, "noop", "[]");
+    fill(b, 1, "scribble", "[16384]"); /* all slots, all seats, the first requests */
+    fill(b, 50, "sleep", "[0.001]");
+    b->feeding = true;
+    until(b, b->dones == b->n);
+    ck_assert_uint_gt(b->kinds[APM_DONE_LOST], 0);
+    fill(b, 1, "add", "[20, 3]");
+    until(b, b->dones == b->n);
+    ck_assert_str_eq(b->items[b->n - 1].result, "23");
+    finish(b);
+}
+END_TEST
+
+/* ---- sleeping ---- */
+
+/* Turns of the loop and wake-ups of the pool's first process in half a second. */
+static long
+wakeups(int pid)
+{
+    char path[64], line[128];
+    long switches = -1;
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file))
+        (void)sscanf(line, "voluntary_ctxt_switches: %ld", &switches);
+    fclose(file);
+    return switches;
+}
+
+static void
+sleep_half_a_second(struct bench *b)
+{
+    long child = wakeups(pid_at(b, 0)), main_process = wakeups(getpid());
+    uv_timer_set_repeat(&b->guard, 500);
+    uv_timer_again(&b->guard);
+    int64_t until_ms = apm_clock_ms() + 490;
+    until(b, apm_clock_ms() >= until_ms);
+    ck_assert_int_le(wakeups(pid_at(b, 0)) - child, 1);
+    ck_assert_int_le(wakeups(getpid()) - main_process, 3);
+}
+
+START_TEST(an_idle_pool_sleeps)
+{
+    struct bench *b = started("prefork", 2);
+    until(b, pid_at(b, 1));
+    fill(b, 100, "noop", "[]");
+    b->feeding = true;
+    until(b, b->dones == 100);
+    b->feeding = false;
+    sleep_half_a_second(b);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_pool_with_long_jobs_and_others_waiting_sleeps)
+{
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "sleep", "[1.0]");
+    fill(b, 5, "noop", "[]");
+    for (unsigned i = 0; i < b->n; i++)
+        submit(b, i);
+    apm_pool_flush(b->pool);
+    until(b, b->begins == 1);
+    int64_t settled_ms = apm_clock_ms() + 300; /* the tick slows down and stops */
+    uv_timer_set_repeat(&b->guard, 100);
+    uv_timer_again(&b->guard);
+    until(b, apm_clock_ms() >= settled_ms);
+    long before = wakeups(getpid());
+    uv_timer_set_repeat(&b->guard, 500);
+    uv_timer_again(&b->guard);
+    until(b, apm_clock_ms() >= settled_ms + 490);
+    ck_assert_int_le(wakeups(getpid()) - before, 3);
+    until(b, b->dones == 6);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_lone_job_is_answered_at_once)
+{
+    enum { ROUNDS = 100 };
+    static const char *const kinds[] = { "prefork", "threads" };
+    for (int k = 0; k < 2; k++) {
+        struct bench *b = started(kinds[k], 2);
+        int64_t began_ms = apm_clock_ms();
+        for (unsigned i = 1; i <= ROUNDS; i++) {
+            (void)send_one(b, "noop", "[]");
+            until(b, b->dones == i);
+        }
+        /* 30 microseconds each; by the tick alone it would be 1 ms at least. */
+        ck_assert_int_lt(apm_clock_ms() - began_ms, ROUNDS);
+        finish(b);
+    }
+}
+END_TEST
+
+/* ---- threads ---- */
+
+START_TEST(threads_run_jobs_in_this_process)
+{
+    struct bench *b = started("threads", 3);
+    fill(b, 3000, "pid", "[]");
+    b->feeding = true;
+    until(b, b->dones == b->n);
+    char pid[16];
+    snprintf(pid, sizeof(pid), "%d", getpid());
+    ck_assert_uint_eq(count_of(b, pid), 3000);
+    ck_assert_ptr_nonnull(apm_pool_task(b->pool, APM_STR("add")));
+    finish(b);
+}
+END_TEST
+
+START_TEST(solo_is_one_thread)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("solo", 8);
+    ck_assert_uint_eq(apm_pool_concurrency(b->pool), 1);
+    struct item *item = send_one(b, "add", "[4, 5]");
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result, "9");
+    ck_fails(apm_pool_resize(b->pool, 1, err), APIUM_E_UNSUPPORTED);
+    finish(b);
+}
+END_TEST
+
+START_TEST(threads_have_soft_limits_and_refuse_hard_ones)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("threads", 1);
+    fill(b, 1, "wait", "[]");
+    b->items[0].job.time_limit_s = 1;
+    ck_fails(apm_pool_submit(b->pool, &b->items[0].job, err), APIUM_E_UNSUPPORTED);
+    b->items[0].job.time_limit_s = 0;
+    b->items[0].job.soft_time_limit_s = 0.1;
+    b->feeding = true;
+    until(b, b->dones == 1);
+    ck_assert_str_eq(b->items[0].result, "SoftTimeLimitExceeded()");
+    finish(b);
+}
+END_TEST
+
+START_TEST(threads_cannot_be_terminated)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("threads", 1);
+    struct item *item = send_one(b, "sleep", "[0.1]");
+    until(b, item->begins == 1);
+    ck_fails(apm_pool_terminate(b->pool, &item->job, SIGTERM, err), APIUM_E_UNSUPPORTED);
+    until(b, item->dones == 1);
+    ck_assert_int_eq(item->kind, APM_DONE_SUCCESS);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_pool_of_threads_grows_and_shrinks)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = started("threads", 1);
+    ck_ok(apm_pool_resize(b->pool, 2, err));
+    until(b, pid_at(b, 2));
+    ck_ok(apm_pool_resize(b->pool, -2, err));
+    until(b, b->downs == 2);
+    struct item *item = send_one(b, "add", "[1, 1]");
+    until(b, item->dones == 1);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_stop_now_leaves_a_busy_thread_to_itself)
+{
+    struct bench *b = started("threads", 2);
+    fill(b, 1, "wait", "[]");
+    submit(b, 0);
+    apm_pool_flush(b->pool);
+    until(b, b->items[0].begins == 1);
+    apm_pool_stop(b->pool, true, on_stopped, b);
+    until(b, b->stopped);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_LOST);
+    /* It was asked to stop; what it uses is still there. */
+    (void)poll(NULL, 0, 50);
+}
+END_TEST
+
+START_TEST(a_pool_that_does_not_exist_is_refused)
+{
+    apium_error error = { 0 }, *err = &error;
+    struct bench *b = prepare("gevent", 1);
+    ck_fails(apm_pool_start(&b->loop, &b->opts, &b->pool, err), APIUM_E_CONFIG);
+    ck_assert_str_eq(err->text, "there is no pool \"gevent\": prefork, threads or solo");
+    b->opts.kind = "prefork";
+    b->opts.concurrency = 0;
+    ck_fails(apm_pool_start(&b->loop, &b->opts, &b->pool, err), APIUM_E_CONFIG);
+    b->opts.concurrency = 100000;
+    ck_fails(apm_pool_start(&b->loop, &b->opts, &b->pool, err), APIUM_E_CONFIG);
+    finish(b);
+}
+END_TEST
+
+/* ---- this program as fork server ---- */
+
+static apium_status
+failing_start(apium_app *app, apium_error *err)
+{
+    (void)app;
+    return err->status = APIUM_E_REFUSED;
+}
+
+static int
+be_fork_server(void)
+{
+    static const apium_hooks failing = { .process_start = failing_start };
+    const char *mode = getenv("TEST_POOL_SERVER");
+    apium_app *app = make_app();
+
+    if (mode && strcmp(mode, "fail") == 0) {
+        const apium_error err = { .status = APIUM_E_CONFIG,
+                                  .text = "cannot load \"x.so\": no such file" };
+        return apm_fork_server_fail(&err);
+    }
+    if (mode && strcmp(mode, "crash") == 0)
+        (void)raise(SIGSEGV);
+    if (mode && strcmp(mode, "start") == 0) {
+        const apium_module module = { APIUM_ABI, sizeof(apium_task_def), "pool", NULL, &failing,
+                                      NULL };
+        if (apium_app_add(app, &module, NULL) != APIUM_OK)
+            abort();
+    }
+    return apm_fork_server_main(app);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -545,11 +1381,48 @@ main(int argc, char **argv)
         the_tasks_options_are_known_to_the_main_process,
         every_job_of_many_batches_ends_once,
         a_process_that_dies_by_a_signal_loses_its_job_in_celerys_words,
+        five_megabytes_travel_both_ways,
+        every_size_around_the_slots_own_travels,
+        an_unregistered_task_fails_by_its_name,
+        custom_states_arrive_in_order_before_the_end,
+        a_killed_process_in_a_deep_batch_loses_and_doubles_nothing_that_finished,
+        a_killed_fork_server_is_started_again_while_the_processes_work_on,
+        fork_server_and_processes_killed_over_and_over_finish_every_job,
+        nothing_survives_the_main_process,
+        a_job_is_taken_back_until_it_begins,
+        no_request_waits_while_a_process_is_idle,
+        a_soft_limit_tells_the_task_and_calls_its_function,
+        a_hard_limit_ends_the_process_and_another_takes_its_place,
+        a_limit_never_hits_the_next_job,
+        terminate_ends_the_running_job_as_revoked,
+        a_job_that_survives_its_signal_keeps_its_process,
+        terminate_hits_no_other_job,
+        a_process_is_replaced_after_its_number_of_tasks,
+        a_process_that_grew_too_big_is_replaced,
+        a_warm_stop_waits_for_the_running_and_forgets_the_waiting,
+        a_stop_now_loses_what_runs,
+        a_pool_stops_at_any_moment_of_its_start,
+        a_pool_grows_and_shrinks,
+        an_app_that_cannot_be_set_up_is_said_why,
+        a_fork_server_that_crashes_while_it_loads_is_a_failure_to_start,
+        processes_that_die_at_start_are_replaced_at_a_bounded_rate,
+        user_code_that_writes_over_the_queue_costs_what_was_running,
+        jobs_whose_slots_were_written_over_are_lost_and_the_pool_goes_on,
+        an_idle_pool_sleeps,
+        a_pool_with_long_jobs_and_others_waiting_sleeps,
+        a_lone_job_is_answered_at_once,
+        threads_run_jobs_in_this_process,
+        solo_is_one_thread,
+        threads_have_soft_limits_and_refuse_hard_ones,
+        threads_cannot_be_terminated,
+        a_pool_of_threads_grows_and_shrinks,
+        a_stop_now_leaves_a_busy_thread_to_itself,
+        a_pool_that_does_not_exist_is_refused,
         NULL,
     };
     (void)argc;
     program = argv;
     if (apm_fork_server_wanted())
-        return apm_fork_server_main(make_app());
+        return be_fork_server();
     return suite_run("pool", all, 60);
 }
