@@ -4,7 +4,7 @@
  */
 #include "core/model/formats.h"
 
-#include <stdlib.h>
+#include <uthash.h>
 #include <yaml.h>
 
 #include "core/base/b64.h"
@@ -13,8 +13,9 @@
 
 /* Text that was given a name, as the JSON that it became. */
 struct anchor {
-    char *name;
+    const char *name;
     size_t start, len; /* in the output; len 0: not complete yet */
+    UT_hash_handle hh;
 };
 
 /*
@@ -27,12 +28,11 @@ struct reader {
     apm_buf out;
     apm_arena *arena;
     apium_error *err;
-    struct anchor *anchors;
-    size_t n_anchors, room;
+    struct anchor *anchors; /* a table by name; the items are in the arena */
     int depth;
     struct {
         bool map, empty, key_next;
-        size_t anchor; /* its index + 1 */
+        struct anchor *anchor;
     } open[APM_JSON_DEPTH + 1];
 };
 
@@ -68,34 +68,35 @@ end_item(struct reader *r)
         r->open[r->depth].key_next = !r->open[r->depth].key_next;
 }
 
-/* Give the item that begins now a name, if it has one. *index is 0 when it has none. */
+/* Give the item that begins now a name, if it has one; *out is NULL otherwise. Of equal names the last
+ * counts. */
 static apium_status
-drop_anchor(struct reader *r, const yaml_char_t *name, size_t *index)
+drop_anchor(struct reader *r, const yaml_char_t *name, struct anchor **out)
 {
-    *index = 0;
+    struct anchor *anchor, *same;
+
+    *out = NULL;
     if (!name)
         return APIUM_OK;
-    if (r->n_anchors == r->room) {
-        size_t room = r->room ? r->room * 2 : 8;
-        struct anchor *more = realloc(r->anchors, room * sizeof *more);
-        if (!more)
-            return apm_fail(r->err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
-        r->anchors = more;
-        r->room = room;
-    }
-    char *copy = strdup((const char *)name);
-    if (!copy)
+    anchor = apm_arena_alloc(r->arena, sizeof *anchor);
+    if (anchor)
+        anchor->name = apm_arena_str(r->arena, apm_strz((const char *)name), NULL).p;
+    if (!anchor || !anchor->name)
         return apm_fail(r->err, APIUM_E_NOMEM, "cannot decode YAML: out of memory");
-    r->anchors[r->n_anchors++] = (struct anchor){ .name = copy, .start = r->out.len };
-    *index = r->n_anchors;
+    anchor->start = r->out.len;
+    HASH_FIND_STR(r->anchors, anchor->name, same);
+    if (same)
+        HASH_DEL(r->anchors, same);
+    HASH_ADD_KEYPTR(hh, r->anchors, anchor->name, strlen(anchor->name), anchor);
+    *out = anchor;
     return APIUM_OK;
 }
 
 static void
-weigh_anchor(struct reader *r, size_t index)
+weigh_anchor(struct reader *r, struct anchor *anchor)
 {
-    if (index)
-        r->anchors[index - 1].len = r->out.len - r->anchors[index - 1].start;
+    if (anchor)
+        anchor->len = r->out.len - anchor->start;
 }
 
 static void
@@ -165,7 +166,7 @@ read_scalar(struct reader *r, const yaml_event_t *event)
     apm_str text = { (const char *)event->data.scalar.value, event->data.scalar.length };
     const char *tag = (const char *)event->data.scalar.tag;
     bool key = is_key(r), binary = tag && strcmp(tag, APM_YAML_TAG("binary")) == 0;
-    size_t anchor;
+    struct anchor *anchor;
     apm_yaml_plain value;
     apium_status st;
 
@@ -200,15 +201,14 @@ static apium_status
 read_alias(struct reader *r, const yaml_event_t *event)
 {
     const char *name = (const char *)event->data.alias.anchor;
-    size_t i = r->n_anchors;
+    struct anchor *anchor;
 
-    while (i > 0 && strcmp(r->anchors[i - 1].name, name) != 0) /* the last of equal names counts */
-        i--;
-    if (i == 0)
+    HASH_FIND_STR(r->anchors, name, anchor);
+    if (!anchor)
         return malformed(r, event, "an alias of something that was not named");
-    if (r->anchors[i - 1].len == 0)
+    if (anchor->len == 0)
         return malformed(r, event, "something contains itself");
-    size_t start = r->anchors[i - 1].start, len = r->anchors[i - 1].len;
+    size_t start = anchor->start, len = anchor->len;
     if (r->out.failed)
         return APIUM_OK; /* reported by the loop */
     char first = r->out.p[start];
@@ -234,7 +234,7 @@ read_open(struct reader *r, const yaml_event_t *event, bool map)
         (const char *)(map ? event->data.mapping_start.tag : event->data.sequence_start.tag);
     const yaml_char_t *name =
         map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor;
-    size_t anchor;
+    struct anchor *anchor;
     apium_status st;
 
     if (tag && strcmp(tag, "!") != 0 &&
@@ -320,9 +320,7 @@ apm_yaml_to_json(apm_str bytes, apm_arena *arena, apm_str *json, apium_error *er
     if (documents == 0)
         apm_buf_addz(&r.out, "null");
     yaml_parser_delete(&r.parser);
-    for (size_t i = 0; i < r.n_anchors; i++)
-        free(r.anchors[i].name);
-    free(r.anchors);
+    HASH_CLEAR(hh, r.anchors);
     if (st != APIUM_OK) {
         apm_buf_clear(&r.out);
         return st;

@@ -17,7 +17,7 @@ from kombu.compression import compress
 from kombu.transport.virtual import Message
 
 FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
-CODEC = os.path.join(os.environ["APIUM_BUILD"], "tests", "support", "codec")
+CODEC = os.path.join(os.environ["APIUM_TEST_BUILD"], "tests", "support", "codec")
 ACCEPT = ["json", "yaml", "msgpack"]
 
 app = celery.Celery("roundtrip", broker="memory://", backend="cache+memory://", set_as_current=False)
