@@ -238,9 +238,12 @@ apply_one(apm_memory_store *store, apm_memory_op *base)
 }
 
 static void
-keep_one(apm_memory_op *base)
+release_one(apm_memory_op *base)
 {
-    (void)base; /* its answer needs it: one_answered frees it */
+    one_op *op = (one_op *)base;
+
+    free(op->doc);
+    free(op);
 }
 
 static void
@@ -262,8 +265,6 @@ one_answered(void *arg, apium_status status, const apium_error *err)
         op->fetched(op->arg, op->doc ? (apm_str){ op->doc, op->len } : APM_STR_NONE, err);
     else if (op->done)
         op->done(op->arg, status, err);
-    free(op->doc);
-    free(op);
 }
 
 static void
@@ -284,7 +285,7 @@ ask(apm_backend *base, const char *task_id, one_op with)
     }
     *op = with;
     memcpy(op->task_id, task_id, strlen(task_id) + 1);
-    op->op = (apm_memory_op){ .apply = apply_one, .release = keep_one };
+    op->op = (apm_memory_op){ .apply = apply_one, .release = release_one };
     op->owner = (memory_backend *)base;
     op->next = op->owner->asked;
     if (op->next)

@@ -156,17 +156,27 @@ run_for(int64_t ms)
 
 /* ---- Queues and messages ---- */
 
+void *
+side_keep(void *p)
+{
+    static void *kept[4096];
+    static size_t n;
+
+    ck_assert_ptr_nonnull(p);
+    ck_assert_uint_lt(n, sizeof(kept) / sizeof(kept[0]));
+    return kept[n++] = p;
+}
+
 const apm_queue *
 side_queue(const char *what)
 {
     static unsigned made;
-    apm_queue *queue = calloc(1, sizeof(*queue));
+    apm_queue *queue = side_keep(calloc(1, sizeof(*queue)));
     char *name = NULL;
 
-    ck_assert_ptr_nonnull(queue);
     ck_assert_int_gt(asprintf(&name, "t%d-%u-%s", (int)getpid(), made++, what), 0);
     *queue = (apm_queue){
-        .name = name,
+        .name = side_keep(name),
         .exchange = name,
         .exchange_type = APM_DIRECT,
         .routing_key = name,

@@ -39,6 +39,9 @@ side *side_with(bool broker, bool backend);
 /* Close everything and run the loop to its end. */
 void side_free(side *s);
 
+/* Memory that is wanted until the test's process ends; gives p back. */
+void *side_keep(void *p);
+
 /* One turn of every open side's loop; waits a little when nothing happens. */
 void sides_turn(void);
 

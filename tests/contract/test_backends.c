@@ -45,9 +45,8 @@ on_done(void *arg, apium_status status, const apium_error *err)
 static const char *
 fresh_id(void)
 {
-    char *id = malloc(APM_UUID_LEN + 1);
+    char *id = side_keep(malloc(APM_UUID_LEN + 1));
 
-    ck_assert_ptr_nonnull(id);
     apm_uuid4(id);
     return id;
 }
@@ -63,7 +62,7 @@ doc_of(const char *state, const char *value, const char *id)
                               "\"task_id\": \"%s\"}",
                               state, value, id),
                      0);
-    return doc;
+    return side_keep(doc);
 }
 
 static const char *
