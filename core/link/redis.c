@@ -18,7 +18,7 @@
 
 #define TICK_MS        1000
 #define QUICK_TICK_MS  100  /* while somebody's patience may end */
-#define STEADY_MS      5000 /* up for so long: the next loss is retried at once again */
+#define STEADY_MS      5000 /* up for so long: its loss is no sign that the next one is lost too */
 #define READ_BYTES     (256 * 1024)
 
 static void
@@ -110,8 +110,8 @@ on_ended(void *arg, apm_redis_conn *conn, const apium_error *err)
     link->cmd = NULL;
     redis_subs_down(link);
     redis_requests_lost(link);
-    if (was_up && apm_clock_ms() - link->up_since_ms >= STEADY_MS)
-        link->attempt = 0;
+    if (was_up) /* a connection that was good is tried again at once, one that broke soon after a moment */
+        link->attempt = apm_clock_ms() - link->up_since_ms >= STEADY_MS ? 0 : 1;
     redis_attempt_failed(link, err->status, err->text);
 }
 

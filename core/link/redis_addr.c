@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 
 #include "core/base/error.h"
 
@@ -26,24 +25,6 @@ read_db(const char *text, int *db, apium_error *err)
     if (errno || *end || *text < '0' || *text > '9' || n > INT_MAX)
         return apm_fail(err, APIUM_E_CONFIG, "Database is int between 0 and limit - 1, not %s", text);
     *db = (int)n;
-    return APIUM_OK;
-}
-
-static apium_status
-read_verify(const char *text, apm_redis_verify *verify, apium_error *err)
-{
-    if (!text)
-        return APIUM_OK;
-    const char *word = strncasecmp(text, "CERT_", 5) == 0 ? text + 5 : text;
-    if (strcasecmp(word, "required") == 0)
-        *verify = APM_VERIFY_REQUIRED;
-    else if (strcasecmp(word, "optional") == 0)
-        *verify = APM_VERIFY_OPTIONAL;
-    else if (strcasecmp(word, "none") == 0)
-        *verify = APM_VERIFY_NONE;
-    else
-        return apm_fail(err, APIUM_E_CONFIG,
-                        "ssl_cert_reqs is \"required\", \"optional\" or \"none\", not \"%s\"", text);
     return APIUM_OK;
 }
 
@@ -73,12 +54,8 @@ apm_redis_addr_read(apm_redis_addr *addr, apm_urls *urls, size_t i, apium_error 
     if (st != APIUM_OK)
         return st;
     addr->tls = strcmp(url->scheme, "rediss") == 0;
-    st = read_verify(apm_url_param(urls, url, "ssl_cert_reqs"), &addr->verify, err);
-    if (st != APIUM_OK)
+    if (addr->tls && (st = apm_tls_from_url(&addr->tls_opts, urls, url, err)) != APIUM_OK)
         return st;
-    addr->ca_file = apm_url_param(urls, url, "ssl_ca_certs");
-    addr->cert_file = apm_url_param(urls, url, "ssl_certfile");
-    addr->key_file = apm_url_param(urls, url, "ssl_keyfile");
     return APIUM_OK;
 }
 
@@ -93,8 +70,11 @@ apm_redis_addr_same(const apm_redis_addr *a, const apm_redis_addr *b)
 {
     return same_text(a->host, b->host) && a->port == b->port && strcmp(a->path, b->path) == 0 &&
            same_text(a->user, b->user) && same_text(a->password, b->password) && a->tls == b->tls &&
-           a->verify == b->verify && same_text(a->ca_file, b->ca_file) && same_text(a->cert_file, b->cert_file) &&
-           same_text(a->key_file, b->key_file);
+           a->tls_opts.verify == b->tls_opts.verify && a->tls_opts.any_hostname == b->tls_opts.any_hostname &&
+           same_text(a->tls_opts.ca_certs, b->tls_opts.ca_certs) &&
+           same_text(a->tls_opts.certfile, b->tls_opts.certfile) &&
+           same_text(a->tls_opts.keyfile, b->tls_opts.keyfile) &&
+           same_text(a->tls_opts.server_name, b->tls_opts.server_name);
 }
 
 void

@@ -3,8 +3,7 @@
 #define APM_LINK_REDIS_ADDR_H
 
 #include "core/base/url.h"
-
-typedef enum apm_redis_verify { APM_VERIFY_REQUIRED, APM_VERIFY_OPTIONAL, APM_VERIFY_NONE } apm_redis_verify;
+#include "core/link/tls.h"
 
 typedef struct apm_redis_addr {
     const char *host; /* NULL for a Unix socket */
@@ -13,8 +12,7 @@ typedef struct apm_redis_addr {
     const char *user, *password;
     int db;
     bool tls;
-    apm_redis_verify verify; /* by default the certificate and its name are verified */
-    const char *ca_file, *cert_file, *key_file;
+    apm_tls_opts tls_opts; /* by default the certificate and its name are verified */
 } apm_redis_addr;
 
 /* Read items[i]. Text is borrowed from urls. E_CONFIG names what is wrong. */

@@ -12,7 +12,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/link/redis_tls.h"
 
 typedef enum phase { NAME, SOCKET, TLS, GREETING, READY, OVER } phase;
 
@@ -40,7 +39,8 @@ struct apm_redis_conn {
     uv_write_t write;
     bool writing;
     struct addrinfo *addrs, *next_addr;
-    apm_redis_tls *tls;
+    apm_tls *tls;
+    bool tls_ready;
     redisReader *reader;
     char *in;            /* opts.read_bytes */
     apm_buf out;         /* plain text to be sent */
@@ -105,7 +105,7 @@ release(apm_redis_conn *conn)
         return;
     if (conn->addrs)
         uv_freeaddrinfo(conn->addrs);
-    apm_redis_tls_free(conn->tls);
+    apm_tls_free(conn->tls);
     redisReaderFree(conn->reader);
     apm_buf_clear(&conn->out);
     apm_buf_clear(&conn->sent);
@@ -242,14 +242,15 @@ write_out(apm_redis_conn *conn)
             write_bytes(conn, &conn->out);
         return;
     }
-    if (conn->out.len && apm_redis_tls_ready(conn->tls)) {
+    if (conn->out.len && conn->tls_ready) {
         apium_error err;
-        if (apm_redis_tls_write(conn->tls, apm_buf_str(&conn->out), &conn->cipher, &err) != APIUM_OK) {
+        if (apm_tls_write(conn->tls, conn->out.p, conn->out.len, &err) != APIUM_OK) {
             finish(conn, &err);
             return;
         }
         apm_buf_reset(&conn->out);
     }
+    apm_tls_drain(conn->tls, &conn->cipher);
     if (conn->cipher.len)
         write_bytes(conn, &conn->cipher);
 }
@@ -346,12 +347,12 @@ read_plain(apm_redis_conn *conn, const char *p, size_t len)
 static void greet(apm_redis_conn *conn);
 
 static void
-read_cipher(apm_redis_conn *conn, const void *p, size_t len)
+read_cipher(apm_redis_conn *conn, const char *p, size_t len)
 {
     apium_error err;
-    apium_status st = apm_redis_tls_read(conn->tls, p, len, &conn->plain, &conn->cipher, &err);
+    apium_status st = apm_tls_feed(conn->tls, p, len, &conn->plain, &conn->tls_ready, &err);
 
-    if (conn->phase == TLS && st == APIUM_OK && apm_redis_tls_ready(conn->tls))
+    if (conn->phase == TLS && st == APIUM_OK && conn->tls_ready)
         greet(conn);
     if (conn->plain.len && conn->phase != OVER)
         read_plain(conn, conn->plain.p, conn->plain.len);
@@ -501,10 +502,10 @@ on_connected(uv_connect_t *req, int status)
         goto out;
     }
     conn->phase = TLS;
-    if (apm_redis_tls_new(conn->opts.addr, &conn->tls, &err) != APIUM_OK)
+    if (apm_tls_new(&conn->tls, &conn->opts.addr->tls_opts, conn->opts.addr->host, &err) != APIUM_OK)
         finish(conn, &err);
     else
-        read_cipher(conn, NULL, 0);
+        write_out(conn); /* the first flight of the handshake */
 out:
     release(conn);
 }
