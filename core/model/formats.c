@@ -51,9 +51,9 @@ take_scalar(apm_tokens *tokens)
     return (apm_json){ type, { start, (size_t)(at - start) } };
 }
 
-/* At an opening brace: is this an object that stands for bytes? Then pass it. */
+/* At an opening brace: is this an object that stands for bytes or a date? Then pass it. */
 static bool
-take_bytes(apm_tokens *tokens, apm_token *out)
+take_typed(apm_tokens *tokens, apm_token *out)
 {
     apm_json part[4];
     const char *start = tokens->at;
@@ -70,10 +70,12 @@ take_bytes(apm_tokens *tokens, apm_token *out)
         !apm_str_eqz(part[0].text, "\"__type__\"") || !apm_str_eqz(part[2].text, "\"__value__\""))
         goto no;
     out->base64 = apm_str_eqz(part[1].text, "\"base64\"");
-    if (!out->base64 && !apm_str_eqz(part[1].text, "\"bytes\""))
+    bool date = tokens->dates && (apm_str_eqz(part[1].text, "\"date\"") ||
+                                  apm_str_eqz(part[1].text, "\"datetime\""));
+    if (!date && !out->base64 && !apm_str_eqz(part[1].text, "\"bytes\""))
         goto no;
     tokens->at++;
-    out->type = APM_T_BYTES;
+    out->type = date ? APM_T_DATE : APM_T_BYTES;
     out->val = part[3];
     return true;
 no:
@@ -93,7 +95,7 @@ apm_token_next(apm_tokens *tokens)
     tokens->value_next = false;
     switch (*tokens->at) {
     case '{':
-        if (take_bytes(tokens, &token))
+        if (take_typed(tokens, &token))
             return token;
         /* fall through */
     case '[':

@@ -16,7 +16,8 @@ apm_msgpack_from_json(apm_str json, apm_arena *arena, apm_str *bytes, apium_erro
 typedef enum apm_token_type {
     APM_T_END,   /* of the text */
     APM_T_VALUE, /* a scalar */
-    APM_T_BYTES, /* {"__type__": "bytes" or "base64", "__value__": ...}: how kombu 5.6 writes bytes in JSON */
+    APM_T_BYTES, /* {"__type__": "bytes" or "base64", "__value__": ...}, as kombu 5.6 has bytes */
+    APM_T_DATE,  /* the same of "date" or "datetime", where `dates` asks for it */
     APM_T_KEY,
     APM_T_OPEN_ARRAY,
     APM_T_OPEN_OBJECT,
@@ -25,16 +26,17 @@ typedef enum apm_token_type {
 
 typedef struct apm_token {
     apm_token_type type;
-    apm_json val; /* of a value, a key (a string), and of bytes the "__value__" */
+    apm_json val; /* of a value, a key (a string), and of bytes and dates the "__value__" */
     bool base64;  /* of bytes */
 } apm_token;
 
-/* Zeroed but for at and end: the text of a validated document. */
+/* Zeroed but for at and end, the text of a validated document, and dates. */
 typedef struct apm_tokens {
     const char *at, *end;
     int depth;
     bool object[APM_JSON_DEPTH + 1]; /* what is open at each depth */
     bool value_next;                 /* a key has just been given */
+    bool dates;                      /* tell dates from other objects */
 } apm_tokens;
 
 apm_token apm_token_next(apm_tokens *tokens);

@@ -1,6 +1,6 @@
 /*
  * yaml_read.c - YAML to JSON, with the meaning that PyYAML's safe_load gives it: yes is true, 017
- * is fifteen and 1:30 is ninety. What safe_load would turn into a date stays the text that it is.
+ * is fifteen and 1:30 is ninety. Dates become the objects that kombu 5.6 writes in JSON.
  */
 #include "core/model/formats.h"
 
@@ -134,10 +134,9 @@ read_meaning(struct reader *r, const yaml_event_t *event, apm_str text, apm_yaml
         const char *tag;
         apm_json_type type;
     } tags[] = {
-        { APM_YAML_TAG("int"), APM_JSON_INT },
-        { APM_YAML_TAG("float"), APM_JSON_FLOAT },
-        { APM_YAML_TAG("bool"), APM_JSON_BOOL },
-        { APM_YAML_TAG("null"), APM_JSON_NULL },
+        { APM_YAML_TAG("int"), APM_JSON_INT },          { APM_YAML_TAG("float"), APM_JSON_FLOAT },
+        { APM_YAML_TAG("bool"), APM_JSON_BOOL },        { APM_YAML_TAG("null"), APM_JSON_NULL },
+        { APM_YAML_TAG("timestamp"), APM_JSON_OBJECT },
     };
     const char *tag = (const char *)event->data.scalar.tag;
 
@@ -147,8 +146,7 @@ read_meaning(struct reader *r, const yaml_event_t *event, apm_str text, apm_yaml
             *value = apm_yaml_resolve(text);
         return APIUM_OK;
     }
-    if (strcmp(tag, "!") == 0 || strcmp(tag, APM_YAML_TAG("str")) == 0 ||
-        strcmp(tag, APM_YAML_TAG("timestamp")) == 0)
+    if (strcmp(tag, "!") == 0 || strcmp(tag, APM_YAML_TAG("str")) == 0)
         return APIUM_OK;
     for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
         if (strcmp(tag, tags[i].tag) == 0) {
@@ -182,7 +180,7 @@ read_scalar(struct reader *r, const yaml_event_t *event)
     if (binary) {
         if ((st = read_binary(r, event, text)) != APIUM_OK)
             return st;
-    } else if (value.type == APM_JSON_STRING) {
+    } else if (value.type == APM_JSON_STRING || (value.type == APM_JSON_OBJECT && key)) {
         apm_json_add_string(&r->out, text);
     } else {
         /*

@@ -152,6 +152,109 @@ floating(const char *at, const char *end, bool negative, bool sign, apm_yaml_pla
     return true;
 }
 
+/* From min to max digits as a number; -1 when they are not there. Moves *at. */
+static int
+take_digits(const char **at, const char *end, int min, int max)
+{
+    int n = 0, value = 0;
+
+    for (; n < max && *at < end && **at >= '0' && **at <= '9'; n++)
+        value = value * 10 + (*(*at)++ - '0');
+    return n < min ? -1 : value;
+}
+
+static bool
+take_char(const char **at, const char *end, char c)
+{
+    if (*at == end || **at != c)
+        return false;
+    ++*at;
+    return true;
+}
+
+static bool
+valid_day(int year, int month, int day)
+{
+    static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+
+    return year >= 1 && month >= 1 && month <= 12 && day >= 1 &&
+           day <= days[month - 1] + (leap && month == 2);
+}
+
+/* The rest of a date: "Z", "+2", "-03:30", "+0530", perhaps behind space. Its offset in minutes. */
+static bool
+take_zone(const char **at, const char *end, int *minutes)
+{
+    int sign, hours, rest = 0;
+
+    *minutes = 0;
+    *at += span(*at, end, " \t");
+    if (take_char(at, end, 'Z'))
+        return true;
+    sign = take_char(at, end, '-') ? -1 : 1;
+    if (sign > 0 && !take_char(at, end, '+'))
+        return false;
+    if ((hours = take_digits(at, end, 1, 2)) < 0)
+        return false;
+    if (*at < end) {
+        (void)take_char(at, end, ':');
+        if ((rest = take_digits(at, end, 2, 2)) < 0)
+            return false;
+    }
+    *minutes = sign * (hours * 60 + rest);
+    return hours < 24 && rest < 60;
+}
+
+/* 2020-01-02, and 2020-1-2 3:04:05.5 +2 or with a T: as Python's isoformat() has them. */
+static bool
+timestamp(const char *at, const char *end, apm_yaml_plain *out)
+{
+    const char *start = at;
+    int year, month, day, hour, minute, second, us = 0, zone;
+    char date[48];
+
+    if ((year = take_digits(&at, end, 4, 4)) < 0 || !take_char(&at, end, '-') ||
+        (month = take_digits(&at, end, 1, 2)) < 0 || !take_char(&at, end, '-') ||
+        (day = take_digits(&at, end, 1, 2)) < 0 || !valid_day(year, month, day))
+        return false;
+    if (at == end) {
+        if (end - start != 10)
+            return false;
+        snprintf(out->text, sizeof out->text, "{\"__type__\": \"date\", \"__value__\": \"%.10s\"}",
+                 start);
+        out->type = APM_JSON_OBJECT;
+        return true;
+    }
+    if (*at == 'T' || *at == 't')
+        at++;
+    else if (*at == ' ' || *at == '\t')
+        at += span(at, end, " \t");
+    else
+        return false;
+    if ((hour = take_digits(&at, end, 1, 2)) < 0 || !take_char(&at, end, ':') ||
+        (minute = take_digits(&at, end, 2, 2)) < 0 || !take_char(&at, end, ':') ||
+        (second = take_digits(&at, end, 2, 2)) < 0 || hour > 23 || minute > 59 || second > 59)
+        return false;
+    if (take_char(&at, end, '.'))
+        for (int scale = 100000; at < end && *at >= '0' && *at <= '9'; at++, scale /= 10)
+            us += (*at - '0') * scale;
+    int len = snprintf(date, sizeof date, "%04d-%02d-%02dT%02d:%02d:%02d", year, month, day, hour,
+                       minute, second);
+    if (us)
+        len += snprintf(date + len, sizeof date - (size_t)len, ".%06d", us);
+    if (at < end) {
+        if (!take_zone(&at, end, &zone) || at != end)
+            return false;
+        snprintf(date + len, sizeof date - (size_t)len, "%c%02d:%02d", zone < 0 ? '-' : '+',
+                 abs(zone) / 60, abs(zone) % 60);
+    }
+    snprintf(out->text, sizeof out->text, "{\"__type__\": \"datetime\", \"__value__\": \"%s\"}",
+             date);
+    out->type = APM_JSON_OBJECT;
+    return true;
+}
+
 apm_yaml_plain
 apm_yaml_resolve(apm_str s)
 {
@@ -175,6 +278,8 @@ apm_yaml_resolve(apm_str s)
         out.type = APM_JSON_FLOAT;
         strcpy(out.text, negative ? "-Infinity" : "Infinity");
     } else if (strchr("-+.0123456789", *at)) {
+        if (timestamp(at, end, &out))
+            return out;
         at += sign;
         (void)(integer(at, end, negative, &out) || floating(at, end, negative, sign, &out) ||
                (at < end && *at != '_' && sexagesimal(at, end, negative, &out)));

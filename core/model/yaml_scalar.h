@@ -10,8 +10,8 @@
 
 /* What a plain scalar means. */
 typedef struct apm_yaml_plain {
-    apm_json_type type; /* STRING: nothing but itself */
-    char text[64];      /* its JSON, but for strings and long numbers */
+    apm_json_type type; /* STRING: nothing but itself; OBJECT: a date, as kombu 5.6 writes it */
+    char text[112];     /* its JSON, but for strings and long numbers */
     apm_str digits;     /* a decimal integer's digits, as many as there are */
     bool negative;
 } apm_yaml_plain;

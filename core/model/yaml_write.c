@@ -78,6 +78,11 @@ emit_value(yaml_emitter_t *emitter, const apm_token *token, apm_arena *arena)
         apm_buf_clear(&b64);
         return ok;
     }
+    if (token->type == APM_T_DATE &&
+        apm_json_string(token->val, "date", arena, &text, NULL) == APIUM_OK &&
+        apm_yaml_resolve(text).type == APM_JSON_OBJECT)
+        return emit_scalar(emitter, APM_YAML_TAG("timestamp"), text, true, false,
+                           YAML_PLAIN_SCALAR_STYLE);
     switch (token->val.type) {
     case APM_JSON_NULL:
         return emit_scalar(emitter, APM_YAML_TAG("null"), APM_STR("null"), true, false,
@@ -128,7 +133,7 @@ emit_token(yaml_emitter_t *emitter, bool was_object, const apm_token *token, apm
 apium_status
 apm_yaml_from_json(apm_str json, apm_arena *arena, apm_str *bytes, apium_error *err)
 {
-    apm_tokens tokens = { .at = json.p, .end = json.p + json.len };
+    apm_tokens tokens = { .at = json.p, .end = json.p + json.len, .dates = true };
     yaml_emitter_t emitter;
     yaml_event_t event;
     apm_json whole;

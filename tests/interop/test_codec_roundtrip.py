@@ -2,12 +2,14 @@
 serializer and compression that is installed here, and all captured ones."""
 import base64
 import datetime
+import decimal
 import glob
 import json
 import math
 import os
 import subprocess
 import unittest
+import uuid
 
 import celery
 import kombu
@@ -164,6 +166,16 @@ class Messages(unittest.TestCase):
         for options, was, now in zip(calls, sent, codec("message", sent)):
             with self.subTest(options=options):
                 self.compare(was, now)
+
+    def test_values_of_python_mean_the_same(self):
+        """From kombu 5.3 on these are objects with a __type__ in JSON, and its reader makes the values of them again."""
+        values = [datetime.datetime(2020, 1, 2, 3, 4, 5, 6), datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc),
+                  datetime.date(2020, 1, 2), datetime.time(3, 4, 5), uuid.UUID(int=5), decimal.Decimal("1.50"), b"abc", b"\xff\xfe"]
+        sent = [self.sent([value], serializer=serializer) for serializer in SERIALIZERS for value in values
+                if works(kombu.serialization.dumps, value, serializer=serializer)]
+        for was, now in zip(sent, codec("message", sent)):
+            self.compare(was, now)
+        self.assertGreater(len(sent), 5)
 
     def test_captured_messages_mean_the_same(self):
         names, texts = zip(*((name, text) for name, text in captured("messages") if not refused(self.channel, text)))
