@@ -56,7 +56,7 @@ is_key(const struct reader *r)
 static void
 begin_item(struct reader *r)
 {
-    if (r->depth == 0)
+    if (r->depth <= 0)
         return;
     if (r->open[r->depth].map && !is_key(r))
         apm_buf_addz(r->out, ": ");
@@ -70,7 +70,7 @@ static void
 end_item(struct reader *r)
 {
     for (;;) {
-        if (r->depth == 0 || --r->open[r->depth].left > 0)
+        if (r->depth <= 0 || --r->open[r->depth].left > 0)
             return;
         apm_buf_addc(r->out, r->open[r->depth].map ? '}' : ']');
         r->depth--;

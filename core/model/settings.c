@@ -288,7 +288,7 @@ set_value(apm_settings *settings, const apm_setting *row, const apm_given *given
     void *field = (char *)settings + row->offset;
     apm_json val = given->json;
     apium_status st;
-    bool yes;
+    bool yes = false;
 
     switch (row->kind) {
     case APM_S_BOOL:
