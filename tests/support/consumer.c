@@ -50,6 +50,25 @@ on_settled(void *arg, apium_status status, const apium_error *err)
 }
 
 static void
+acknowledge(job *j, apm_unit *unit)
+{
+    apium_error err;
+    if (apm_broker_settle(j->of->broker, unit, j->delivery, APM_ACK, NULL, &err) != APIUM_OK)
+        die("ack", &err);
+    apm_unit_commit(unit, on_settled, j);
+}
+
+/* The outcome is stored on another link than the queue's: now the delivery may go. */
+static void
+on_recorded(void *arg, apium_status status, const apium_error *err)
+{
+    job *j = arg;
+    if (status != APIUM_OK)
+        die("record", err);
+    acknowledge(j, apm_unit_new(j->of->broker->link));
+}
+
+static void
 record(job *j, apm_unit *unit, apm_str state)
 {
     apium_error err;
@@ -101,7 +120,6 @@ work(consumer *of, apm_delivery *delivery)
         APIUM_OK)
         die("read", &err);
     const apium_task_def *def = apm_app_task(of->app, j->req.task);
-    apm_unit *unit = apm_unit_new(of->broker->link);
     const apm_run_env env = {
         .app = of->app, .hostname = "consumer@test", .report = report, .arg = j
     };
@@ -111,14 +129,17 @@ work(consumer *of, apm_delivery *delivery)
 
     apm_run(&env, def, &j->req, &delivery->arena, &j->outcome);
     apm_buf_reset(&j->doc);
-    if (j->outcome.kind == APM_DONE_SUCCESS || j->outcome.kind == APM_DONE_FAILURE) {
-        apm_result_write(&j->doc, &j->req, &j->outcome, &opts);
-        record(j, unit,
-               j->outcome.kind == APM_DONE_SUCCESS ? APM_STR("SUCCESS") : APM_STR("FAILURE"));
+    if (j->outcome.kind != APM_DONE_SUCCESS && j->outcome.kind != APM_DONE_FAILURE) {
+        acknowledge(j, apm_unit_new(of->broker->link));
+        return;
     }
-    if (apm_broker_settle(of->broker, unit, delivery, APM_ACK, NULL, &err) != APIUM_OK)
-        die("ack", &err);
-    apm_unit_commit(unit, on_settled, j);
+    apm_unit *unit = apm_unit_new(of->backend->link);
+    apm_result_write(&j->doc, &j->req, &j->outcome, &opts);
+    record(j, unit, j->outcome.kind == APM_DONE_SUCCESS ? APM_STR("SUCCESS") : APM_STR("FAILURE"));
+    if (of->backend->link == of->broker->link)
+        acknowledge(j, unit);
+    else
+        apm_unit_commit(unit, on_recorded, j);
 }
 
 static void

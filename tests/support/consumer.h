@@ -1,6 +1,6 @@
 /*
  * consumer.h - the smallest worker there can be: one process that takes requests from one queue, runs them one after
- * the other and commits outcome and acknowledgement together. For tests of what is above the brokers without a worker.
+ * the other, stores each outcome and acknowledges. For tests of what is above the brokers without a worker.
  *
  *     pid_t pid = consumer_start(settings, tasks);
  *     ...
