@@ -128,7 +128,10 @@ prepare(apm_cli *cli, const struct values *v, char *node, size_t size, apium_err
         st = apm_settings_set(settings, "worker_pool",
                               apm_strz(strcmp(v->pool, "processes") == 0 ? "prefork" : v->pool),
                               APM_FROM_FLAG, err);
-    /* With processes the fork server alone loads the module: user code stays out of this one. */
+    /* With processes the fork server alone loads the module: user code stays out of this one, which only learns the
+     * settings that the module brings. */
+    if (st == APIUM_OK && cli->globals.module && strcmp(settings->worker_pool, "prefork") == 0)
+        st = apm_app_learn(cli->app, cli->globals.module, err);
     if (st == APIUM_OK && strcmp(settings->worker_pool, "prefork") != 0)
         st = apm_cli_load(cli, err);
     return st;

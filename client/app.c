@@ -126,9 +126,8 @@ register_task(apium_app *app, const apium_task_def *def, apium_error *err)
     return APIUM_OK;
 }
 
-/* "name=value" of a module. */
-static apium_status
-apply_setting(apium_app *app, const char *line, apium_error *err)
+apium_status
+apm_app_apply_setting(apium_app *app, const char *line, apium_error *err)
 {
     const char *equals = strchr(line, '=');
     if (!equals)
@@ -160,7 +159,7 @@ apium_app_add(apium_app *app, const apium_module *module, apium_error *err)
     }
     apium_status st = APIUM_OK;
     for (const char *const *line = module->settings; line && *line && st == APIUM_OK; line++)
-        st = apply_setting(app, *line, err);
+        st = apm_app_apply_setting(app, *line, err);
     for (const apium_task_def *def = module->tasks; def && def->name && st == APIUM_OK; def++)
         st = register_task(app, def, err);
     if (st == APIUM_OK && module->hooks)
