@@ -18,11 +18,6 @@
 #define SLOTS_MIN         64
 #define TICK_MAX_MS       50
 
-/* How soon a seat gets its next process: one that died in a job, and one that died before it took any (doubling). */
-#define AGAIN_NS      (20 * INT64_C(1000000))
-#define BACKOFF_NS    (100 * INT64_C(1000000))
-#define BACKOFF_STEPS 7 /* 12.8 s */
-
 #define OWN_HANDLES(pool)                                                                          \
     {                                                                                              \
         (uv_handle_t *)&(pool)->prepare, (uv_handle_t *)&(pool)->check,                            \
@@ -46,7 +41,6 @@ on_watch(uv_poll_t *poll, int status, int events)
 
 static void on_handle_closed(uv_handle_t *handle);
 static void on_tick(uv_timer_t *timer);
-static void on_due(uv_timer_t *timer);
 
 apm_watch *
 apm_watch_open(apm_pool *pool, int fd, apm_watch_fn *fn, void *arg)
@@ -96,16 +90,16 @@ start_timer(uv_timer_t *timer, uv_timer_cb fn, uint64_t ms)
 /* ---- looking ---- */
 
 /* Something happened, or is about to: look again soon. */
-static void
-stir(apm_pool *pool)
+void
+apm_pool_stir(apm_pool *pool)
 {
     if (pool->waiting > 0 && (pool->tick_ms > 1 || !uv_is_active((uv_handle_t *)&pool->tick)))
         start_timer(&pool->tick, on_tick, 1);
     pool->tick_ms = 1;
 }
 
-static void
-forget(apm_pool *pool, apm_job *job)
+void
+apm_pool_forget(apm_pool *pool, apm_job *job)
 {
     if (job->time_limit_s > 0 || job->soft_time_limit_s > 0)
         pool->limited--;
@@ -113,10 +107,10 @@ forget(apm_pool *pool, apm_job *job)
 }
 
 /* The job of this slot is over. Its slot is free from here on. */
-static void
-deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome)
+void
+apm_pool_deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome)
 {
-    forget(pool, job);
+    apm_pool_forget(pool, job);
     apm_slots_release(&pool->slots, job->slot);
     job->state = APM_JOB_OVER;
     pool->happened++;
@@ -124,8 +118,8 @@ deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome)
 }
 
 /* A slot that is DONE. */
-static void
-finish(apm_pool *pool, apm_job *job)
+void
+apm_pool_finish(apm_pool *pool, apm_job *job)
 {
     apm_process *process = &pool->processes[job->process];
     apm_outcome outcome;
@@ -146,7 +140,7 @@ finish(apm_pool *pool, apm_job *job)
         apm_pool_states(pool, process);
     if (job->terminated && !process->doomed)
         apm_slots_unhold(&pool->slots, process->seat); /* it survived the signal */
-    deliver(pool, job, &outcome);
+    apm_pool_deliver(pool, job, &outcome);
 }
 
 static void
@@ -173,7 +167,7 @@ begin(apm_pool *pool, unsigned slot)
     pool->happened++;
     pool->events.on_begin(pool->events.arg, job);
     if (state == APM_SLOT_DONE)
-        finish(pool, job);
+        apm_pool_finish(pool, job);
     else if (pool->limited > 0)
         apm_pool_arm(pool);
 }
@@ -195,7 +189,7 @@ apm_pool_poll(apm_pool *pool)
             unsigned number = pool->running[i];
             if (apm_slots_look(&pool->slots, number, &seat) == APM_SLOT_DONE) {
                 pool->running[i] = pool->running[--pool->n_running];
-                finish(pool, pool->jobs[number]);
+                apm_pool_finish(pool, pool->jobs[number]);
             } else {
                 i++;
             }
@@ -207,7 +201,7 @@ apm_pool_poll(apm_pool *pool)
     } while (pool->unread && !pool->slots.broken);
     pool->polling = false;
     if (pool->happened != before)
-        stir(pool);
+        apm_pool_stir(pool);
     if (pool->slots.broken)
         apm_pool_overwritten(pool);
 }
@@ -313,250 +307,6 @@ on_tick(uv_timer_t *timer)
     start_timer(timer, on_tick, pool->tick_ms);
 }
 
-/* ---- deadlines ---- */
-
-static int64_t
-earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Could a seat be filled now, were it time? */
-static bool
-can_fill(const apm_pool *pool)
-{
-    return pool->seating && !pool->stopping && !pool->slots.broken;
-}
-
-void
-apm_pool_arm(apm_pool *pool)
-{
-    int64_t next = earlier(apm_limits_next(pool), pool->kind->next(pool));
-    if (pool->closing)
-        return;
-    for (unsigned i = 0; i < pool->slots.seats; i++) {
-        const apm_process *process = &pool->processes[i];
-        if (process->life == APM_UP)
-            next = earlier(next, earlier(process->kill_ns, process->bury_ns));
-        else if (process->life == APM_AWAY && process->wanted && can_fill(pool))
-            next = earlier(next, process->due_ns);
-    }
-    if (next == APM_NEVER) {
-        uv_timer_stop(&pool->due);
-        return;
-    }
-    /* At least 1 ms: a timer that starts itself again for now would keep the loop for itself. */
-    int64_t wait_ns = next - apm_clock_ns();
-    uv_update_time(pool->loop);
-    start_timer(&pool->due, on_due, wait_ns > 0 ? (uint64_t)(wait_ns + 999999) / 1000000 : 1);
-}
-
-static void
-on_due(uv_timer_t *timer)
-{
-    apm_pool *pool = timer->data;
-    int64_t now_ns = apm_clock_ns();
-
-    apm_pool_poll(pool); /* what is over by now has met its limit */
-    apm_limits_run(pool, now_ns);
-    for (unsigned i = 0; i < pool->slots.seats; i++) {
-        apm_process *process = &pool->processes[i];
-        if (process->life == APM_UP && process->kill_ns <= now_ns) {
-            process->kill_ns = APM_NEVER;
-            (void)apm_process_signal(process, SIGKILL, 0);
-        }
-    }
-    pool->kind->run(pool, now_ns);
-    if (!pool->closing) {
-        apm_pool_fill(pool);
-        apm_pool_arm(pool);
-    }
-}
-
-/* ---- processes come and go ---- */
-
-void
-apm_pool_fill(apm_pool *pool)
-{
-    int64_t now_ns = apm_clock_ns();
-    if (!can_fill(pool))
-        return;
-    for (unsigned i = 0; i < pool->slots.seats; i++) {
-        apm_process *process = &pool->processes[i];
-        if (process->wanted && process->life == APM_AWAY && process->due_ns <= now_ns) {
-            apm_slots_reseat(&pool->slots, process->seat);
-            pool->kind->seat(pool, process);
-        }
-    }
-}
-
-static void
-end_if_empty(apm_pool *pool)
-{
-    if (!pool->stopping || pool->ending)
-        return;
-    for (unsigned i = 0; i < pool->slots.seats; i++)
-        if (pool->processes[i].life != APM_AWAY)
-            return;
-    pool->ending = true;
-    pool->kind->stop(pool, pool->now);
-}
-
-void
-apm_pool_seated(apm_pool *pool, apm_process *process, int pid)
-{
-    process->life = APM_UP;
-    process->pid = pid;
-    process->up_ns = apm_clock_ns();
-    process->kill_ns = process->bury_ns = APM_NEVER;
-    process->took = process->told = process->doomed = process->dead = process->orphan = false;
-    pool->n_up++;
-    pool->happened++;
-    if (pool->events.on_process)
-        pool->events.on_process(pool->events.arg, (int)process->seat, pid, true, -1, true);
-    apm_pool_is_ready(pool);
-    stir(pool);
-}
-
-void
-apm_pool_unseated(apm_pool *pool, apm_process *process)
-{
-    unsigned steps = process->failures < BACKOFF_STEPS ? process->failures : BACKOFF_STEPS;
-    process->failures++;
-    process->life = APM_AWAY;
-    process->due_ns = apm_clock_ns() + (BACKOFF_NS << steps);
-    apm_pool_arm(pool);
-    end_if_empty(pool);
-}
-
-void
-apm_pool_refused(apm_pool *pool, apm_process *process)
-{
-    process->life = APM_AWAY;
-    process->due_ns = 0;
-    apm_pool_arm(pool);
-    end_if_empty(pool);
-}
-
-/* What a dead process had in its hands. */
-static void
-lose(apm_pool *pool, apm_job *job, int status)
-{
-    apm_outcome outcome;
-    if (job->hard_sent)
-        outcome = apm_outcome_timeout(job, &pool->outcome);
-    else if (job->terminated)
-        outcome = apm_outcome_terminated();
-    else
-        outcome = apm_outcome_lost(job, status, &pool->outcome);
-    deliver(pool, job, &outcome);
-}
-
-void
-apm_pool_bury(apm_pool *pool, const apm_process *process, int status)
-{
-    unsigned seat;
-    for (unsigned i = 0; i < pool->n_running;) {
-        apm_job *job = pool->jobs[pool->running[i]];
-        if (job->process != (int)process->seat) {
-            i++;
-            continue;
-        }
-        pool->running[i] = pool->running[--pool->n_running];
-        if (apm_slots_look(&pool->slots, job->slot, &seat) == APM_SLOT_DONE)
-            finish(pool, job);
-        else
-            lose(pool, job, status);
-    }
-}
-
-void
-apm_pool_died(apm_pool *pool, apm_process *process, int status)
-{
-    apm_pool_poll(pool);
-    apm_pool_states(pool, process);
-    apm_pool_poll(pool);
-    apm_pool_bury(pool, process, status);
-
-    bool recycled = status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == APM_CHILD_RECYCLED &&
-                    (pool->max_tasks > 0 || pool->max_memory_kib > 0);
-    bool expected = process->told || process->doomed || recycled;
-    int pid = process->pid;
-    int64_t now_ns = apm_clock_ns();
-    apm_watch_close(&process->exit);
-    apm_watch_close(&process->sock);
-    apm_states_clear(&process->states);
-    process->life = APM_AWAY;
-    pool->n_up--;
-    if (expected || process->took) {
-        process->failures = 0;
-        process->due_ns = expected ? now_ns : process->up_ns + AGAIN_NS;
-    } else {
-        unsigned steps = process->failures < BACKOFF_STEPS ? process->failures : BACKOFF_STEPS;
-        process->failures++;
-        process->due_ns = now_ns + (BACKOFF_NS << steps);
-    }
-    pool->happened++;
-    if (pool->events.on_process)
-        pool->events.on_process(pool->events.arg, (int)process->seat, pid, false, status, expected);
-    if (pool->slots.broken)
-        apm_pool_overwritten(pool);
-    apm_pool_flush(pool); /* it may have been woken for work that it did not take */
-    apm_pool_fill(pool);
-    apm_pool_arm(pool);
-    end_if_empty(pool);
-}
-
-/*
- * The shared memory says what cannot be: user code has written over it. Nothing in it is certain any more, so all processes
- * go and it is made anew. What had not begun is put in again; what had is lost, unless its outcome is there.
- */
-void
-apm_pool_overwritten(apm_pool *pool)
-{
-    apium_error err = { 0 };
-    unsigned n = 0, seat;
-
-    if (!pool->kind->processes) {
-        (void)apm_fail(&err, APIUM_E_SYSTEM, "the memory of the pool was overwritten");
-        apm_pool_is_failed(pool, &err);
-        return;
-    }
-    for (unsigned i = 0; i < pool->slots.seated; i++)
-        (void)apm_process_signal(&pool->processes[i], SIGKILL, 0);
-    if (pool->n_up > 0)
-        return; /* until the last is buried */
-    apm_job *again[APM_SLOTS_MAX];
-    for (unsigned i = 0; i < pool->slots.n; i++) {
-        apm_job *job = pool->jobs[i];
-        if (!job)
-            continue;
-        pool->slots.broken = false;
-        apm_slot_state state = apm_slots_look(&pool->slots, i, &seat);
-        if (state == APM_SLOT_READY && !pool->slots.broken) {
-            forget(pool, job);
-            again[n++] = job;
-            continue;
-        }
-        /* Its begin was not seen. */
-        job->state = APM_JOB_RUNNING;
-        job->process = (int)seat;
-        job->pid = pool->processes[seat].pid;
-        job->began_ns = apm_clock_ns();
-        pool->events.on_begin(pool->events.arg, job);
-        if (state == APM_SLOT_DONE && !pool->slots.broken)
-            finish(pool, job);
-        else
-            lose(pool, job, -1);
-    }
-    apm_slots_reset(&pool->slots);
-    pool->waiting = 0;
-    for (unsigned i = 0; i < n; i++) {
-        again[i]->state = APM_JOB_NEW;
-        (void)apm_pool_submit(pool, again[i], &err); /* it fitted before */
-    }
-}
-
 void
 apm_pool_is_ready(apm_pool *pool)
 {
@@ -580,57 +330,6 @@ apm_pool_is_failed(apm_pool *pool, const apium_error *err)
 }
 
 /* ---- jobs ---- */
-
-static int
-compare_tasks(const void *a, const void *b)
-{
-    return strcmp(((const apm_task_info *)a)->name, ((const apm_task_info *)b)->name);
-}
-
-void
-apm_pool_tasks(apm_pool *pool, apm_task_info *tasks, size_t n)
-{
-    if (pool->tasks) {
-        free(
-            tasks); /* a fork server that was started again: the first table stays, the worker points into it */
-        return;
-    }
-    if (n > 0)
-        qsort(tasks, n, sizeof(*tasks), compare_tasks);
-    pool->tasks = tasks;
-    pool->n_tasks = n;
-}
-
-static int
-compare_name(apm_str name, const char *with)
-{
-    size_t len = strlen(with);
-    int order = memcmp(name.p, with, name.len < len ? name.len : len);
-    return order != 0 ? order : (name.len > len) - (name.len < len);
-}
-
-const apm_task_info *
-apm_pool_task(const apm_pool *pool, apm_str name)
-{
-    size_t low = 0, high = name.p ? pool->n_tasks : 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int order = compare_name(name, pool->tasks[middle].name);
-        if (order == 0)
-            return &pool->tasks[middle];
-        if (order < 0)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return NULL;
-}
-
-const apm_task_info *
-apm_pool_task_at(const apm_pool *pool, size_t n)
-{
-    return n < pool->n_tasks ? &pool->tasks[n] : NULL;
-}
 
 unsigned
 apm_pool_room(const apm_pool *pool)
@@ -693,7 +392,7 @@ apm_pool_flush(apm_pool *pool)
     if (pool->waiting == 0)
         return;
     apm_slots_wake(&pool->slots);
-    stir(pool);
+    apm_pool_stir(pool);
     if (pool->asleep) /* our step of this turn is over: now there is something to wake us for */
         say_asleep(pool);
 }
@@ -703,73 +402,13 @@ apm_pool_take_back(apm_pool *pool, apm_job *job)
 {
     if (job->state != APM_JOB_READY || !apm_slots_take_back(&pool->slots, job->slot))
         return false;
-    forget(pool, job);
+    apm_pool_forget(pool, job);
     pool->waiting--;
     job->state = APM_JOB_NEW;
     return true;
 }
 
-bool
-apm_pool_process(const apm_pool *pool, size_t n, int *process, int *pid)
-{
-    for (unsigned i = 0; i < pool->slots.seats; i++) {
-        if (pool->processes[i].life != APM_UP || n-- > 0)
-            continue;
-        *process = (int)i;
-        *pid = pool->processes[i].pid;
-        return true;
-    }
-    return false;
-}
-
-/* ---- more, fewer, none ---- */
-
-static void
-dismiss(apm_pool *pool, apm_process *process)
-{
-    process->wanted = false;
-    if (process->life == APM_UP) {
-        process->told = true;
-        apm_slots_command(&pool->slots, process->seat, APM_SEAT_LEAVE);
-    }
-}
-
-static bool
-works(const apm_pool *pool, const apm_process *process)
-{
-    for (unsigned i = 0; i < pool->n_running; i++)
-        if (pool->jobs[pool->running[i]]->process == (int)process->seat)
-            return true;
-    return false;
-}
-
-apium_status
-apm_pool_resize(apm_pool *pool, int n, apium_error *err)
-{
-    int64_t wanted = (int64_t)pool->concurrency + n;
-    if (pool->kind == &apm_pool_solo)
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "a solo pool is always one");
-    if (wanted < 1 || wanted > (int64_t)pool->slots.seats)
-        return apm_fail(err, APIUM_E_INVALID, "cannot make this a pool of %lld: it must be 1 to %u",
-                        (long long)wanted, pool->slots.seats);
-    pool->concurrency = (unsigned)wanted;
-    for (unsigned i = 0; n > 0 && i < pool->slots.seats; i++) {
-        if (!pool->processes[i].wanted) {
-            pool->processes[i].wanted = true;
-            n--;
-        }
-    }
-    /* Those that have nothing to do go first, then the highest. */
-    for (int idle = 1; idle >= 0; idle--)
-        for (unsigned i = pool->slots.seats; n < 0 && i-- > 0;) {
-            if (pool->processes[i].wanted && !(idle && works(pool, &pool->processes[i]))) {
-                dismiss(pool, &pool->processes[i]);
-                n++;
-            }
-        }
-    apm_pool_arm(pool); /* on_due fills the seats: nothing is called from in here */
-    return APIUM_OK;
-}
+/* ---- the end ---- */
 
 void
 apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg)
@@ -786,7 +425,7 @@ apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg)
         if (pool->jobs[i])
             (void)apm_pool_take_back(pool, pool->jobs[i]);
     for (unsigned i = 0; i < pool->slots.seats; i++) {
-        dismiss(pool, &pool->processes[i]);
+        apm_pool_dismiss(pool, &pool->processes[i]);
         if (pool->now)
             (void)apm_process_signal(&pool->processes[i], SIGKILL, 0);
     }
@@ -794,7 +433,7 @@ apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg)
         pool->ending = true; /* threads cannot be killed: kind->stop leaves them to themselves */
         pool->kind->stop(pool, true);
     }
-    end_if_empty(pool);
+    apm_pool_end_if_empty(pool);
 }
 
 static void
@@ -823,8 +462,13 @@ on_handle_closed(uv_handle_t *handle)
         return;
     void (*stopped)(void *) = pool->stopped;
     void *arg = pool->stopped_arg;
-    if (!pool->abandoned)
+    static apm_pool *all_abandoned; /* what threads still use is no leak */
+    if (pool->abandoned) {
+        pool->next_abandoned = all_abandoned;
+        all_abandoned = pool;
+    } else {
         free_pool(pool);
+    }
     if (stopped)
         stopped(arg);
 }
@@ -940,7 +584,7 @@ apm_pool_start(uv_loop_t *loop, const apm_pool_opts *opts, apm_pool **out, apium
         pool->kind->stop(pool, true);
         return apm_fail_sys(err, ENOMEM, "cannot watch the pool");
     }
-    start_timer(&pool->due, on_due, 0);
+    start_timer(&pool->due, apm_pool_on_due, 0);
     *out = pool;
     return APIUM_OK;
 }

@@ -111,8 +111,9 @@ struct apm_pool {
     uint64_t happened; /* events so far */
     bool seating;      /* the kind can fill seats now */
     bool unread;       /* custom states wait for the begin of their job to be seen */
-    bool asleep;  /* between our last step of a turn and the first of the next */
+    bool asleep;       /* between our last step of a turn and the first of the next */
     bool polling, ready, failed, stopping, now, ending, closing;
+    apm_pool *next_abandoned;
     bool abandoned; /* threads still use all this: it is never released */
     apm_buf request, outcome;
     void (*stopped)(void *arg);
@@ -121,6 +122,17 @@ struct apm_pool {
 
 /* ---- pool.c, for the others ---- */
 
+/* Something happened, or is about to: look again soon. */
+void apm_pool_stir(apm_pool *pool);
+/* The job has no slot any more, for the pool. */
+void apm_pool_forget(apm_pool *pool, apm_job *job);
+/* The job is over: its slot is free, the worker is told. */
+void apm_pool_deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome);
+/* The same with the outcome that is in its slot, which is DONE. */
+void apm_pool_finish(apm_pool *pool, apm_job *job);
+/* Read the custom states that came from this process and tell the worker. */
+void apm_pool_states(apm_pool *pool, apm_process *process);
+
 /* NULL without memory; the descriptor is closed in any case. */
 apm_watch *apm_watch_open(apm_pool *pool, int fd, apm_watch_fn *fn, void *arg);
 void apm_watch_close(apm_watch **watch);
@@ -128,6 +140,11 @@ void apm_watch_close(apm_watch **watch);
 /* The tasks are known and something works: tell the worker, once. */
 void apm_pool_is_ready(apm_pool *pool);
 void apm_pool_is_failed(apm_pool *pool, const apium_error *err);
+/* After kind->stop: nothing of the kind is left. */
+void apm_pool_closed(apm_pool *pool);
+
+/* ---- seats.c ---- */
+
 /* The process of this seat is there. */
 void apm_pool_seated(apm_pool *pool, apm_process *process, int pid);
 /* It could not be made: again later. */
@@ -142,13 +159,18 @@ void apm_pool_bury(apm_pool *pool, const apm_process *process, int status);
 void apm_pool_fill(apm_pool *pool);
 /* Deadlines have changed. */
 void apm_pool_arm(apm_pool *pool);
-/* After kind->stop: nothing of the kind is left. */
-void apm_pool_closed(apm_pool *pool);
+void apm_pool_on_due(uv_timer_t *timer);
+/* No process belongs into this seat any more. */
+void apm_pool_dismiss(apm_pool *pool, apm_process *process);
+/* When the pool stops and nobody is left, let its kind end. */
+void apm_pool_end_if_empty(apm_pool *pool);
+/* The shared memory was written over: end all processes, then make it anew. */
+void apm_pool_overwritten(apm_pool *pool);
+
+/* ---- table.c ---- */
+
 /* The table of tasks, allocated; the first one stays. */
 void apm_pool_tasks(apm_pool *pool, apm_task_info *tasks, size_t n);
-void apm_pool_overwritten(apm_pool *pool);
-/* Read the custom states that came from this process and tell the worker. */
-void apm_pool_states(apm_pool *pool, apm_process *process);
 
 /* ---- limits.c ---- */
 
