@@ -75,7 +75,8 @@ typedef struct apm_pool_events {
     void (*on_done)(void *arg, apm_job *job, const apm_outcome *outcome);
     /* A soft or hard limit was enforced: a line for the log. */
     void (*on_limit)(void *arg, apm_job *job, bool hard, double limit_s);
-    /* A pool process came or went: a line for the log. status is waitpid's, -1 unknown; expected: recycled or told to go. */
+    /* A pool process came or went: a line for the log. status is waitpid's, -1 unknown;
+     * expected: recycled or told to go. process -1: the fork server died, or runs again. */
     void (*on_process)(void *arg, int process, int pid, bool up, int status, bool expected);
     void *arg;
 } apm_pool_events;

@@ -162,21 +162,24 @@ on_limit(void *arg, apm_job *job, bool hard, double limit_s)
 static void
 on_process(void *arg, int process, int pid, bool up, int status, bool expected)
 {
+    char name[32] = "ForkServer";
     (void)arg;
+    if (process >= 0)
+        snprintf(name, sizeof(name), "ForkPoolWorker-%d", process + 1);
     if (up)
-        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process 'ForkPoolWorker-%d' pid:%d started",
-                process + 1, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process '%s' pid:%d started",
+                name, pid);
     else if (expected)
-        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process 'ForkPoolWorker-%d' pid:%d ended",
-                process + 1, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process '%s' pid:%d ended",
+                name, pid);
     else if (status != -1 && WIFSIGNALED(status))
         apm_log(APM_LOG_ERROR, "pool.process_lost",
-                "Process 'ForkPoolWorker-%d' pid:%d exited with 'signal %d (SIG%s)'", process + 1,
+                "Process '%s' pid:%d exited with 'signal %d (SIG%s)'", name,
                 pid, WTERMSIG(status),
                 sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
     else
         apm_log(APM_LOG_ERROR, "pool.process_lost",
-                "Process 'ForkPoolWorker-%d' pid:%d exited with 'exitcode %d'", process + 1, pid,
+                "Process '%s' pid:%d exited with 'exitcode %d'", name, pid,
                 status != -1 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
