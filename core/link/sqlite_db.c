@@ -93,12 +93,19 @@ fail(apm_sqlite_db *db, int code, apium_error *err)
     return st;
 }
 
-/* A file beside the database could not be used. */
+/* A file beside the database could not be used. Out of room or of descriptors, waiting may help; otherwise somebody
+ * has to do something. */
 static apium_status
 fail_beside(apm_sqlite_db *db, const char *suffix, int sys, apium_error *err)
 {
-    db->fault = sys == ENOSPC || sys == EDQUOT ? SQLITE_FULL : SQLITE_CANTOPEN;
-    return apm_fail_sys(err, sys, "cannot use \"%s\": cannot open \"%s%s\"", db->path, db->path, suffix);
+    bool wait = sys == ENOSPC || sys == EDQUOT || sys == EMFILE || sys == ENFILE || sys == EBUSY;
+    apium_status st = wait ? APIUM_E_BUSY : APIUM_E_REFUSED;
+
+    db->fault = wait ? SQLITE_FULL : SQLITE_CANTOPEN;
+    (void)apm_fail(err, st, "cannot use \"%s\": cannot open \"%s%s\": %s", db->path, db->path, suffix, strerror(sys));
+    if (err)
+        err->sys = sys;
+    return st;
 }
 
 /* ---- The lock file ---- */

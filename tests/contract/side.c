@@ -95,7 +95,7 @@ side_with(bool broker, bool backend)
 
     if (broker)
         ck_ok(apm_broker_open(s->links, side_url, &opts, &s->broker, err));
-    if (broker && side_adapter->hurry)
+    if (broker && side_adapter && side_adapter->hurry)
         side_adapter->hurry(s->broker);
     if (backend)
         ck_ok(apm_backend_open(s->links, side_url, side_url, &s->backend, err));

@@ -28,7 +28,7 @@ typedef struct side {
     struct side *next;
 } side;
 
-/* The URL and row that this binary runs over. */
+/* The URL that this binary runs over, and its row; NULL where there is no table of adapters. */
 extern char side_url[512];
 extern const struct adapter *side_adapter;
 
