@@ -296,6 +296,14 @@ def children_of(pid):
         return []
 
 
+def lives(pid):
+    """Is there such a process, and not only its exit status waiting for somebody?"""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def command_line(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
