@@ -135,6 +135,7 @@ sides_turn(void)
     for (side *s = sides; s; s = s->next) {
         apm_links_flush(s->links);
         uv_run(&s->loop, UV_RUN_NOWAIT);
+        apm_links_flush(s->links); /* what its callbacks gave rise to: poll() below is where this loop sleeps */
     }
     for (side *s = sides; s && n < 8; s = s->next) {
         int left = uv_backend_timeout(&s->loop);
