@@ -1,0 +1,273 @@
+/* test_eager.c - client/eager: calls that run here and now; and what an app knows. No server is needed. */
+#include <apium/apium.h>
+#include <apium/cjson.h>
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "client/app.h"
+#include "core/base/json.h"
+#include "tests/support/suite.h"
+
+static apium_error error, *err = &error;
+static apium_app *app;
+static int attempts;
+
+static apium_verdict
+add(apium_task *task)
+{
+    int64_t x, y;
+    ck_assert(apium_task_eager(task));
+    if (!apium_args(task, "x:int y:int", &x, &y))
+        return APIUM_FAILURE;
+    return apium_return(task, apium_int(x + y));
+}
+
+static apium_verdict
+flaky(apium_task *task)
+{
+    attempts++;
+    if (apium_task_retries(task) < 2)
+        return apium_retry(task, 3600, "later");
+    return apium_return(task, apium_json(apium_task_args(task)));
+}
+
+static apium_verdict
+other_args(apium_task *task)
+{
+    if (apium_task_retries(task) == 0)
+        return apium_retry_with(task, &(apium_retry_opts){ .args = "[7]" });
+    return apium_return(task, apium_json(apium_task_args(task)));
+}
+
+static apium_verdict
+ignore(apium_task *task)
+{
+    return apium_ignore(task);
+}
+
+/* Calls another task, which then runs inside this one. */
+static apium_verdict
+outer(apium_task *task)
+{
+    apium_run *run;
+    apium_result *res;
+    apium_error why;
+    if (apium_call(apium_task_app(task), "t.inner", apium_null(), NULL, &run, &why) != APIUM_OK ||
+        apium_get(run, 0, &res, &why) != APIUM_OK)
+        return apium_raise(task, "RuntimeError", "%s", why.text);
+    apium_verdict verdict = apium_return(task, apium_json(apium_result_json(res)));
+    apium_result_free(res);
+    apium_run_free(run);
+    return verdict;
+}
+
+static apium_verdict
+inner(apium_task *task)
+{
+    return apium_return(
+        task, apium_jsonf("[%s, %s]", apium_task_parent_id(task), apium_task_root_id(task)));
+}
+
+static const apium_task_def tasks[] = {
+    { .name = "t.add", .run = add },
+    { .name = "t.flaky", .run = flaky },
+    { .name = "t.other_args", .run = other_args },
+    { .name = "t.ignore", .run = ignore },
+    { .name = "t.outer", .run = outer },
+    { .name = "t.inner", .run = inner },
+    { 0 },
+};
+
+static void
+setup(void)
+{
+    ck_ok(apium_app_new("eager", tasks, &app, err));
+    ck_ok(apium_app_set(app, "task_always_eager", "true", err));
+    ck_ok(apium_app_set(app, "broker_url", "memory://", err));
+    ck_ok(apium_app_set(app, "result_backend", "disabled://", err));
+}
+
+static void
+teardown(void)
+{
+    apium_app_free(app);
+}
+
+static apium_result *
+result_of(const char *task, const char *args)
+{
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_call(app, task, apium_json(args), NULL, &run, err));
+    ck_ok(apium_wait(run, 0, &res, err));
+    ck_assert_str_eq(apium_run_id(run), apium_result_id(res));
+    ck_ok(apium_forget(run, err));
+    apium_run_free(run);
+    return res;
+}
+
+START_TEST(an_eager_call_has_its_result_at_once)
+{
+    apium_result *res = result_of("t.add", "[40, 2]");
+    ck_assert_str_eq(apium_result_json(res), "42");
+    ck_assert_str_eq(apium_result_state(res), "SUCCESS");
+    apium_result_free(res);
+    res = result_of("t.add", "[40]");
+    ck_assert_str_eq(apium_result_message(res),
+                     "TypeError: add() missing 1 required positional argument: 'y'");
+    apium_result_free(res);
+    res = result_of("t.ignore", "[]");
+    ck_assert_str_eq(apium_result_state(res), "IGNORED");
+    apium_result_free(res);
+}
+END_TEST
+
+START_TEST(eager_retries_happen_at_once)
+{
+    apium_result *res = result_of("t.flaky", "[1, 2]");
+    ck_assert_str_eq(apium_result_json(res), "[1, 2]");
+    ck_assert_int_eq(attempts, 3);
+    apium_result_free(res);
+    res = result_of("t.other_args", "[1, 2]");
+    ck_assert_str_eq(apium_result_json(res), "[7]");
+    apium_result_free(res);
+}
+END_TEST
+
+START_TEST(an_eager_failure_is_an_error_when_the_settings_say_so)
+{
+    apium_run *run = NULL;
+    ck_ok(apium_app_set(app, "task_eager_propagates", "true", err));
+    ck_fails(apium_call(app, "t.add", apium_json("[1]"), NULL, &run, err), APIUM_E_FAILED);
+    ck_assert_str_eq(err->text, "TypeError: add() missing 1 required positional argument: 'y'");
+    ck_assert_ptr_null(run);
+}
+END_TEST
+
+START_TEST(an_eager_task_may_call_another)
+{
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_call(app, "t.outer", apium_null(), &(apium_send_opts){ .task_id = "the-outer" },
+                     &run, err));
+    ck_ok(apium_get(run, 0, &res, err));
+    ck_assert_str_eq(apium_result_json(res), "[\"the-outer\", \"the-outer\"]");
+    ck_assert_ptr_eq(strstr(apium_result_children(res), "[[[\""), apium_result_children(res));
+    apium_result_free(res);
+    apium_run_free(run);
+}
+END_TEST
+
+START_TEST(a_task_that_is_not_registered_is_sent_for_real)
+{
+    ck_ok(apium_app_set(app, "broker_url", "nonsense://", err));
+    ck_assert_int_ne(apium_call(app, "t.elsewhere", apium_null(), NULL, NULL, err), APIUM_OK);
+    ck_assert_ptr_eq(strstr(err->text, "cannot send t.elsewhere: "), err->text);
+}
+END_TEST
+
+START_TEST(results_without_a_backend_cannot_be_waited_for)
+{
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_run_of(app, "some-id", &run, err));
+    ck_fails(apium_wait(run, 0, &res, err), APIUM_E_UNSUPPORTED);
+    ck_assert_str_eq(
+        err->text,
+        "cannot get the result of task some-id: no result backend is configured (result_backend)");
+    ck_fails(apium_state(run, &res, err), APIUM_E_UNSUPPORTED);
+    ck_fails(apium_forget(run, err), APIUM_E_UNSUPPORTED);
+    apium_run_free(run);
+    ck_fails(apium_run_of(app, "", &run, err), APIUM_E_INVALID);
+}
+END_TEST
+
+START_TEST(an_app_knows_its_tasks)
+{
+    ck_assert_ptr_eq(apm_app_task(app, APM_STR("t.add")), &tasks[0]);
+    ck_assert_ptr_eq(apm_app_task(app, APM_STR("t.inner")), &tasks[5]);
+    ck_assert_ptr_null(apm_app_task(app, APM_STR("t.ad")));
+    ck_assert_ptr_null(apm_app_task(app, APM_STR("t.add ")));
+    ck_assert_ptr_null(apm_app_task(app, APM_STR("t.add\0x")));
+    ck_assert_ptr_null(apm_app_task(app, APM_STR("")));
+    ck_assert_ptr_eq(apm_app_task_at(app, 5), &tasks[5]);
+    ck_assert_ptr_null(apm_app_task_at(app, 6));
+}
+END_TEST
+
+START_TEST(wrong_tables_and_modules_are_refused)
+{
+    apium_app *none = NULL;
+    const apium_task_def twice[] = { { .name = "a", .run = add },
+                                     { .name = "a", .run = add },
+                                     { 0 } };
+    const apium_task_def no_handler[] = { { .name = "a" }, { 0 } };
+    const apium_module old = { APIUM_ABI + 1, sizeof(apium_task_def), "old", tasks, NULL, NULL };
+    const char *const bad_settings[] = { "task_acks_late", NULL }, *const unknown[] = {
+        "task_ack_late=true", NULL
+    };
+    const apium_module bad = { APIUM_ABI, sizeof(apium_task_def), "bad", NULL, NULL, bad_settings };
+    const apium_module odd = { APIUM_ABI, sizeof(apium_task_def), "odd", NULL, NULL, unknown };
+
+    ck_fails(apium_app_new("x", twice, &none, err), APIUM_E_CONFIG);
+    ck_fails(apium_app_new("x", no_handler, &none, err), APIUM_E_CONFIG);
+    ck_assert_str_eq(err->text, "cannot register task \"a\": it has no handler (.run)");
+    ck_assert_ptr_null(none);
+    ck_fails(apium_app_add(app, &old, err), APIUM_E_CONFIG);
+    ck_fails(apium_app_add(app, &bad, err), APIUM_E_CONFIG);
+    ck_fails(apium_app_add(app, &odd, err), APIUM_E_CONFIG);
+    ck_fails(apium_app_load(app, "/nonexistent.so", err), APIUM_E_CONFIG);
+    ck_fails(apm_app_learn(app, "/nonexistent.so", err), APIUM_E_CONFIG);
+    ck_fails(apium_app_load(app, "/dev/null", err), APIUM_E_CONFIG);
+}
+END_TEST
+
+START_TEST(cjson_trees_go_in_and_out)
+{
+    cJSON *tree = cJSON_Parse("{\"a\": [1, 2.5, \"x\"], \"b\": null}");
+    apium_run *run;
+    apium_result *res;
+    cJSON *args = cJSON_Parse("[40, 2]");
+    ck_ok(apium_call(app, "t.add", apium_cjson(args), NULL, &run, err));
+    ck_ok(apium_get(run, 0, &res, err));
+    cJSON *back = apium_cjson_parse(apium_result_json(res));
+    ck_assert_int_eq(back->valueint, 42);
+    cJSON_Delete(back);
+    cJSON_Delete(args);
+    apium_result_free(res);
+    apium_run_free(run);
+    cJSON_AddNumberToObject(tree, "c", NAN);
+    ck_fails(apium_call(app, "t.add", apium_cjson(tree), NULL, &run, err), APIUM_E_INVALID);
+    ck_fails(apium_call(app, "t.add", apium_cjson(NULL), NULL, &run, err), APIUM_E_INVALID);
+    cJSON_Delete(tree);
+    ck_assert_ptr_null(apium_cjson_parse(NULL));
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *suite = suite_create("eager");
+    TCase *tc = tcase_create("eager");
+    const TTest *const tests[] = {
+        an_eager_call_has_its_result_at_once,
+        eager_retries_happen_at_once,
+        an_eager_failure_is_an_error_when_the_settings_say_so,
+        an_eager_task_may_call_another,
+        a_task_that_is_not_registered_is_sent_for_real,
+        results_without_a_backend_cannot_be_waited_for,
+        an_app_knows_its_tasks,
+        wrong_tables_and_modules_are_refused,
+        cjson_trees_go_in_and_out,
+    };
+    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
+        tcase_add_test(tc, tests[i]);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
