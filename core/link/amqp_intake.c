@@ -454,6 +454,7 @@ apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window)
     intake->window = window;
     intake->paused = false;
     send_window(intake);
+    apm_amqp_wake(apm_amqp_link_of(intake->link)); /* what waits beyond the old window */
     if (first)
         for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
             if (c->wanted)

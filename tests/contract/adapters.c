@@ -10,12 +10,18 @@ extern const adapter adapter_sqlite;
 #if APM_WITH_REDIS
 extern const adapter adapter_redis;
 #endif
+#if APM_WITH_AMQP
+extern const adapter adapter_rabbitmq;
+#endif
 
 const adapter *const adapters[] = {
     &adapter_memory,
     &adapter_sqlite,
 #if APM_WITH_REDIS
     &adapter_redis,
+#endif
+#if APM_WITH_AMQP
+    &adapter_rabbitmq,
 #endif
     NULL,
 };
