@@ -206,17 +206,19 @@ rewind_calls(apm_amqp_channel *channel)
         call->n_sent = call->n_answered = 0;
 }
 
+/* One call at a time: RabbitMQ does not answer in the order of questions where a quorum queue is consumed. */
 static void
 send_calls(apm_amqp_channel *channel)
 {
-    if (channel->state != APM_AMQP_CHANNEL_OPEN)
+    apm_amqp_call *call = channel->calls;
+
+    if (channel->state != APM_AMQP_CHANNEL_OPEN || !call)
         return;
-    for (apm_amqp_call *call = channel->calls; call; call = call->next)
-        for (; call->n_sent < call->n_steps; call->n_sent++) {
-            const struct apm_amqp_step *step = &call->steps[call->n_sent];
-            send_frame(channel->conn, AMQP_FRAME_METHOD, channel->id, call->encoded.p + step->at,
-                       step->len);
-        }
+    for (; call->n_sent < call->n_steps; call->n_sent++) {
+        const struct apm_amqp_step *step = &call->steps[call->n_sent];
+        send_frame(channel->conn, AMQP_FRAME_METHOD, channel->id, call->encoded.p + step->at,
+                   step->len);
+    }
 }
 
 void
@@ -283,8 +285,11 @@ answer_call(apm_amqp_channel *channel, const amqp_method_t *reply, const apm_amq
     if (reply->id != asked + 1 &&
         !(asked == AMQP_BASIC_GET_METHOD && reply->id == AMQP_BASIC_GET_EMPTY_METHOD))
         return false;
-    if (++call->n_answered == call->n_steps)
-        end_call(pop_call(channel), APIUM_OK, reply, content, NULL);
+    if (++call->n_answered == call->n_steps) {
+        pop_call(channel);
+        send_calls(channel);
+        end_call(call, APIUM_OK, reply, content, NULL);
+    }
     return true;
 }
 

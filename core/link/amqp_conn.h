@@ -40,7 +40,8 @@ typedef struct apm_amqp_content {
 typedef void apm_amqp_call_done(void *arg, apium_status status, const amqp_method_t *reply,
                                 const apm_amqp_content *content, const apium_error *err);
 
-/* Methods that belong together: sent in a row, the first that fails ends them all. */
+/* Methods that belong together: sent in a row, the first that fails ends them all. A channel has one call under way at a
+ * time. */
 struct apm_amqp_call {
     apm_amqp_call *next;
     apm_amqp_call_done *done; /* may be NULL */

@@ -40,13 +40,14 @@ typedef struct fate {
 
 extern rabbitmq *server; /* the test file's */
 
-#define wait_for(k, condition)                                                                                         \
-    do {                                                                                                               \
-        int64_t end_ = apm_clock_ms() + WAIT_MS;                                                                       \
-        while (!(condition)) {                                                                                         \
-            ck_assert_msg(apm_clock_ms() < end_, "not in time: %s (%s)", #condition, (k)->why);                         \
-            uv_run(&(k)->loop, UV_RUN_ONCE);                                                                           \
-        }                                                                                                              \
+#define wait_for(k, condition)                                                                     \
+    do {                                                                                           \
+        int64_t end_ = apm_clock_ms() + WAIT_MS;                                                   \
+        while (!(condition)) {                                                                     \
+            ck_assert_msg(apm_clock_ms() < end_, "not in time: %s (%s; %s; got %zu)", #condition,  \
+                          (k)->why, (k)->notice, (k)->n_got);                                      \
+            uv_run(&(k)->loop, UV_RUN_ONCE);                                                       \
+        }                                                                                          \
     } while (0)
 
 /* Let time pass on the loop: only to see that something does *not* happen. */
@@ -206,9 +207,11 @@ send_to(kit *k, const apm_queue *queue, const char *body, fate *f)
     apm_message msg = message(body);
     apm_unit *unit = apm_unit_new(k->broker->link);
 
-    ck_ok(apm_broker_publish(k->broker, unit,
-                             &(apm_route){ .queue = queue, .exchange = "", .routing_key = queue->name, .mandatory = true },
-                             &msg, err));
+    ck_ok(apm_broker_publish(
+        k->broker, unit,
+        &(apm_route){
+            .queue = queue, .exchange = "", .routing_key = queue->name, .mandatory = true },
+        &msg, err));
     apm_unit_commit(unit, note_fate, f);
 }
 

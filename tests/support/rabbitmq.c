@@ -19,8 +19,7 @@
 
 #define START_S 120
 
-static _Noreturn void
-die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 static _Noreturn void
 die(const char *fmt, ...)
@@ -112,7 +111,8 @@ tell_guard(const rabbitmq *server, int group)
 static void
 set_environment(const rabbitmq *server)
 {
-    static const char *const names[] = { "RABBITMQ_MNESIA_BASE", "RABBITMQ_LOG_BASE", "HOME", NULL };
+    static const char *const names[] = { "RABBITMQ_MNESIA_BASE", "RABBITMQ_LOG_BASE", "HOME",
+                                         NULL };
     char text[256];
 
     for (const char *const *name = names; *name; name++)
@@ -177,15 +177,16 @@ end_group(const rabbitmq *server, int *pid)
 static bool
 answers(int port)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    struct sockaddr_in addr = { .sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                 .sin_port = htons((uint16_t)port) };
     struct timeval limit = { .tv_sec = 5 };
     char byte;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    bool ok = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 && write(fd, "AMQP\0\0\x09\x01", 8) == 8 &&
-              read(fd, &byte, 1) == 1;
+    bool ok = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+              write(fd, "AMQP\0\0\x09\x01", 8) == 8 && read(fd, &byte, 1) == 1;
     close(fd);
     return ok;
 }
@@ -237,7 +238,8 @@ rabbitmq_start(rabbitmq *server, const char *conf)
     char text[2048], command[1200];
 
     *server = (rabbitmq){ .folder = "/tmp/apium-rabbitmq-XXXXXX" };
-    if (system("command -v epmd >/dev/null && { test -x /usr/lib/rabbitmq/bin/rabbitmq-server || command -v "
+    if (system("command -v epmd >/dev/null && { test -x /usr/lib/rabbitmq/bin/rabbitmq-server || "
+               "command -v "
                "rabbitmq-server >/dev/null; }") != 0)
         lacking("rabbitmq-server");
     if (!mkdtemp(server->folder))
@@ -248,21 +250,26 @@ rabbitmq_start(rabbitmq *server, const char *conf)
     server->dist_port = free_port();
     start_guard(server);
     /* The key of a certificate that expires tomorrow, for this machine's loopback address. */
-    snprintf(command, sizeof(command),
-             "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -days 1 -keyout key.pem -out cert.pem -subj /CN=localhost "
-             "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 >openssl.log 2>&1 && cp cert.pem ca.pem",
-             server->folder);
+    snprintf(
+        command, sizeof(command),
+        "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -days 1 -keyout key.pem -out cert.pem "
+        "-subj /CN=localhost "
+        "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 >openssl.log 2>&1 && cp cert.pem ca.pem",
+        server->folder);
     if (system(command) != 0)
         lacking("openssl");
     snprintf(text, sizeof(text),
              "listeners.tcp.default = 127.0.0.1:%d\n"
              "listeners.ssl.default = 127.0.0.1:%d\n"
-             "ssl_options.cacertfile = %s/ca.pem\nssl_options.certfile = %s/cert.pem\nssl_options.keyfile = %s/key.pem\n"
-             "disk_free_limit.absolute = 10MB\nlog.file = false\nlog.console = true\nlog.console.level = warning\n%s",
+             "ssl_options.cacertfile = %s/ca.pem\nssl_options.certfile = "
+             "%s/cert.pem\nssl_options.keyfile = %s/key.pem\n"
+             "disk_free_limit.absolute = 10MB\nlog.file = false\nlog.console = "
+             "true\nlog.console.level = warning\n%s",
              server->port, server->tls_port, server->folder, server->folder, server->folder, conf);
     write_file(server, "rabbitmq.conf", text);
     write_file(server, "enabled_plugins", "[].\n");
-    char epmd[] = "epmd", port[] = "-port", number[16], address[] = "-address", loopback[] = "127.0.0.1";
+    char epmd[] = "epmd", port[] = "-port", number[16], address[] = "-address",
+         loopback[] = "127.0.0.1";
     snprintf(number, sizeof(number), "%d", server->epmd_port);
     server->epmd = spawn(server, (char *[]){ epmd, port, number, address, loopback, NULL });
     rabbitmq_up(server);
@@ -327,10 +334,12 @@ const char *
 rabbitmq_ctl(const rabbitmq *server, const char *words)
 {
     char command[600];
-    const char *tool = access("/usr/lib/rabbitmq/bin/rabbitmqctl", X_OK) == 0 ? "/usr/lib/rabbitmq/bin/rabbitmqctl"
-                                                                             : "rabbitmqctl";
+    const char *tool = access("/usr/lib/rabbitmq/bin/rabbitmqctl", X_OK) == 0
+                           ? "/usr/lib/rabbitmq/bin/rabbitmqctl"
+                           : "rabbitmqctl";
 
-    snprintf(command, sizeof(command), "%s -q -n apium%d@localhost %s 2>&1", tool, server->port, words);
+    snprintf(command, sizeof(command), "%s -q -n apium%d@localhost %s 2>&1", tool, server->port,
+             words);
     return output_of(server, command);
 }
 
@@ -340,6 +349,7 @@ rabbitmq_python(const rabbitmq *server, const char *program)
     char command[128];
 
     write_file(server, "program.py", program);
-    snprintf(command, sizeof(command), "PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 %s/program.py 2>&1", server->folder);
+    snprintf(command, sizeof(command),
+             "PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 %s/program.py 2>&1", server->folder);
     return output_of(server, command);
 }
