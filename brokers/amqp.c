@@ -30,6 +30,7 @@ struct amqp_delivery {
     apm_amqp_consumer *consumer;
     bool refused; /* never handed over: on its way to the dead-letter place, */
     bool stuck;   /* where it could not be kept */
+    char why[160];
 };
 
 static struct amqp_delivery *
@@ -77,8 +78,14 @@ free_memory(struct amqp_delivery *d)
 static void
 give_back(struct amqp_delivery *d)
 {
-    apm_amqp_tag_release(&d->tag);
-    free_memory(d);
+    if (apm_amqp_tag_release(&d->tag))
+        free_memory(d);
+}
+
+static void
+on_free(apm_amqp_tag *tag)
+{
+    free_memory(delivery_of_tag(tag));
 }
 
 static void
@@ -203,32 +210,41 @@ static void
 on_refusal_done(void *arg, apium_status status, const apium_error *err)
 {
     struct amqp_delivery *d = arg;
+    struct amqp_broker *self = self_of(d->base.broker);
 
     (void)err;
-    if (status != APIUM_OK && d->tag.intake)
-        keep_stuck(d);
-    else
-        free_memory(d);
+    if (self) { /* not closed meanwhile */
+        take_out(&self->refusing, &d->base);
+        if (status != APIUM_OK && d->tag.intake) {
+            keep_stuck(d);
+            return;
+        }
+        if (status == APIUM_OK && self->base.opts.on_refused)
+            self->base.opts.on_refused(self->base.opts.arg, d->base.queue, d->base.msg.body,
+                                       d->why);
+    }
+    free_memory(d);
 }
 
-/* What came is nothing that we can hand over: keep it, tell, and be done with it. */
+/* What came is nothing that we can hand over: keep it, be done with it, and tell. */
 static void
 refuse(struct amqp_broker *self, struct amqp_delivery *d, apm_str raw, const char *why)
 {
-    apm_message msg = d->base.msg;
+    apm_message *msg = &d->base.msg;
     apm_unit *unit = apm_unit_new(self->base.link);
+    bool memory = true;
 
     d->refused = true;
-    msg.body = raw;
-    if (!apm_str_is(msg.headers))
-        msg.headers = APM_STR("{}");
-    if (self->base.opts.on_refused)
-        self->base.opts.on_refused(self->base.opts.arg, d->base.queue, raw, why);
-    if (!unit || publish_dead(unit, &msg, d->base.queue, why, NULL) != APIUM_OK) {
+    snprintf(d->why, sizeof(d->why), "%s", why);
+    msg->body = apm_arena_str(&d->base.arena, raw, &memory);
+    if (!apm_str_is(msg->headers))
+        msg->headers = APM_STR("{}");
+    if (!unit || !memory || publish_dead(unit, msg, d->base.queue, why, NULL) != APIUM_OK) {
         apm_unit_drop(unit);
         keep_stuck(d);
         return;
     }
+    append(&self->refusing, &d->base);
     apm_amqp_tag_settle(unit, &d->tag, APM_AMQP_REJECT);
     apm_unit_commit(unit, on_refusal_done, d);
 }
@@ -333,6 +349,7 @@ static const apm_amqp_intake_ops intake_ops = {
     .on_batch_end = on_batch_end,
     .on_lost = on_lost,
     .on_unsettled = on_unsettled,
+    .on_free = on_free,
     .on_notice = on_notice,
 };
 
@@ -354,6 +371,8 @@ close_broker(apm_broker *broker)
     give_back_backlog(self, NULL);
     amqp_admin_close(self);
     apm_amqp_intake_close(&self->intake);
+    for (apm_delivery *delivery = self->refusing.first; delivery; delivery = delivery->next)
+        delivery->broker = NULL;
     while (self->stuck.first) {
         struct amqp_delivery *d = (struct amqp_delivery *)self->stuck.first;
         take_out(&self->stuck, &d->base);

@@ -14,10 +14,11 @@ struct deliveries {
 
 struct amqp_broker {
     apm_broker base;
-    apm_amqp_intake intake;    /* link NULL until something is consumed */
-    struct deliveries backlog; /* received, not handed over */
-    struct deliveries held;    /* handed over, unsettled */
-    struct deliveries stuck;   /* refused, and could not be kept elsewhere */
+    apm_amqp_intake intake;     /* link NULL until something is consumed */
+    struct deliveries backlog;  /* received, not handed over */
+    struct deliveries held;     /* handed over, unsettled */
+    struct deliveries refusing; /* on their way to the dead-letter place */
+    struct deliveries stuck;    /* refused, and could not be kept elsewhere */
     unsigned window;
     bool window_set, stopping;
     apm_done_cb *stop_done;

@@ -5,7 +5,8 @@
 #include "brokers/amqp.h"
 #include "core/base/error.h"
 
-#define DEAD_MAX 10000 /* refused messages looked at to find the newest */
+#define RECOUNTS_MAX 200   /* times we look whether what was given back is there again */
+#define DEAD_MAX     10000 /* refused messages looked at to find the newest */
 
 /* One question to the server (or a few, one after the other), until it is answered. */
 struct amqp_question {
@@ -30,6 +31,7 @@ struct amqp_question {
         apm_dead dead;
     } * items; /* a ring: the newest `n` */
     size_t seen, to_see;
+    unsigned recounts;
     uint64_t last_tag;
 };
 
@@ -82,6 +84,8 @@ amqp_admin_close(struct amqp_broker *self)
 {
     while (self->questions) {
         apm_amqp_disown(self->base.link, self->questions);
+        if (self->intake.link)
+            apm_amqp_channel_disown(&self->intake.channel, self->questions);
         question_free(self->questions);
     }
 }
@@ -145,6 +149,7 @@ amqp_admin_declare(apm_broker *broker, const apm_queue *queue, apm_done_cb *done
 /* ---- inspect ---- */
 
 static void inspect_next(struct amqp_question *q);
+static void look_at_dead(struct amqp_question *q);
 
 static void
 on_inspected(void *arg, apium_status status, const amqp_method_t *reply,
@@ -187,14 +192,41 @@ inspect_next(struct amqp_question *q)
         apm_amqp_ask(q->broker->base.link, call);
         return;
     }
-    q->tell.infos(q->arg, q->infos, q->at, NULL);
-    question_free(q);
+    if (q->at < q->n) { /* no memory: what is known is told */
+        q->tell.infos(q->arg, q->infos, q->at, NULL);
+        question_free(q);
+        return;
+    }
+    look_at_dead(q); /* which of them came from these queues */
 }
 
 static void
+on_barrier(void *arg, apium_status status, const amqp_method_t *reply,
+           const apm_amqp_content *content, const apium_error *err)
+{
+    (void)status; /* lost: then everything held went back, and is counted so */
+    (void)reply;
+    (void)content;
+    (void)err;
+    inspect_next(arg);
+}
+
+/* Settlements are not answered. What we have sent of them is through once the server has answered something that was asked
+ * behind them on the same channel. */
+static void
 inspect_later(void *arg)
 {
-    inspect_next(arg);
+    struct amqp_question *q = arg;
+    apm_amqp_intake *intake = &q->broker->intake;
+    bool open = intake->link && intake->channel.state == APM_AMQP_CHANNEL_OPEN;
+    apm_amqp_call *call = open ? apm_amqp_call_new(on_barrier, q) : NULL;
+
+    if (!call) {
+        inspect_next(q);
+        return;
+    }
+    apm_amqp_call_add(call, AMQP_CHANNEL_FLOW_METHOD, &(amqp_channel_flow_t){ .active = 1 });
+    apm_amqp_channel_ask(&intake->channel, call);
 }
 
 /* All that this process knows of: what is configured and what is consumed; the protocol has no list. */
@@ -238,8 +270,7 @@ amqp_admin_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_
     for (; q->names && q->infos && q->n < n; q->n++) {
         if (!(q->names[q->n] = strdup(queues[q->n])))
             break;
-        q->infos[q->n] =
-            (apm_queue_info){ .name = q->names[q->n], .unacked = -1, .parked = -1, .dead = -1 };
+        q->infos[q->n] = (apm_queue_info){ .name = q->names[q->n], .unacked = -1, .parked = -1 };
     }
     if (apm_amqp_later(broker->link, inspect_later, q) != APIUM_OK)
         question_free(q);
@@ -299,16 +330,40 @@ dead_text(apm_json headers, const char *name, apm_arena *arena)
                : "";
 }
 
+/* For inspect: another one from this queue. */
+static void
+count_dead(struct amqp_question *q, const apm_amqp_content *content)
+{
+    apm_arena arena = { 0 };
+    apm_message msg;
+    apm_json headers = { 0 };
+
+    if (apm_amqp_header_read(content->header, &arena, &q->broker->scratch, &msg, NULL) ==
+        APIUM_OK) {
+        apm_json_parse(msg.headers, &headers, NULL);
+        const char *queue = dead_text(headers, "x-apium-queue", &arena);
+        for (size_t i = 0; i < q->n; i++)
+            q->infos[i].dead += strcmp(q->infos[i].name, queue) == 0;
+    }
+    apm_arena_clear(&arena);
+}
+
 static void
 read_dead(struct amqp_question *q, const apm_amqp_content *content)
 {
     const amqp_basic_get_ok_t *ok = content->decoded;
+
+    q->last_tag = ok->delivery_tag;
+    if (q->infos) {
+        q->seen++;
+        count_dead(q, content);
+        return;
+    }
     struct dead_item *item = &q->items[q->seen % q->n];
     apm_message msg;
     apm_json headers = { 0 };
     apm_buf text;
 
-    q->last_tag = ok->delivery_tag;
     q->seen++;
     apm_arena_clear(&item->arena);
     *item = (struct dead_item){ .dead = { .queue = "", .reason = "" } };
@@ -330,20 +385,63 @@ read_dead(struct amqp_question *q, const apm_amqp_content *content)
     apm_buf_clear(&text);
 }
 
-/* Everything that was looked at goes back, and the newest are told, newest first. */
 static void
-dead_end(struct amqp_question *q, const apium_error *err)
+tell_dead(struct amqp_question *q, const apium_error *err)
 {
+    if (q->infos) {
+        q->tell.infos(q->arg, err ? NULL : q->infos, err ? 0 : q->n, err);
+        question_free(q);
+        return;
+    }
     size_t n = q->seen < q->n ? q->seen : q->n;
     apm_dead *told = calloc(n ? n : 1, sizeof(*told));
 
-    if (q->last_tag > 0)
-        apm_amqp_give_back(q->broker->base.link, q->last_tag);
     for (size_t i = 0; told && i < n; i++)
         told[i] = q->items[(q->seen - 1 - i) % q->n].dead;
     q->tell.dead(q->arg, told, err || !told ? 0 : n, err);
     free(told);
     question_free(q);
+}
+
+static void await_dead(struct amqp_question *q);
+
+static void
+on_recounted(void *arg, apium_status status, const amqp_method_t *reply,
+             const apm_amqp_content *content, const apium_error *err)
+{
+    struct amqp_question *q = arg;
+
+    (void)content;
+    (void)err;
+    if (status == APIUM_OK && q->recounts++ < RECOUNTS_MAX &&
+        ((const amqp_queue_declare_ok_t *)reply->decoded)->message_count < q->seen)
+        await_dead(q);
+    else
+        tell_dead(q, NULL);
+}
+
+/* Whoever looks again right after us is to see them all. */
+static void
+await_dead(struct amqp_question *q)
+{
+    apm_amqp_call *call = passive_call(on_recounted, q, AMQP_DEAD_QUEUE);
+
+    if (call)
+        apm_amqp_ask(q->broker->base.link, call);
+    else
+        tell_dead(q, NULL);
+}
+
+/* Everything that was looked at goes back, and the newest are told, newest first. */
+static void
+dead_end(struct amqp_question *q, const apium_error *err)
+{
+    if (q->last_tag == 0) {
+        tell_dead(q, err);
+        return;
+    }
+    apm_amqp_give_back(q->broker->base.link, q->last_tag);
+    await_dead(q);
 }
 
 static void
@@ -394,6 +492,17 @@ on_dead_counted(void *arg, apium_status status, const amqp_method_t *reply,
     dead_next(q);
 }
 
+static void
+look_at_dead(struct amqp_question *q)
+{
+    apm_amqp_call *call = passive_call(on_dead_counted, q, AMQP_DEAD_QUEUE);
+
+    if (call)
+        apm_amqp_ask(q->broker->base.link, call);
+    else
+        dead_end(q, NULL);
+}
+
 void
 amqp_admin_dead(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg)
 {
@@ -404,9 +513,8 @@ amqp_admin_dead(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg)
     q->tell.dead = done;
     q->n = limit < 1 ? 1 : limit > DEAD_MAX ? DEAD_MAX : limit;
     q->items = calloc(q->n, sizeof(*q->items));
-    apm_amqp_call *call = q->items ? passive_call(on_dead_counted, q, AMQP_DEAD_QUEUE) : NULL;
-    if (call)
-        apm_amqp_ask(broker->link, call);
+    if (q->items)
+        look_at_dead(q);
     else
         question_free(q);
 }

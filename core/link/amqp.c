@@ -270,6 +270,12 @@ on_conn_blocked(void *arg, bool blocked, const char *why)
 }
 
 static void
+on_gathered(void *arg)
+{
+    apm_amqp_wake(((apm_amqp_side *)arg)->link);
+}
+
+static void
 on_batch_end(void *arg)
 {
     apm_amqp_side *side = arg;
@@ -333,6 +339,7 @@ try_connect(apm_amqp_side *side)
                                               .on_open = on_conn_open,
                                               .on_lost = on_conn_lost,
                                               .on_blocked = on_conn_blocked,
+                                              .on_gathered = on_gathered,
                                               .on_batch_end = on_batch_end,
                                               .arg = side,
                                           },

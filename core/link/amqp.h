@@ -58,7 +58,9 @@ struct apm_amqp_tag {
     unsigned serial; /* of the consumer's subscription that brought it */
     uint64_t tag;
     apm_amqp_verdict verdict;
-    bool due;                  /* to be settled with the next flush */
+    bool in_unit;              /* a unit will settle it, */
+    bool due;                  /* and it has: with the next flush */
+    bool orphan;               /* its owner has let go of it */
     apm_amqp_tag *prev, *next; /* the intake's, in the order of tags */
     apm_amqp_tag *next_in_unit;
 };
@@ -73,6 +75,8 @@ typedef struct apm_amqp_intake_ops {
     void (*on_lost)(apm_amqp_tag *tag);
     /* The unit that would have settled this tag failed: it is held again (or void: tag->intake is NULL). NULL for no_ack. */
     void (*on_unsettled)(apm_amqp_tag *tag);
+    /* A released tag's memory may go now; the intake may be gone by then. NULL for no_ack. */
+    void (*on_free)(apm_amqp_tag *tag);
     /* May be NULL. */
     void (*on_notice)(apm_amqp_intake *intake, apm_log_level level, const char *text);
     /* A consumer is on. May be NULL. */
@@ -141,10 +145,9 @@ void apm_amqp_tag_hold(apm_amqp_tag *tag, apm_amqp_intake *intake, apm_amqp_cons
                        uint64_t number);
 /* Settle in a unit; a void tag is fine. */
 void apm_amqp_tag_settle(apm_unit *unit, apm_amqp_tag *tag, apm_amqp_verdict verdict);
-/* Settle with the next flush, in no unit. */
-void apm_amqp_tag_settle_now(apm_amqp_tag *tag, apm_amqp_verdict verdict);
-/* Before its memory goes: one that is still held is given back. */
-void apm_amqp_tag_release(apm_amqp_tag *tag);
+/* Its owner is done with it: one that nothing has settled is given back. True: its memory may go. False: a settlement still
+ * needs it, and on_free is called when none does. */
+bool apm_amqp_tag_release(apm_amqp_tag *tag);
 
 /* ---- the rest ---- */
 

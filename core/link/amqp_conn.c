@@ -233,6 +233,8 @@ apm_amqp_channel_ask(apm_amqp_channel *channel, apm_amqp_call *call)
     *channel->calls_tail = call;
     channel->calls_tail = &call->next;
     send_calls(channel);
+    if (channel->conn->opts.on_gathered)
+        channel->conn->opts.on_gathered(channel->conn->opts.arg);
 }
 
 void
@@ -246,8 +248,11 @@ apm_amqp_channel_disown(apm_amqp_channel *channel, const void *arg)
 void
 apm_amqp_channel_forget(apm_amqp_channel *channel)
 {
+    apium_error err;
+
+    apm_fail(&err, APIUM_E_CLOSED, "the connection was lost");
     while (channel->calls)
-        apm_amqp_call_free(pop_call(channel));
+        end_call(pop_call(channel), APIUM_E_CLOSED, NULL, NULL, &err);
 }
 
 void

@@ -92,6 +92,7 @@ typedef struct apm_amqp_conn_opts {
     void (*on_lost)(void *arg, apium_status status,
                     const char *why); /* once an attempt; E_REFUSED: not let in */
     void (*on_blocked)(void *arg, bool blocked, const char *why);
+    void (*on_gathered)(void *arg);  /* something waits to be flushed */
     void (*on_batch_end)(void *arg); /* what one read brought has been handed to the channels */
     void *arg;
 } apm_amqp_conn_opts;
@@ -148,9 +149,9 @@ void apm_amqp_call_free(apm_amqp_call *call); /* never asked; NULL is fine */
 void apm_amqp_call_add(apm_amqp_call *call, amqp_method_number_t method, void *args);
 /* Ask; the call is the channel's from here on. It waits for the channel to open if need be. */
 void apm_amqp_channel_ask(apm_amqp_channel *channel, apm_amqp_call *call);
-/* Nobody is told any more about the calls with this arg, */
+/* Nobody is told any more about the calls with this arg. */
 void apm_amqp_channel_disown(apm_amqp_channel *channel, const void *arg);
-/* or about any call; those not answered yet are dropped. Only on a channel that is not open. */
+/* All calls are answered with E_CLOSED. Only on a channel that is not open. */
 void apm_amqp_channel_forget(apm_amqp_channel *channel);
 /* Answer calls that were asked before `before_ms` with status and text. */
 void apm_amqp_channel_expire(apm_amqp_channel *channel, int64_t before_ms, apium_status status,

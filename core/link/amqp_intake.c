@@ -88,6 +88,14 @@ has_room_for_due(apm_amqp_intake *intake)
     return true;
 }
 
+/* Its owner let go of it before; now the link has no more use for it either. */
+static void
+free_orphan(apm_amqp_tag *tag)
+{
+    if (tag->orphan && !tag->in_unit && !tag->due)
+        tag->ops->on_free(tag);
+}
+
 static void
 make_due(apm_amqp_tag *tag, apm_amqp_verdict verdict)
 {
@@ -101,6 +109,8 @@ make_due(apm_amqp_tag *tag, apm_amqp_verdict verdict)
         /* Without memory for gathering it goes by itself. */
         send_verdict(tag);
         unlink_tag(tag);
+        tag->due = false;
+        free_orphan(tag);
     }
     apm_amqp_wake(apm_amqp_link_of(intake->link));
 }
@@ -111,34 +121,27 @@ apm_amqp_tag_settle(apm_unit *head, apm_amqp_tag *tag, apm_amqp_verdict verdict)
     apm_amqp_unit *unit = (apm_amqp_unit *)head;
 
     tag->verdict = verdict;
+    tag->in_unit = true;
     tag->next_in_unit = NULL;
     *unit->tags_tail = tag;
     unit->tags_tail = &tag->next_in_unit;
 }
 
-void
-apm_amqp_tag_settle_now(apm_amqp_tag *tag, apm_amqp_verdict verdict)
-{
-    if (tag->intake && !tag->due)
-        make_due(tag, verdict);
-}
-
-void
+bool
 apm_amqp_tag_release(apm_amqp_tag *tag)
 {
-    if (!tag->intake)
-        return;
-    apm_amqp_intake *intake = tag->intake;
-    if (tag->due) {
-        for (size_t i = 0; i < intake->n_due; i++)
-            if (intake->due[i] == tag)
-                intake->due[i] = intake->due[--intake->n_due];
-    } else {
-        tag->verdict = APM_AMQP_REQUEUE; /* nobody has settled it */
+    if (tag->in_unit || tag->due) {
+        tag->orphan = true;
+        return false;
     }
-    send_verdict(tag);
-    unlink_tag(tag);
-    apm_amqp_wake(apm_amqp_link_of(intake->link));
+    if (tag->intake) { /* nobody has settled it */
+        apm_amqp_link *link = apm_amqp_link_of(tag->intake->link);
+        tag->verdict = APM_AMQP_REQUEUE;
+        send_verdict(tag);
+        unlink_tag(tag);
+        apm_amqp_wake(link);
+    }
+    return true;
 }
 
 void
@@ -147,12 +150,13 @@ apm_amqp_tags_unit_done(apm_amqp_unit *unit)
     for (apm_amqp_tag *tag = unit->tags, *next; tag; tag = next) {
         next = tag->next_in_unit;
         tag->next_in_unit = NULL;
-        if (!unit->failed) {
-            if (tag->intake)
-                make_due(tag, tag->verdict);
-        } else {
+        tag->in_unit = false;
+        if (unit->failed && !tag->orphan)
             tag->ops->on_unsettled(tag);
-        }
+        else if (tag->intake)
+            make_due(tag, unit->failed ? APM_AMQP_REQUEUE : tag->verdict);
+        else
+            free_orphan(tag);
     }
     unit->tags = NULL;
     unit->tags_tail = &unit->tags;
@@ -179,10 +183,12 @@ settle_due(apm_amqp_intake *intake)
     }
     for (size_t i = 0; i < intake->n_due; i++) {
         apm_amqp_tag *tag = intake->due[i];
-        if (!tag->intake)
-            continue; /* covered above */
-        send_verdict(tag);
-        unlink_tag(tag);
+        if (tag->intake) { /* not covered above */
+            send_verdict(tag);
+            unlink_tag(tag);
+        }
+        tag->due = false;
+        free_orphan(tag);
     }
     intake->n_due = 0;
 }
@@ -203,7 +209,9 @@ lose_tags(apm_amqp_intake *intake)
         apm_amqp_tag *tag = intake->tags;
         tag->due = false;
         unlink_tag(tag);
-        if (intake->ops->on_lost)
+        if (tag->orphan)
+            free_orphan(tag);
+        else if (intake->ops->on_lost)
             intake->ops->on_lost(tag);
     }
 }
@@ -502,13 +510,13 @@ on_open(apm_amqp_channel *channel)
 static void
 consumers_lost(apm_amqp_intake *intake)
 {
-    apm_amqp_channel_forget(&intake->channel);
     for (apm_amqp_consumer *c = intake->consumers; c; c = c->next) {
-        if (c->state == APM_AMQP_CONSUMER_DECLARING)
-            apm_amqp_channel_disown(&side_of(intake)->admin, c);
+        apm_amqp_channel_disown(&intake->channel, c);
+        apm_amqp_channel_disown(&side_of(intake)->admin, c);
         c->state = APM_AMQP_CONSUMER_OFF;
         c->unsettled = 0;
     }
+    apm_amqp_channel_forget(&intake->channel);
     lose_tags(intake);
     apm_amqp_wake(apm_amqp_link_of(intake->link));
 }
@@ -610,9 +618,11 @@ apm_amqp_intake_close(apm_amqp_intake *intake)
             break;
         }
     }
-    /* Its consumers' declarations on the other channel must not come back to what is freed here. */
-    for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
+    /* Nothing that was asked comes back to what is freed here. */
+    for (apm_amqp_consumer *c = intake->consumers; c; c = c->next) {
+        apm_amqp_channel_disown(&intake->channel, c);
         apm_amqp_channel_disown(&link->consume.admin, c);
+    }
     apm_amqp_channel_clear(&intake->channel);
     for (apm_amqp_consumer *c = intake->consumers, *next; c; c = next) {
         next = c->next;
