@@ -7,7 +7,6 @@ C loop that issues only the commands a task costs (bench/bare/); the order alter
 printed. Absolute figures belong to this machine and this minute; the ratios are what is meant to be read.
 """
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -17,36 +16,10 @@ import time
 import uuid
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "support"))
+import envelopes  # noqa: E402
 import harness  # noqa: E402
 
 BENCH = pathlib.Path(__file__).resolve().parent
-EMBED = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-
-
-def headers(task_id):
-    return {"lang": "py", "task": "tasks.noop", "id": task_id, "shadow": None, "eta": None, "expires": None, "group": None,
-            "group_index": None, "retries": 0, "timelimit": [None, None], "root_id": task_id, "parent_id": None,
-            "argsrepr": "()", "kwargsrepr": "{}", "origin": "bench", "ignore_result": False,
-            "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}}
-
-
-def tree(pid):
-    pids = [pid]
-    for child in harness.children_of(pid):
-        pids += tree(child)
-    return pids
-
-
-def pss_kib(pid):
-    """Proportional memory of a process and everything below it."""
-    total = 0
-    for one in tree(pid):
-        try:
-            with open(f"/proc/{one}/smaps_rollup") as rollup:
-                total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-        except (OSError, StopIteration):
-            pass
-    return total
 
 
 class Apium(harness.Worker):
@@ -77,19 +50,10 @@ class OnRedis:
         self.redis = self.server.client()
         self.broker = self.backend = self.server.url()
 
-    def envelope(self, task_id):
-        import base64
-        return json.dumps({
-            "body": base64.b64encode(EMBED).decode(), "content-encoding": "utf-8", "content-type": "application/json",
-            "headers": headers(task_id),
-            "properties": {"correlation_id": task_id, "reply_to": str(uuid.uuid4()), "delivery_mode": 2,
-                           "delivery_info": {"exchange": "", "routing_key": "celery"}, "priority": 0,
-                           "body_encoding": "base64", "delivery_tag": str(uuid.uuid4())}})
-
     def fill(self, n, queue):
         pipe = self.redis.pipeline(transaction=False)
         for i in range(n):
-            pipe.lpush(queue, self.envelope(str(uuid.uuid4())))
+            pipe.lpush(queue, envelopes.redis(str(uuid.uuid4())))
             if i % 1000 == 999:
                 pipe.execute()
         pipe.execute()
@@ -99,7 +63,7 @@ class OnRedis:
 
     def probe(self):
         task_id = str(uuid.uuid4())
-        self.redis.lpush("celery", self.envelope(task_id))
+        self.redis.lpush("celery", envelopes.redis(task_id))
         harness.eventually(lambda: self.redis.exists("celery-task-meta-" + task_id), 60, "the probe task is done", every=0.002)
 
     def drain(self, n):
@@ -139,7 +103,7 @@ class OnRabbit:
 
     def publish(self, queue, task_id):
         self.channel.basic_publish(self.amqp.Message(
-            EMBED.decode(), content_type="application/json", content_encoding="utf-8", application_headers=headers(task_id),
+            envelopes.body(), content_type="application/json", content_encoding="utf-8", application_headers=envelopes.headers(task_id),
             delivery_mode=2, priority=0, correlation_id=task_id, reply_to=self.reply), routing_key=queue)
 
     def depth(self, queue):
@@ -154,13 +118,13 @@ class OnRabbit:
         """The worker is stopped while the queue is filled: RabbitMQ cannot rename. It holds at most its window then."""
         import signal
         self.channel.queue_purge(self.reply)
-        for pid in tree(worker.pid):
+        for pid in harness.tree(worker.pid):
             os.kill(pid, signal.SIGSTOP)
         for _ in range(n):
             self.publish("celery", str(uuid.uuid4()))
         harness.eventually(lambda: self.depth("celery") + 4096 >= n, 60, "the queue is filled")
         begin = time.monotonic()
-        for pid in tree(worker.pid):
+        for pid in harness.tree(worker.pid):
             os.kill(pid, signal.SIGCONT)
         harness.eventually(lambda: self.depth(self.reply) >= n, 300, "all results are there", every=0.005)
         return n / (time.monotonic() - begin)
@@ -183,7 +147,7 @@ def measure(where, kind, options, n):
         startup = time.monotonic() - worker.began
         where.drain(min(n, 500), *([worker] if where.name == "rabbitmq" else []))  # warm
         rate = where.drain(n, *([worker] if where.name == "rabbitmq" else []))
-        memory = pss_kib(worker.pid)
+        memory = harness.pss_kib(worker.pid)
     finally:
         worker.stop()
     return rate, startup, memory

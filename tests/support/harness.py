@@ -311,6 +311,21 @@ def command_line(pid):
         return ""
 
 
+def tree(pid):
+    """A process and everything below it."""
+    return [pid] + [one for child in children_of(pid) for one in tree(child)]
+
+
+def pss_kib(pid):
+    """Proportional memory of a process and everything below it."""
+    total = 0
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            text = pathlib.Path(f"/proc/{one}/smaps_rollup").read_text()
+            total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total
+
+
 def app(broker, backend, **conf):
     """A Celery producer."""
     import celery
