@@ -480,7 +480,9 @@ apm_request_write(const apm_request *req, const apm_encode_opts *opts, apm_arena
         return st;
     if (req->expires_us != APM_TIME_NONE) {
         int64_t left_us = req->expires_us - apm_clock_wall_us();
-        char *text = apm_arena_printf(arena, "%lld", (long long)(left_us > 0 ? left_us / 1000 : 0));
+        /* Rounded up: the moments since the sender named the time are not to be seen in it. */
+        char *text =
+            apm_arena_printf(arena, "%lld", (long long)(left_us > 0 ? (left_us + 999) / 1000 : 0));
         if (!text)
             return apm_fail(err, APIUM_E_NOMEM, "cannot encode a message: out of memory");
         msg.expiration = apm_strz(text);

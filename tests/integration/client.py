@@ -27,6 +27,7 @@ class Client(unittest.TestCase):
             server.start()
             self.addCleanup(server.stop)
         self.over(rabbit.url(), redis.url())
+        self.over(rabbit.url(), "rpc://")
 
 
 if __name__ == "__main__":
