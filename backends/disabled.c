@@ -5,7 +5,8 @@
 static apium_status
 refuse(apium_error *err)
 {
-    return apm_fail(err, APIUM_E_UNSUPPORTED, "cannot read results: no result backend is configured");
+    return apm_fail(err, APIUM_E_UNSUPPORTED,
+                    "cannot read results: no result backend is configured");
 }
 
 static apium_status
@@ -45,7 +46,8 @@ disabled_fetch(apm_backend *backend, const char *task_id, apm_fetch_cb *done, vo
 }
 
 static apium_status
-disabled_watch(apm_backend *backend, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err)
+disabled_watch(apm_backend *backend, const char *task_id, apm_change_cb *on_change, void *arg,
+               apium_error *err)
 {
     (void)backend;
     (void)task_id;

@@ -1,4 +1,5 @@
-/* memory.c - the result backend for memory://name: documents in a table of this process, shared by all its loops. */
+/* memory.c - the result backend for memory://name: documents in a table of this process, shared by
+ * all its loops. */
 #include <stdlib.h>
 
 #define HASH_NONFATAL_OOM 1
@@ -97,7 +98,8 @@ find_result(results *all, const char *task_id, size_t len)
     return r && !is_expired(r) ? r : NULL;
 }
 
-/* Queue a document for one watcher; without memory it is not told, and its own fetch finds the document. */
+/* Queue a document for one watcher; without memory it is not told, and its own fetch finds the
+ * document. */
 static void
 add_news(memory_backend *b, apm_str task_id, apm_str doc)
 {
@@ -274,8 +276,10 @@ ask(apm_backend *base, const char *task_id, one_op with)
     apm_unit *unit = op ? apm_unit_new(base->link) : NULL;
 
     if (!unit) {
-        apium_error err; /* answered from inside the call: there is nothing to keep the question in */
-        apium_status st = apm_fail(&err, APIUM_E_NOMEM, "cannot ask for the result of %s: out of memory", task_id);
+        /* Answered from inside the call: there is nothing to keep the question in. */
+        apium_error err;
+        apium_status st = apm_fail(&err, APIUM_E_NOMEM,
+                                   "cannot ask for the result of %s: out of memory", task_id);
         free(op);
         if (with.fetched)
             with.fetched(with.arg, APM_STR_NONE, &err);
@@ -345,7 +349,8 @@ on_done(void *arg)
 }
 
 static apium_status
-backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err)
+backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
+              apium_error *err)
 {
     memory_backend *b = (memory_backend *)base;
     apm_memory_store *store = store_of(b);

@@ -1,10 +1,11 @@
 /*
  * sqlite.c - the result backend for sqlite:///path.
  *
- * Every document stored is a row with a version that grows over the whole file; the newest version of a task is its
- * state. Older ones stay for SUPERSEDED_US, so that whoever watches a task sees each of its states although it only looks
- * when x-done was touched. Expired rows are not there for readers, and are deleted a few at a time by those who
- * store, at most once a minute in a process.
+ * Every document stored is a row with a version that grows over the whole file; the newest version
+ * of a task is its state. Older ones stay for SUPERSEDED_US, so that whoever watches a task sees
+ * each of its states although it only looks when x-done was touched. Expired rows are not there
+ * for readers, and are deleted a few at a time by those who store, at most once a minute in a
+ * process.
  */
 #include <stdlib.h>
 #define HASH_NONFATAL_OOM 1
@@ -15,16 +16,20 @@
 #include "core/base/error.h"
 #include "core/link/sqlite.h"
 
-#define SUPERSEDED_US   ((int64_t)30 * 1000000)
-#define CLEAN_EVERY_MS  60000
-#define CLEAN_ROWS      500
-#define LOOK_EVERY_MS   1000 /* while watching: a writer may have died between its commit and its touch */
+#define SUPERSEDED_US  ((int64_t)30 * 1000000)
+#define CLEAN_EVERY_MS 60000
+#define CLEAN_ROWS     500
+/* While watching: a writer may have died between its commit and its touch. */
+#define LOOK_EVERY_MS  1000
 
 static const char schema[] =
-    "CREATE TABLE IF NOT EXISTS apium_results(version INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS apium_results(version INTEGER PRIMARY KEY "
+    "AUTOINCREMENT, task_id TEXT NOT NULL,"
     " state TEXT NOT NULL, expires_us INTEGER, doc TEXT NOT NULL);"
-    "CREATE INDEX IF NOT EXISTS apium_results_task ON apium_results(task_id);" /* and by version, as the rowid is last in it */
-    "CREATE INDEX IF NOT EXISTS apium_results_expiry ON apium_results(expires_us) WHERE expires_us IS NOT NULL;";
+    /* And by version, as the rowid is last in every index. */
+    "CREATE INDEX IF NOT EXISTS apium_results_task ON apium_results(task_id);"
+    "CREATE INDEX IF NOT EXISTS apium_results_expiry ON "
+    "apium_results(expires_us) WHERE expires_us IS NOT NULL;";
 
 typedef struct sqlite_backend sqlite_backend;
 
@@ -69,10 +74,11 @@ typedef struct record_op {
 static apium_status
 delete_expired(apm_sqlite_db *db, int64_t rows, apium_error *err)
 {
-    return apm_sqlite_exec(db, err,
-                           "DELETE FROM apium_results WHERE version IN (SELECT version FROM apium_results"
-                           " WHERE expires_us IS NOT NULL AND expires_us <= ?1 ORDER BY expires_us LIMIT ?2)",
-                           APM_SQL(apm_sqlite_int(apm_clock_wall_us()), apm_sqlite_int(rows)));
+    return apm_sqlite_exec(
+        db, err,
+        "DELETE FROM apium_results WHERE version IN (SELECT version FROM apium_results"
+        " WHERE expires_us IS NOT NULL AND expires_us <= ?1 ORDER BY expires_us LIMIT ?2)",
+        APM_SQL(apm_sqlite_int(apm_clock_wall_us()), apm_sqlite_int(rows)));
 }
 
 static apium_status
@@ -80,10 +86,11 @@ run_record(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
     const record_op *op = (const record_op *)base;
     int64_t now = apm_clock_wall_us();
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err,
-                                          "SELECT version, state, expires_us FROM apium_results WHERE task_id = ?1"
-                                          " ORDER BY version DESC LIMIT 1",
-                                          APM_SQL(apm_sqlite_text(op->task_id)));
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err,
+                         "SELECT version, state, expires_us FROM apium_results WHERE task_id = ?1"
+                         " ORDER BY version DESC LIMIT 1",
+                         APM_SQL(apm_sqlite_text(op->task_id)));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
     apium_status st = APIUM_OK;
 
@@ -96,14 +103,18 @@ run_record(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
         if (success && (expires == 0 || expires > now))
             return APIUM_OK;
         st = apm_sqlite_exec(db, err,
-                             "UPDATE apium_results SET expires_us = min(ifnull(expires_us, ?2), ?2) WHERE version = ?1",
+                             "UPDATE apium_results SET expires_us = min(ifnull(expires_us, ?2), "
+                             "?2) WHERE version = ?1",
                              APM_SQL(apm_sqlite_int(version), apm_sqlite_int(now + SUPERSEDED_US)));
     }
-    apm_sqlite_val expires = op->expires_us ? apm_sqlite_int(op->expires_us) : apm_sqlite_text(APM_STR_NONE);
+    apm_sqlite_val expires =
+        op->expires_us ? apm_sqlite_int(op->expires_us) : apm_sqlite_text(APM_STR_NONE);
     if (st == APIUM_OK)
         st = apm_sqlite_exec(
-            db, err, "INSERT INTO apium_results(task_id, state, expires_us, doc) VALUES(?1, ?2, ?3, ?4)",
-            APM_SQL(apm_sqlite_text(op->task_id), apm_sqlite_text(op->state), expires, apm_sqlite_text(op->doc)));
+            db, err,
+            "INSERT INTO apium_results(task_id, state, expires_us, doc) VALUES(?1, ?2, ?3, ?4)",
+            APM_SQL(apm_sqlite_text(op->task_id), apm_sqlite_text(op->state), expires,
+                    apm_sqlite_text(op->doc)));
     apm_sqlite_touch(db, APM_SQLITE_DONE);
     if (st == APIUM_OK && op->clean)
         st = delete_expired(db, CLEAN_ROWS, err);
@@ -166,10 +177,11 @@ static apium_status
 run_fetch(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
     one_op *op = (one_op *)base;
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err,
-                                          "SELECT doc, expires_us FROM apium_results WHERE task_id = ?1"
-                                          " ORDER BY version DESC LIMIT 1",
-                                          APM_SQL(apm_sqlite_text(apm_strz(op->task_id))));
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err,
+                         "SELECT doc, expires_us FROM apium_results WHERE task_id = ?1"
+                         " ORDER BY version DESC LIMIT 1",
+                         APM_SQL(apm_sqlite_text(apm_strz(op->task_id))));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
     free(op->doc);
@@ -185,7 +197,8 @@ run_fetch(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
             op->doc[doc.len] = '\0';
         } else {
             sqlite3_reset(stmt);
-            return apm_fail(err, APIUM_E_NOMEM, "cannot read the result of %s: out of memory", op->task_id);
+            return apm_fail(err, APIUM_E_NOMEM, "cannot read the result of %s: out of memory",
+                            op->task_id);
         }
     }
     sqlite3_reset(stmt);
@@ -222,7 +235,9 @@ one_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
     if (op->next)
         op->next->prev = op->prev;
     if (op->fetched)
-        op->fetched(op->arg, status == APIUM_OK && op->doc ? (apm_str){ op->doc, op->len } : APM_STR_NONE, err);
+        op->fetched(op->arg,
+                    status == APIUM_OK && op->doc ? (apm_str){ op->doc, op->len } : APM_STR_NONE,
+                    err);
     else if (op->done)
         op->done(op->arg, status, err);
 }
@@ -244,7 +259,8 @@ ask(sqlite_backend *b, const char *task_id, one_op with, bool read_only)
 
     if (!op) {
         apium_error err;
-        apium_status st = apm_fail(&err, APIUM_E_NOMEM, "cannot ask for the result of %s: out of memory", task_id);
+        apium_status st = apm_fail(&err, APIUM_E_NOMEM,
+                                   "cannot ask for the result of %s: out of memory", task_id);
         if (with.fetched)
             with.fetched(with.arg, APM_STR_NONE, &err);
         else if (with.done)
@@ -266,19 +282,22 @@ ask(sqlite_backend *b, const char *task_id, one_op with, bool read_only)
 static void
 backend_fetch(apm_backend *base, const char *task_id, apm_fetch_cb *done, void *arg)
 {
-    ask((sqlite_backend *)base, task_id, (one_op){ .op = { .run = run_fetch }, .fetched = done, .arg = arg }, true);
+    ask((sqlite_backend *)base, task_id,
+        (one_op){ .op = { .run = run_fetch }, .fetched = done, .arg = arg }, true);
 }
 
 static void
 backend_forget(apm_backend *base, const char *task_id, apm_backend_done *done, void *arg)
 {
-    ask((sqlite_backend *)base, task_id, (one_op){ .op = { .run = run_forget }, .done = done, .arg = arg }, false);
+    ask((sqlite_backend *)base, task_id,
+        (one_op){ .op = { .run = run_forget }, .done = done, .arg = arg }, false);
 }
 
 static void
 backend_cleanup(apm_backend *base, apm_backend_done *done, void *arg)
 {
-    ask((sqlite_backend *)base, "", (one_op){ .op = { .run = run_cleanup }, .done = done, .arg = arg }, false);
+    ask((sqlite_backend *)base, "",
+        (one_op){ .op = { .run = run_cleanup }, .done = done, .arg = arg }, false);
 }
 
 /* ---- Watching ---- */
@@ -291,14 +310,14 @@ struct look_op {
     struct ask {
         const char *task_id;
         int64_t version;
-    } *asks;
+    } * asks;
     size_t n_asks;
     struct news {
         const char *task_id;
         int64_t version;
         apm_str doc;
         struct news *next;
-    } *first, *last;
+    } * first, *last;
 };
 
 static apium_status
@@ -313,7 +332,8 @@ run_look(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
             db, err,
             "SELECT version, doc FROM apium_results WHERE task_id = ?1 AND version > ?2"
             " AND (expires_us IS NULL OR expires_us > ?3) ORDER BY version",
-            APM_SQL(apm_sqlite_text(apm_strz(op->asks[i].task_id)), apm_sqlite_int(op->asks[i].version), apm_sqlite_int(now)));
+            APM_SQL(apm_sqlite_text(apm_strz(op->asks[i].task_id)),
+                    apm_sqlite_int(op->asks[i].version), apm_sqlite_int(now)));
         int row = stmt ? 1 : -1;
         while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
             bool ok = true;
@@ -357,7 +377,8 @@ look_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
     (void)err;
     if (!b)
         return;
-    for (struct news *news = op->first; status == APIUM_OK && news && op->owner; news = news->next) {
+    for (struct news *news = op->first; status == APIUM_OK && news && op->owner;
+         news = news->next) {
         watched *w;
         HASH_FIND_STR(b->watched, news->task_id, w);
         if (!w || w->version >= news->version)
@@ -428,7 +449,8 @@ on_tick(uv_timer_t *timer)
 }
 
 static apium_status
-backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err)
+backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
+              apium_error *err)
 {
     sqlite_backend *b = (sqlite_backend *)base;
     watched *w;
@@ -490,7 +512,8 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     (void)why;
     if (!up)
         return;
-    /* Perhaps another file is there now, whose versions begin anew: the present state is told (again). */
+    /* Perhaps another file is there now, whose versions begin anew: the present state is told
+     * (again). */
     for (watched *w = b->watched; w; w = w->hh.next)
         w->version = 0;
     look(b);

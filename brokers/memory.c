@@ -1,8 +1,10 @@
 /*
- * memory.c - the broker adapter for memory://name: queues in this process, shared by all its loops.
+ * memory.c - the broker adapter for memory://name: queues in this process, shared by all its
+ * loops.
  *
- * A letter (a message in the store) is in one place: in its queue's ready list of its rank, held by a broker, parked, or dead. All
- * of it is guarded by the store's mutex; a delivery is a copy, so user code never runs under the mutex.
+ * A letter (a message in the store) is in one place: in its queue's ready list of its rank, held
+ * by a broker, parked, or dead. All of it is guarded by the store's mutex; a delivery is a copy,
+ * so user code never runs under the mutex.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,7 +149,8 @@ ensure_queue(queues *all, const apm_queue *spec)
     if (!spec->exchange || !*spec->exchange)
         return queue;
     for (binding *b = all->bindings; b; b = b->next) {
-        if (b->queue == queue && strcmp(b->exchange, spec->exchange) == 0 && strcmp(b->key, key) == 0) {
+        if (b->queue == queue && strcmp(b->exchange, spec->exchange) == 0 &&
+            strcmp(b->key, key) == 0) {
             b->type = spec->exchange_type;
             return queue;
         }
@@ -208,7 +211,8 @@ typedef struct memory_broker memory_broker;
 typedef struct ticker {
     uv_timer_t timer;
     memory_broker *broker;
-    bool *gone; /* a flag of the function that calls back now: set when the broker is closed meanwhile */
+    /* A flag of the function that calls back now: set when the broker is closed meanwhile. */
+    bool *gone;
 } ticker;
 
 typedef struct question question;
@@ -292,7 +296,7 @@ bury(queues *all, letter *l, const char *reason)
 
 typedef struct publish_op {
     apm_memory_op op;
-    letter *letter; /* the first copy */
+    letter *letter;  /* the first copy */
     apm_queue queue; /* name NULL: not ours to declare */
     const char *exchange, *routing_key;
     bool mandatory;
@@ -311,7 +315,8 @@ add_target(publish_op *op, mqueue *queue)
         return true;
     letter *copy = op->letter;
     op->letter = NULL;
-    if (!copy && ((copy = calloc(1, sizeof(*copy))) == NULL || !copy_message(&copy->arena, &op->copies[0]->msg, &copy->msg))) {
+    if (!copy && ((copy = calloc(1, sizeof(*copy))) == NULL ||
+                  !copy_message(&copy->arena, &op->copies[0]->msg, &copy->msg))) {
         if (copy)
             letter_free(copy);
         return false;
@@ -333,16 +338,21 @@ check_publish(apm_memory_store *store, apm_memory_op *base, apium_error *err)
         ok = ok && (!queue || add_target(op, queue));
     } else {
         for (binding *b = all->bindings; b && ok; b = b->next)
-            if (strcmp(b->exchange, op->exchange) == 0 && apm_binding_match(b->type, b->key, op->routing_key))
+            if (strcmp(b->exchange, op->exchange) == 0 &&
+                apm_binding_match(b->type, b->key, op->routing_key))
                 ok = add_target(op, b->queue);
     }
     if (!ok)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%s\": out of memory", op->routing_key);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%s\": out of memory",
+                        op->routing_key);
     if (op->n == 0 && op->mandatory)
-        return *op->exchange ? apm_fail(err, APIUM_E_UNROUTABLE,
-                                        "cannot publish: exchange \"%s\" has no queue for the routing key \"%s\"",
-                                        op->exchange, op->routing_key)
-                             : apm_fail(err, APIUM_E_UNROUTABLE, "cannot publish: there is no queue \"%s\"", op->routing_key);
+        return *op->exchange
+                   ? apm_fail(
+                         err, APIUM_E_UNROUTABLE,
+                         "cannot publish: exchange \"%s\" has no queue for the routing key \"%s\"",
+                         op->exchange, op->routing_key)
+                   : apm_fail(err, APIUM_E_UNROUTABLE, "cannot publish: there is no queue \"%s\"",
+                              op->routing_key);
     return APIUM_OK;
 }
 
@@ -378,7 +388,8 @@ release_publish(apm_memory_op *base)
 }
 
 static apium_status
-broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg, apium_error *err)
+broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg,
+               apium_error *err)
 {
     memory_broker *b = (memory_broker *)base;
     int64_t size = (int64_t)(msg->body.len + msg->headers.len);
@@ -387,7 +398,8 @@ broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const a
     bool ok = true;
 
     if (size > max_bytes(b))
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot publish to \"%s\": the message has %lld bytes, more than %lld", to,
+        return apm_fail(err, APIUM_E_TOOBIG,
+                        "cannot publish to \"%s\": the message has %lld bytes, more than %lld", to,
                         (long long)size, (long long)max_bytes(b));
     op = calloc(1, sizeof(*op));
     if (!op || !(op->letter = calloc(1, sizeof(*op->letter)))) {
@@ -395,7 +407,9 @@ broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const a
         return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%s\": out of memory", to);
     }
     apm_arena *arena = &op->letter->arena;
-    op->op = (apm_memory_op){ .check = check_publish, .apply = apply_publish, .release = release_publish };
+    op->op = (apm_memory_op){ .check = check_publish,
+                              .apply = apply_publish,
+                              .release = release_publish };
     if (route->queue)
         op->queue = (apm_queue){
             .name = copy_z(arena, route->queue->name, &ok),
@@ -453,7 +467,9 @@ check_settle(apm_memory_store *store, apm_memory_op *base, apium_error *err)
 
     return find_held(store->queues, op->tag)
                ? APIUM_OK
-               : apm_fail(err, APIUM_E_FENCED, "cannot settle message %lld: it is not ours any more", (long long)op->tag);
+               : apm_fail(err, APIUM_E_FENCED,
+                          "cannot settle message %lld: it is not ours any more",
+                          (long long)op->tag);
 }
 
 static void
@@ -500,9 +516,11 @@ apply_settle(apm_memory_store *store, apm_memory_op *base)
     make_ready(store, l);
 }
 
-/* What was settled by a unit that failed may be settled again; it does not count in the window any more. */
+/* What was settled by a unit that failed may be settled again; it does not count in the window any
+ * more. */
 static apium_status
-append_settlement(apm_unit *unit, apm_delivery *delivery, settle_op with, const char *reason, apium_error *err)
+append_settlement(apm_unit *unit, apm_delivery *delivery, settle_op with, const char *reason,
+                  apium_error *err)
 {
     memory_broker *b = (memory_broker *)delivery->broker;
     settle_op *op;
@@ -513,7 +531,8 @@ append_settlement(apm_unit *unit, apm_delivery *delivery, settle_op with, const 
         reason = "";
     op = calloc(1, sizeof(*op) + strlen(reason) + 1);
     if (!op)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot settle a message of \"%s\": out of memory", delivery->queue);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot settle a message of \"%s\": out of memory",
+                        delivery->queue);
     *op = with;
     op->op = (apm_memory_op){ .check = check_settle, .apply = apply_settle };
     op->tag = ((memory_delivery *)delivery)->tag;
@@ -527,18 +546,20 @@ append_settlement(apm_unit *unit, apm_delivery *delivery, settle_op with, const 
 }
 
 static apium_status
-broker_settle(apm_broker *base, apm_unit *unit, apm_delivery *delivery, apm_disposition how, const char *reason,
-              apium_error *err)
+broker_settle(apm_broker *base, apm_unit *unit, apm_delivery *delivery, apm_disposition how,
+              const char *reason, apium_error *err)
 {
     (void)base;
     return append_settlement(unit, delivery, (settle_op){ .how = how }, reason, err);
 }
 
 static apium_status
-broker_park(apm_broker *base, apm_unit *unit, apm_delivery *delivery, int64_t due_us, apium_error *err)
+broker_park(apm_broker *base, apm_unit *unit, apm_delivery *delivery, int64_t due_us,
+            apium_error *err)
 {
     (void)base;
-    return append_settlement(unit, delivery, (settle_op){ .park = true, .due_us = due_us }, NULL, err);
+    return append_settlement(unit, delivery, (settle_op){ .park = true, .due_us = due_us }, NULL,
+                             err);
 }
 
 /* Unsettled, it stays held until the broker is closed. */
@@ -651,9 +672,11 @@ pump(memory_broker *b)
             break;
         int64_t size = (int64_t)(l->msg.body.len + l->msg.headers.len);
         if (size > max_bytes(b)) {
-            snprintf(why, sizeof(why), "the message has %lld bytes, more than max_message_bytes %lld", (long long)size,
-                     (long long)max_bytes(b));
-            refused = (apm_str){ strndup(l->msg.headers.p, l->msg.headers.len), l->msg.headers.len };
+            snprintf(why, sizeof(why),
+                     "the message has %lld bytes, more than max_message_bytes %lld",
+                     (long long)size, (long long)max_bytes(b));
+            refused =
+                (apm_str){ strndup(l->msg.headers.p, l->msg.headers.len), l->msg.headers.len };
             refused_from = from->name;
             bury(all, l, why);
             continue;
@@ -726,11 +749,13 @@ broker_consume(apm_broker *base, const apm_queue *queue, apium_error *err)
     while (i < b->n_queues && strcmp(b->queues[i].name, queue->name) != 0)
         i++;
     if (i == QUEUES_MAX)
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot consume from \"%s\": more than %d queues", queue->name, QUEUES_MAX);
+        return apm_fail(err, APIUM_E_TOOBIG, "cannot consume from \"%s\": more than %d queues",
+                        queue->name, QUEUES_MAX);
     if (i == b->n_queues) {
         char *name = strdup(queue->name);
         if (!name)
-            return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory", queue->name);
+            return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory",
+                            queue->name);
         b->queues[b->n_queues++] = (consumed){ .name = name };
     }
     b->queues[i].on = true;
@@ -749,7 +774,8 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
             return APIUM_OK;
         }
     }
-    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed", queue);
+    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed",
+                    queue);
 }
 
 static void
@@ -775,7 +801,8 @@ broker_stop(apm_broker *base, apm_done_cb *done, void *arg)
 
 /* ---- Looking after queues ---- */
 
-/* A question waits for the loop to be idle, so that its answer does not come from inside the call. */
+/* A question waits for the loop to be idle, so that its answer does not come from inside the call.
+ */
 struct question {
     enum { DECLARE, INSPECT, PURGE, BINDINGS, DEAD } what;
     apm_arena arena;
@@ -994,31 +1021,36 @@ ask(memory_broker *b, question with, const char *const *names)
 static void
 broker_declare(apm_broker *base, const apm_queue *queue, apm_done_cb *done, void *arg)
 {
-    ask((memory_broker *)base, (question){ .what = DECLARE, .declare = *queue, .answer.done = done, .arg = arg }, NULL);
+    ask((memory_broker *)base,
+        (question){ .what = DECLARE, .declare = *queue, .answer.done = done, .arg = arg }, NULL);
 }
 
 static void
 broker_inspect(apm_broker *base, const char *const *names, size_t n, apm_infos_cb *done, void *arg)
 {
-    ask((memory_broker *)base, (question){ .what = INSPECT, .n = names ? n : 0, .answer.infos = done, .arg = arg }, names);
+    ask((memory_broker *)base,
+        (question){ .what = INSPECT, .n = names ? n : 0, .answer.infos = done, .arg = arg }, names);
 }
 
 static void
 broker_purge(apm_broker *base, const char *queue, apm_count_cb *done, void *arg)
 {
-    ask((memory_broker *)base, (question){ .what = PURGE, .n = 1, .answer.count = done, .arg = arg }, &queue);
+    ask((memory_broker *)base,
+        (question){ .what = PURGE, .n = 1, .answer.count = done, .arg = arg }, &queue);
 }
 
 static void
 broker_bindings(apm_broker *base, apm_bindings_cb *done, void *arg)
 {
-    ask((memory_broker *)base, (question){ .what = BINDINGS, .answer.bindings = done, .arg = arg }, NULL);
+    ask((memory_broker *)base, (question){ .what = BINDINGS, .answer.bindings = done, .arg = arg },
+        NULL);
 }
 
 static void
 broker_dead(apm_broker *base, size_t limit, apm_dead_cb *done, void *arg)
 {
-    ask((memory_broker *)base, (question){ .what = DEAD, .limit = limit, .answer.dead = done, .arg = arg }, NULL);
+    ask((memory_broker *)base,
+        (question){ .what = DEAD, .limit = limit, .answer.dead = done, .arg = arg }, NULL);
 }
 
 /* ---- Its life ---- */
@@ -1040,7 +1072,8 @@ broker_open(apm_broker *base, apium_error *err)
     b->ticker->broker = b;
     b->ticker->timer.data = b->ticker;
     uv_timer_init(apm_links_loop(base->link->set), &b->ticker->timer);
-    b->turns = !settings || !settings->queue_order_strategy || strcmp(settings->queue_order_strategy, "round_robin") == 0;
+    b->turns = !settings || !settings->queue_order_strategy ||
+               strcmp(settings->queue_order_strategy, "round_robin") == 0;
     b->on_wake = (apm_memory_listener){ .on_event = on_wake, .arg = b };
     b->on_send = (apm_memory_listener){ .on_event = on_send, .arg = b };
     apm_memory_listen(base->link, APM_MEMORY_WAKE, &b->on_wake);

@@ -1,13 +1,14 @@
 /*
- * sqlite.c - the broker adapter for sqlite:///path, the side of the loop: when to ask for messages and when to look after the
- * file. What is asked is in sqlite_queues.h.
+ * sqlite.c - the broker adapter for sqlite:///path, the side of the loop: when to ask for messages
+ * and when to look after the file. What is asked is in sqlite_queues.h.
  *
  *   room in the window ─▶ receive ─▶ some ─▶ on_batch, and again while there is room
  *                                 ─▶ none ─▶ dry: listen to x-wake, look once more, then only when it is touched
  *
- * One receive is under way at a time, so that what the window lets in meanwhile is gathered. A timer ticks every second
- * while consuming: it looks when dry (a publisher may have died between its commit and its touch), raises the beat
- * every 15 s, sweeps every 5 s, and rings when the next parked message is due.
+ * One receive is under way at a time, so that what the window lets in meanwhile is gathered. A
+ * timer ticks every second while consuming: it looks when dry (a publisher may have died between
+ * its commit and its touch), raises the beat every 15 s, sweeps every 5 s, and rings when the next
+ * parked message is due.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +18,13 @@
 #include "core/base/error.h"
 #include "core/base/ids.h"
 
-#define TICK_MS         1000
-#define SWEEP_MS        5000
-#define RENEW_MS        15000
-#define BEATEN_MS       20000 /* our own last beat must not be older, or what we saw of others says nothing */
-#define BATCH_MAX       256
-#define DEFAULT_MAX     ((int64_t)128 << 20)
+#define TICK_MS     1000
+#define SWEEP_MS    5000
+#define RENEW_MS    15000
+/* Our own last beat must not be older, or what we saw of others says nothing. */
+#define BEATEN_MS   20000
+#define BATCH_MAX   256
+#define DEFAULT_MAX ((int64_t)128 << 20)
 
 typedef struct consumed {
     char *name; /* kept until the end: deliveries point at it */
@@ -208,8 +210,8 @@ receive_answered(apm_sqlite_op *base, apium_status status, const apium_error *er
         }
         for (size_t i = 0; i < op->n_refused; i++)
             if (b->base.opts.on_refused)
-                b->base.opts.on_refused(b->base.opts.arg, op->queues[op->refused[i].from], op->refused[i].raw,
-                                        op->refused[i].why);
+                b->base.opts.on_refused(b->base.opts.arg, op->queues[op->refused[i].from],
+                                        op->refused[i].raw, op->refused[i].why);
         /* Names of the queues in their places: the turn goes on behind the last one served. */
         for (size_t q = 0; q < b->n_queues; q++)
             if (strcmp(b->queues[q].name, op->queues[op->next_turn]) == 0)
@@ -265,7 +267,8 @@ pump(sqlite_broker *b)
     if (n == 0)
         return;
     apm_sqlite_run run = { .run = b->run, .registered = b->registered, .node = node_of(b) };
-    apm_sqlite_receive *op = apm_sqlite_receive_new(&run, names, n, want < BATCH_MAX ? want : BATCH_MAX);
+    apm_sqlite_receive *op =
+        apm_sqlite_receive_new(&run, names, n, want < BATCH_MAX ? want : BATCH_MAX);
     if (!op)
         return; /* the tick tries again */
     op->owner = b;
@@ -321,7 +324,8 @@ tend_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
             b->beaten_ms = apm_clock_ms();
         if (op->restored && b->base.opts.on_notice) {
             char text[128];
-            snprintf(text, sizeof(text), "Restored %lld message(s) of a worker that died or hung", (long long)op->restored);
+            snprintf(text, sizeof(text), "Restored %lld message(s) of a worker that died or hung",
+                     (long long)op->restored);
             b->base.opts.on_notice(b->base.opts.arg, APM_LOG_WARNING, text);
         }
         if (op->lost)
@@ -405,7 +409,8 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     (void)link;
     (void)why;
     if (!up && b->stop_done && b->receiving) {
-        /* Nobody knows when it will be answered. Should it take something, the run's end gives that back. */
+        /* Nobody knows when it will be answered. Should it take something, the run's end gives
+         * that back. */
         b->receiving->owner = NULL;
         b->receiving = NULL;
         uv_timer_start(&b->ticker->timer, on_tick, 0, 0);
@@ -488,14 +493,15 @@ broker_consume(apm_broker *base, const apm_queue *queue, apium_error *err)
         }
     }
     if (b->n_queues == APM_SQLITE_QUEUES_MAX)
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot consume from \"%s\": more than %d queues", queue->name,
-                        APM_SQLITE_QUEUES_MAX);
+        return apm_fail(err, APIUM_E_TOOBIG, "cannot consume from \"%s\": more than %d queues",
+                        queue->name, APM_SQLITE_QUEUES_MAX);
     consumed *more = realloc(b->queues, (b->n_queues + 1) * sizeof(*more));
     char *name = more ? strdup(queue->name) : NULL;
     if (more)
         b->queues = more;
     if (!name)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory", queue->name);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory",
+                        queue->name);
     b->queues[b->n_queues++] = (consumed){ name, true };
     b->dry = false;
     arm(b);
@@ -514,7 +520,8 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
             return APIUM_OK;
         }
     }
-    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed", queue);
+    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed",
+                    queue);
 }
 
 static void
@@ -547,14 +554,16 @@ broker_stop(apm_broker *base, apm_done_cb *done, void *arg)
 /* ---- Units ---- */
 
 static apium_status
-broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg, apium_error *err)
+broker_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg,
+               apium_error *err)
 {
     sqlite_broker *b = (sqlite_broker *)base;
     int64_t size = (int64_t)(msg->body.len + msg->headers.len);
     const char *to = route->routing_key ? route->routing_key : "";
 
     if (size > max_bytes(b))
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot publish to \"%s\": the message has %lld bytes, more than %lld", to,
+        return apm_fail(err, APIUM_E_TOOBIG,
+                        "cannot publish to \"%s\": the message has %lld bytes, more than %lld", to,
                         (long long)size, (long long)max_bytes(b));
     apm_sqlite_op *op = apm_sqlite_publish_op(route, msg);
     if (!op)
@@ -569,7 +578,8 @@ append_settlement(apm_unit *unit, apm_delivery *delivery, apm_sqlite_op *op, api
     sqlite_broker *b = (sqlite_broker *)delivery->broker;
 
     if (!op)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot settle a message of \"%s\": out of memory", delivery->queue);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot settle a message of \"%s\": out of memory",
+                        delivery->queue);
     apm_sqlite_add(unit, op);
     if (delivery->hold == APM_HELD) /* otherwise again, after a unit that failed */
         held_remove(b, delivery);
@@ -579,25 +589,28 @@ append_settlement(apm_unit *unit, apm_delivery *delivery, apm_sqlite_op *op, api
 }
 
 static apium_status
-broker_settle(apm_broker *base, apm_unit *unit, apm_delivery *delivery, apm_disposition how, const char *reason,
-              apium_error *err)
+broker_settle(apm_broker *base, apm_unit *unit, apm_delivery *delivery, apm_disposition how,
+              const char *reason, apium_error *err)
 {
     (void)base;
     if (delivery->hold == APM_LOST)
         return APIUM_OK;
     return append_settlement(
-        unit, delivery, apm_sqlite_settle_op(&((apm_sqlite_delivery *)delivery)->tag, how, reason, delivery->queue), err);
+        unit, delivery,
+        apm_sqlite_settle_op(&((apm_sqlite_delivery *)delivery)->tag, how, reason, delivery->queue),
+        err);
 }
 
 static apium_status
-broker_park(apm_broker *base, apm_unit *unit, apm_delivery *delivery, int64_t due_us, apium_error *err)
+broker_park(apm_broker *base, apm_unit *unit, apm_delivery *delivery, int64_t due_us,
+            apium_error *err)
 {
     sqlite_broker *b = (sqlite_broker *)base;
 
     if (delivery->hold == APM_LOST)
         return APIUM_OK;
-    apium_status st =
-        append_settlement(unit, delivery, apm_sqlite_park_op(&((apm_sqlite_delivery *)delivery)->tag, due_us), err);
+    apium_status st = append_settlement(
+        unit, delivery, apm_sqlite_park_op(&((apm_sqlite_delivery *)delivery)->tag, due_us), err);
     if (st == APIUM_OK && (!b->next_due_us || due_us < b->next_due_us)) {
         b->next_due_us = due_us;
         arm(b);

@@ -1,11 +1,12 @@
-/* sqlite_admin.c - declaring, counting, emptying and listing the queues of a SQLite file. The run_* functions run in the
- * link's thread. */
+/* sqlite_admin.c - declaring, counting, emptying and listing the queues of a SQLite file. The
+ * run_* functions run in the link's thread. */
 #include <stdlib.h>
 
 #include "brokers/sqlite_tables.h"
 #include "core/base/error.h"
 
-/* The next item of a growing array in an arena, zeroed; the array doubles, what it had before is copied. */
+/* The next item of a growing array in an arena, zeroed; the array doubles, what it had before is
+ * copied. */
 static void *
 grow(apm_arena *arena, void **items, size_t *n, size_t size)
 {
@@ -53,22 +54,25 @@ static apium_status
 count_all(apm_sqlite_db *db, int64_t queue, apm_queue_info *info, apium_error *err)
 {
     apm_sqlite_val id = apm_sqlite_int(queue);
-    apium_status st = count(db, "SELECT count(*) FROM apium_ready WHERE queue = ?1", id, &info->ready, err);
+    apium_status st =
+        count(db, "SELECT count(*) FROM apium_ready WHERE queue = ?1", id, &info->ready, err);
 
     if (st == APIUM_OK)
         st = count(db, "SELECT count(*) FROM apium_held WHERE queue = ?1", id, &info->unacked, err);
     if (st == APIUM_OK)
-        st = count(db, "SELECT count(*) FROM apium_parked WHERE queue = ?1", id, &info->parked, err);
+        st =
+            count(db, "SELECT count(*) FROM apium_parked WHERE queue = ?1", id, &info->parked, err);
     if (st == APIUM_OK)
-        st = count(db, "SELECT count(*) FROM apium_dead WHERE queue = ?1", apm_sqlite_text(apm_strz(info->name)),
-                   &info->dead, err);
+        st = count(db, "SELECT count(*) FROM apium_dead WHERE queue = ?1",
+                   apm_sqlite_text(apm_strz(info->name)), &info->dead, err);
     return st;
 }
 
 static apium_status
 list_queues(apm_sqlite_db *db, apm_sqlite_admin *op, apium_error *err)
 {
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err, "SELECT name FROM apium_queues ORDER BY name", NULL, 0);
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err, "SELECT name FROM apium_queues ORDER BY name", NULL, 0);
     int row = stmt ? 1 : -1;
 
     while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
@@ -138,10 +142,11 @@ static apium_status
 run_bindings(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
     apm_sqlite_admin *op = (apm_sqlite_admin *)base;
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err,
-                                          "SELECT name, exchange, key FROM apium_bindings JOIN apium_queues USING(queue)"
-                                          " ORDER BY name, exchange, key",
-                                          NULL, 0);
+    sqlite3_stmt *stmt = apm_sqlite_query(
+        db, err,
+        "SELECT name, exchange, key FROM apium_bindings JOIN apium_queues USING(queue)"
+        " ORDER BY name, exchange, key",
+        NULL, 0);
     int row = stmt ? 1 : -1;
 
     op->n = 0;
@@ -197,12 +202,14 @@ static apium_status
 run_dead(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
     apm_sqlite_admin *op = (apm_sqlite_admin *)base;
-    sqlite3_stmt *stmt = apm_sqlite_query(
-        db, err,
-        "SELECT queue, reason, at_us, content_type, content_encoding, headers, correlation_id, reply_to, expiration,"
-        " priority, delivery_mode, exchange, routing_key, body FROM apium_dead JOIN apium_messages USING(id)"
-        " ORDER BY n DESC LIMIT ?1",
-        APM_SQL(apm_sqlite_int((int64_t)op->limit)));
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err,
+                         "SELECT queue, reason, at_us, content_type, content_encoding, headers, "
+                         "correlation_id, reply_to, expiration,"
+                         " priority, delivery_mode, exchange, routing_key, body FROM apium_dead "
+                         "JOIN apium_messages USING(id)"
+                         " ORDER BY n DESC LIMIT ?1",
+                         APM_SQL(apm_sqlite_int((int64_t)op->limit)));
     int row = stmt ? 1 : -1;
 
     op->n = 0;

@@ -1,6 +1,7 @@
 /*
- * sqlite_queues.c - publishing, receiving and settling in a SQLite file; see sqlite_queues.h for the picture. Beware
- * of which side one is on: the *_op and *_new functions run on the loop, everything called run_* in the link's thread.
+ * sqlite_queues.c - publishing, receiving and settling in a SQLite file; see sqlite_queues.h for
+ * the picture. Beware of which side one is on: the *_op and *_new functions run on the loop,
+ * everything called run_* in the link's thread.
  */
 #include "brokers/sqlite_queues.h"
 
@@ -16,21 +17,32 @@
 
 const char apm_sqlite_queues_schema[] =
     "CREATE TABLE IF NOT EXISTS apium_queues(queue INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
-    "CREATE TABLE IF NOT EXISTS apium_bindings(exchange TEXT NOT NULL, type INTEGER NOT NULL, key TEXT NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS apium_bindings(exchange TEXT NOT NULL, type INTEGER NOT NULL, key "
+    "TEXT NOT NULL,"
     " queue INTEGER NOT NULL, PRIMARY KEY(exchange, key, queue)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS apium_messages(id INTEGER PRIMARY KEY AUTOINCREMENT, content_type TEXT,"
-    " content_encoding TEXT, headers TEXT, correlation_id TEXT, reply_to TEXT, expiration TEXT, priority INTEGER,"
+    "CREATE TABLE IF NOT EXISTS apium_messages(id INTEGER PRIMARY KEY AUTOINCREMENT, content_type "
+    "TEXT,"
+    " content_encoding TEXT, headers TEXT, correlation_id TEXT, reply_to TEXT, expiration TEXT, "
+    "priority INTEGER,"
     " delivery_mode INTEGER, exchange TEXT, routing_key TEXT, body BLOB);"
     /* rank is 9 - priority; pos is the id, or a later number after a requeue. */
-    "CREATE TABLE IF NOT EXISTS apium_ready(queue INTEGER NOT NULL, rank INTEGER NOT NULL, pos INTEGER NOT NULL,"
-    " id INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY KEY(queue, rank, pos, id)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS apium_held(id INTEGER PRIMARY KEY, run INTEGER NOT NULL, seq INTEGER NOT NULL,"
-    " queue INTEGER NOT NULL, rank INTEGER NOT NULL, pos INTEGER NOT NULL, redelivered INTEGER NOT NULL);"
-    "CREATE TABLE IF NOT EXISTS apium_parked(due_us INTEGER NOT NULL, id INTEGER NOT NULL, queue INTEGER NOT NULL,"
-    " rank INTEGER NOT NULL, pos INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY KEY(due_us, id)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS apium_dead(n INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL, queue TEXT NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS apium_ready(queue INTEGER NOT NULL, rank INTEGER NOT NULL, pos "
+    "INTEGER NOT NULL,"
+    " id INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY KEY(queue, rank, pos, id)) "
+    "WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS apium_held(id INTEGER PRIMARY KEY, run INTEGER NOT NULL, seq "
+    "INTEGER NOT NULL,"
+    " queue INTEGER NOT NULL, rank INTEGER NOT NULL, pos INTEGER NOT NULL, redelivered INTEGER NOT "
+    "NULL);"
+    "CREATE TABLE IF NOT EXISTS apium_parked(due_us INTEGER NOT NULL, id INTEGER NOT NULL, queue "
+    "INTEGER NOT NULL,"
+    " rank INTEGER NOT NULL, pos INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY "
+    "KEY(due_us, id)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS apium_dead(n INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT "
+    "NULL, queue TEXT NOT NULL,"
     " reason TEXT, at_us INTEGER NOT NULL);"
-    "CREATE TABLE IF NOT EXISTS apium_runs(run INTEGER PRIMARY KEY, node TEXT, pid INTEGER, place INTEGER NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS apium_runs(run INTEGER PRIMARY KEY, node TEXT, pid INTEGER, place "
+    "INTEGER NOT NULL,"
     " beat INTEGER NOT NULL);";
 
 /* ---- What the operations have in common ---- */
@@ -93,27 +105,31 @@ apm_sqlite_ensure_queue(apm_sqlite_db *db, const apm_queue *queue, int64_t *id, 
         *id = apm_sqlite_last_id(db);
     }
     if (st == APIUM_OK && queue->exchange && *queue->exchange)
-        st = apm_sqlite_exec(db, err,
-                             "INSERT INTO apium_bindings(exchange, type, key, queue) VALUES(?1, ?2, ?3, ?4)"
-                             " ON CONFLICT DO UPDATE SET type = ?2 WHERE type <> ?2",
-                             APM_SQL(apm_sqlite_text(apm_strz(queue->exchange)), apm_sqlite_int(queue->exchange_type),
-                                     apm_sqlite_text(apm_strz(queue->routing_key ? queue->routing_key : "")),
-                                     apm_sqlite_int(*id)));
+        st = apm_sqlite_exec(
+            db, err,
+            "INSERT INTO apium_bindings(exchange, type, key, queue) VALUES(?1, ?2, ?3, ?4)"
+            " ON CONFLICT DO UPDATE SET type = ?2 WHERE type <> ?2",
+            APM_SQL(apm_sqlite_text(apm_strz(queue->exchange)),
+                    apm_sqlite_int(queue->exchange_type),
+                    apm_sqlite_text(apm_strz(queue->routing_key ? queue->routing_key : "")),
+                    apm_sqlite_int(*id)));
     return st;
 }
 
 apium_status
 apm_sqlite_bury(apm_sqlite_db *db, int64_t id, apm_str queue, apm_str reason, apium_error *err)
 {
-    apium_status st = apm_sqlite_exec(db, err, "INSERT INTO apium_dead(id, queue, reason, at_us) VALUES(?1, ?2, ?3, ?4)",
-                                      APM_SQL(apm_sqlite_int(id), apm_sqlite_text(queue), apm_sqlite_text(reason),
-                                              apm_sqlite_int(apm_clock_wall_us())));
+    apium_status st = apm_sqlite_exec(
+        db, err, "INSERT INTO apium_dead(id, queue, reason, at_us) VALUES(?1, ?2, ?3, ?4)",
+        APM_SQL(apm_sqlite_int(id), apm_sqlite_text(queue), apm_sqlite_text(reason),
+                apm_sqlite_int(apm_clock_wall_us())));
     apm_sqlite_val oldest = apm_sqlite_int(apm_sqlite_last_id(db) - APM_SQLITE_DEAD_MAX);
 
     if (st == APIUM_OK)
-        st = apm_sqlite_exec(db, err,
-                             "DELETE FROM apium_messages WHERE id IN (SELECT id FROM apium_dead WHERE n <= ?1)",
-                             &oldest, 1);
+        st = apm_sqlite_exec(
+            db, err,
+            "DELETE FROM apium_messages WHERE id IN (SELECT id FROM apium_dead WHERE n <= ?1)",
+            &oldest, 1);
     if (st == APIUM_OK)
         st = apm_sqlite_exec(db, err, "DELETE FROM apium_dead WHERE n <= ?1", &oldest, 1);
     return st;
@@ -124,9 +140,11 @@ static apium_status
 make_ready(apm_sqlite_db *db, const apm_sqlite_place_row *row, apium_error *err)
 {
     apm_sqlite_touch(db, APM_SQLITE_WAKE);
-    return apm_sqlite_exec(db, err, "INSERT INTO apium_ready(queue, rank, pos, id, redelivered) VALUES(?1, ?2, ?3, ?4, ?5)",
-                           APM_SQL(apm_sqlite_int(row->queue), apm_sqlite_int(row->rank), apm_sqlite_int(row->pos),
-                                   apm_sqlite_int(row->id), apm_sqlite_int(row->redelivered)));
+    return apm_sqlite_exec(
+        db, err,
+        "INSERT INTO apium_ready(queue, rank, pos, id, redelivered) VALUES(?1, ?2, ?3, ?4, ?5)",
+        APM_SQL(apm_sqlite_int(row->queue), apm_sqlite_int(row->rank), apm_sqlite_int(row->pos),
+                apm_sqlite_int(row->id), apm_sqlite_int(row->redelivered)));
 }
 
 /* ---- Publishing ---- */
@@ -146,11 +164,14 @@ insert_message(apm_sqlite_db *db, const publish_op *op, int64_t queue, apium_err
     const apm_message *msg = &op->msg;
     apium_status st = apm_sqlite_exec(
         db, err,
-        "INSERT INTO apium_messages(content_type, content_encoding, headers, correlation_id, reply_to, expiration,"
-        " priority, delivery_mode, exchange, routing_key, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO apium_messages(content_type, content_encoding, headers, correlation_id, "
+        "reply_to, expiration,"
+        " priority, delivery_mode, exchange, routing_key, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, "
+        "?8, ?9, ?10, ?11)",
         APM_SQL(apm_sqlite_text(msg->content_type), apm_sqlite_text(msg->content_encoding),
-                apm_sqlite_text(msg->headers), apm_sqlite_text(msg->correlation_id), apm_sqlite_text(msg->reply_to),
-                apm_sqlite_text(msg->expiration), apm_sqlite_int(msg->priority), apm_sqlite_int(msg->delivery_mode),
+                apm_sqlite_text(msg->headers), apm_sqlite_text(msg->correlation_id),
+                apm_sqlite_text(msg->reply_to), apm_sqlite_text(msg->expiration),
+                apm_sqlite_int(msg->priority), apm_sqlite_int(msg->delivery_mode),
                 apm_sqlite_text(apm_strz(op->exchange)), apm_sqlite_text(apm_strz(op->routing_key)),
                 apm_sqlite_blob(msg->body)));
     if (st != APIUM_OK)
@@ -167,17 +188,20 @@ insert_message(apm_sqlite_db *db, const publish_op *op, int64_t queue, apium_err
 
 /* The queues that the exchange gives the routing key to; at most max. */
 static apium_status
-find_bound(apm_sqlite_db *db, const publish_op *op, int64_t *queues, size_t max, size_t *n, apium_error *err)
+find_bound(apm_sqlite_db *db, const publish_op *op, int64_t *queues, size_t max, size_t *n,
+           apium_error *err)
 {
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err, "SELECT type, key, queue FROM apium_bindings WHERE exchange = ?1",
-                                          APM_SQL(apm_sqlite_text(apm_strz(op->exchange))));
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err, "SELECT type, key, queue FROM apium_bindings WHERE exchange = ?1",
+                         APM_SQL(apm_sqlite_text(apm_strz(op->exchange))));
     int row = stmt ? 1 : -1;
 
     *n = 0;
     while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
         const char *key = (const char *)sqlite3_column_text(stmt, 1);
         int64_t queue = sqlite3_column_int64(stmt, 2);
-        if (!key || !apm_binding_match((apm_exchange_type)sqlite3_column_int(stmt, 0), key, op->routing_key))
+        if (!key || !apm_binding_match((apm_exchange_type)sqlite3_column_int(stmt, 0), key,
+                                       op->routing_key))
             continue;
         size_t i = 0;
         while (i < *n && queues[i] != queue)
@@ -214,10 +238,13 @@ run_publish(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
         }
     }
     if (st == APIUM_OK && n == 0 && op->mandatory)
-        return *op->exchange ? apm_fail(err, APIUM_E_UNROUTABLE,
-                                        "cannot publish: exchange \"%s\" has no queue for the routing key \"%s\"",
-                                        op->exchange, op->routing_key)
-                             : apm_fail(err, APIUM_E_UNROUTABLE, "cannot publish: there is no queue \"%s\"", op->routing_key);
+        return *op->exchange
+                   ? apm_fail(
+                         err, APIUM_E_UNROUTABLE,
+                         "cannot publish: exchange \"%s\" has no queue for the routing key \"%s\"",
+                         op->exchange, op->routing_key)
+                   : apm_fail(err, APIUM_E_UNROUTABLE, "cannot publish: there is no queue \"%s\"",
+                              op->routing_key);
     for (size_t i = 0; i < n && st == APIUM_OK; i++)
         st = insert_message(db, op, queues[i], err);
     return st;
@@ -295,14 +322,16 @@ let_go(apm_sqlite_db *db, const apm_sqlite_tag *tag, apm_sqlite_place_row *row, 
 {
     sqlite3_stmt *stmt = apm_sqlite_query(
         db, err,
-        "DELETE FROM apium_held WHERE id = ?1 AND run = ?2 AND seq = ?3 RETURNING queue, rank, pos, redelivered",
+        "DELETE FROM apium_held WHERE id = ?1 AND run = ?2 AND seq = ?3 RETURNING queue, rank, "
+        "pos, redelivered",
         APM_SQL(apm_sqlite_int(tag->id), apm_sqlite_int(tag->run), apm_sqlite_int(tag->seq)));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
     if (there < 0)
         return APIUM_E_SYSTEM;
     if (there == 0)
-        return apm_fail(err, APIUM_E_FENCED, "cannot settle message %lld: it is not ours any more", (long long)tag->id);
+        return apm_fail(err, APIUM_E_FENCED, "cannot settle message %lld: it is not ours any more",
+                        (long long)tag->id);
     *row = (apm_sqlite_place_row){
         .id = tag->id,
         .queue = sqlite3_column_int64(stmt, 0),
@@ -317,8 +346,8 @@ let_go(apm_sqlite_db *db, const apm_sqlite_tag *tag, apm_sqlite_place_row *row, 
 static apium_status
 last_position(apm_sqlite_db *db, int64_t *pos, apium_error *err)
 {
-    sqlite3_stmt *stmt =
-        apm_sqlite_query(db, err, "SELECT seq FROM sqlite_sequence WHERE name = 'apium_messages'", NULL, 0);
+    sqlite3_stmt *stmt = apm_sqlite_query(
+        db, err, "SELECT seq FROM sqlite_sequence WHERE name = 'apium_messages'", NULL, 0);
     int row = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
     if (row < 0)
@@ -338,14 +367,16 @@ run_settle(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
     if (st != APIUM_OK)
         return st;
     if (op->park)
-        return apm_sqlite_exec(
-            db, err,
-            "INSERT INTO apium_parked(due_us, id, queue, rank, pos, redelivered) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-            APM_SQL(apm_sqlite_int(op->due_us), apm_sqlite_int(row.id), apm_sqlite_int(row.queue),
-                    apm_sqlite_int(row.rank), apm_sqlite_int(row.pos), apm_sqlite_int(row.redelivered)));
+        return apm_sqlite_exec(db, err,
+                               "INSERT INTO apium_parked(due_us, id, queue, rank, pos, "
+                               "redelivered) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+                               APM_SQL(apm_sqlite_int(op->due_us), apm_sqlite_int(row.id),
+                                       apm_sqlite_int(row.queue), apm_sqlite_int(row.rank),
+                                       apm_sqlite_int(row.pos), apm_sqlite_int(row.redelivered)));
     switch (op->how) {
     case APM_ACK:
-        return apm_sqlite_exec(db, err, "DELETE FROM apium_messages WHERE id = ?1", APM_SQL(apm_sqlite_int(row.id)));
+        return apm_sqlite_exec(db, err, "DELETE FROM apium_messages WHERE id = ?1",
+                               APM_SQL(apm_sqlite_int(row.id)));
     case APM_REJECT:
         return apm_sqlite_bury(db, row.id, op->queue, op->reason, err);
     case APM_REQUEUE:
@@ -361,7 +392,8 @@ run_settle(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 }
 
 apm_sqlite_op *
-apm_sqlite_settle_op(const apm_sqlite_tag *tag, apm_disposition how, const char *reason, const char *queue)
+apm_sqlite_settle_op(const apm_sqlite_tag *tag, apm_disposition how, const char *reason,
+                     const char *queue)
 {
     settle_op *op = small_new(sizeof(*op), run_settle);
     bool ok = true;
@@ -442,11 +474,13 @@ probe_receive(apm_sqlite_db *db, apm_sqlite_op *base)
 
 /* Read a message and hand it to `op`, or bury it when it is too big. */
 static apium_status
-take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_row *row, size_t from, apium_error *err)
+take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_row *row,
+             size_t from, apium_error *err)
 {
     sqlite3_stmt *stmt = apm_sqlite_query(
         db, err,
-        "SELECT content_type, content_encoding, headers, correlation_id, reply_to, expiration, priority, delivery_mode,"
+        "SELECT content_type, content_encoding, headers, correlation_id, reply_to, expiration, "
+        "priority, delivery_mode,"
         " exchange, routing_key, length(body), body FROM apium_messages WHERE id = ?1",
         APM_SQL(apm_sqlite_int(row->id)));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
@@ -457,8 +491,9 @@ take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_r
     if (!there || size > op->max_bytes) {
         char why[sizeof(op->refused[0].why)];
         if (there)
-            snprintf(why, sizeof(why), "the message has %lld bytes, more than max_message_bytes %lld", (long long)size,
-                     (long long)op->max_bytes);
+            snprintf(why, sizeof(why),
+                     "the message has %lld bytes, more than max_message_bytes %lld",
+                     (long long)size, (long long)op->max_bytes);
         else
             snprintf(why, sizeof(why), "message %lld has no content", (long long)row->id);
         if (op->n_refused < sizeof(op->refused) / sizeof(op->refused[0])) {
@@ -497,21 +532,24 @@ take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_r
     sqlite3_reset(stmt);
     if (!ok)
         return apm_fail(err, APIUM_E_NOMEM, "cannot receive: out of memory");
-    return apm_sqlite_exec(
-        db, err,
-        "INSERT INTO apium_held(id, run, seq, queue, rank, pos, redelivered) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        APM_SQL(apm_sqlite_int(row->id), apm_sqlite_int(op->run.run), apm_sqlite_int(delivery->tag.seq),
-                apm_sqlite_int(row->queue), apm_sqlite_int(row->rank), apm_sqlite_int(row->pos),
-                apm_sqlite_int(row->redelivered)));
+    return apm_sqlite_exec(db, err,
+                           "INSERT INTO apium_held(id, run, seq, queue, rank, pos, redelivered) "
+                           "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                           APM_SQL(apm_sqlite_int(row->id), apm_sqlite_int(op->run.run),
+                                   apm_sqlite_int(delivery->tag.seq), apm_sqlite_int(row->queue),
+                                   apm_sqlite_int(row->rank), apm_sqlite_int(row->pos),
+                                   apm_sqlite_int(row->redelivered)));
 }
 
 /* Take the first message of a queue, if there is one. */
 static apium_status
-take_first(apm_sqlite_db *db, apm_sqlite_receive *op, int64_t queue, size_t from, bool *taken, apium_error *err)
+take_first(apm_sqlite_db *db, apm_sqlite_receive *op, int64_t queue, size_t from, bool *taken,
+           apium_error *err)
 {
-    sqlite3_stmt *stmt = apm_sqlite_query(
-        db, err, "SELECT rank, pos, id, redelivered FROM apium_ready WHERE queue = ?1 ORDER BY rank, pos, id LIMIT 1",
-        APM_SQL(apm_sqlite_int(queue)));
+    sqlite3_stmt *stmt = apm_sqlite_query(db, err,
+                                          "SELECT rank, pos, id, redelivered FROM apium_ready "
+                                          "WHERE queue = ?1 ORDER BY rank, pos, id LIMIT 1",
+                                          APM_SQL(apm_sqlite_int(queue)));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
     *taken = there > 0;
@@ -525,10 +563,10 @@ take_first(apm_sqlite_db *db, apm_sqlite_receive *op, int64_t queue, size_t from
         .redelivered = sqlite3_column_int64(stmt, 3),
     };
     sqlite3_reset(stmt);
-    apium_status st =
-        apm_sqlite_exec(db, err, "DELETE FROM apium_ready WHERE queue = ?1 AND rank = ?2 AND pos = ?3 AND id = ?4",
-                        APM_SQL(apm_sqlite_int(queue), apm_sqlite_int(row.rank), apm_sqlite_int(row.pos),
-                                apm_sqlite_int(row.id)));
+    apium_status st = apm_sqlite_exec(
+        db, err, "DELETE FROM apium_ready WHERE queue = ?1 AND rank = ?2 AND pos = ?3 AND id = ?4",
+        APM_SQL(apm_sqlite_int(queue), apm_sqlite_int(row.rank), apm_sqlite_int(row.pos),
+                apm_sqlite_int(row.id)));
     return st == APIUM_OK ? take_message(db, op, &row, from, err) : st;
 }
 
@@ -574,7 +612,8 @@ run_receive(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 }
 
 apm_sqlite_receive *
-apm_sqlite_receive_new(const apm_sqlite_run *run, const char *const *queues, size_t n_queues, size_t want)
+apm_sqlite_receive_new(const apm_sqlite_run *run, const char *const *queues, size_t n_queues,
+                       size_t want)
 {
     size_t text = strlen(run->node) + 1;
 
@@ -585,7 +624,8 @@ apm_sqlite_receive_new(const apm_sqlite_run *run, const char *const *queues, siz
         free(op);
         return NULL;
     }
-    op->op = (apm_sqlite_op){ .run = run_receive, .probe = probe_receive, .release = release_receive };
+    op->op =
+        (apm_sqlite_op){ .run = run_receive, .probe = probe_receive, .release = release_receive };
     op->queues = (const char **)(op + 1);
     char *at = (char *)(op->queues + n_queues);
     op->run = *run;

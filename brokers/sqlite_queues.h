@@ -1,15 +1,17 @@
 /*
- * sqlite_queues.h - queues in a SQLite file: the tables, and the operations on them as units carry them. What `run`
- * does here happens in the link's thread; brokers/sqlite.c is the side of the loop.
+ * sqlite_queues.h - queues in a SQLite file: the tables, and the operations on them as units carry
+ * them. What `run` does here happens in the link's thread; brokers/sqlite.c is the side of the
+ * loop.
  *
  *   publish ─▶ ready ──receive──▶ held ──ack──▶ gone
  *                ▲                 │ ├─reject─▶ dead
  *                ├──requeue, restore─┤
  *                └──due── parked ◀──park
  *
- * A message is a row of apium_messages, written once, and one small row that says where it is. A held row names its
- * owner: a run (one consuming broker, a random number) and that run's sequence number; both are the fence of its settlement.
- * A run is a row of apium_runs, a locked byte in the lock file, and a beat that it raises every 15 s.
+ * A message is a row of apium_messages, written once, and one small row that says where it is. A
+ * held row names its owner: a run (one consuming broker, a random number) and that run's sequence
+ * number; both are the fence of its settlement. A run is a row of apium_runs, a locked byte in the
+ * lock file, and a beat that it raises every 15 s.
  */
 #ifndef APM_BROKERS_SQLITE_QUEUES_H
 #define APM_BROKERS_SQLITE_QUEUES_H
@@ -31,7 +33,8 @@ typedef struct apm_sqlite_delivery {
 
 /* Each makes an operation to be added to a unit, copying what it is given; NULL without memory. */
 apm_sqlite_op *apm_sqlite_publish_op(const apm_route *route, const apm_message *msg);
-apm_sqlite_op *apm_sqlite_settle_op(const apm_sqlite_tag *tag, apm_disposition how, const char *reason, const char *queue);
+apm_sqlite_op *apm_sqlite_settle_op(const apm_sqlite_tag *tag, apm_disposition how,
+                                    const char *reason, const char *queue);
 apm_sqlite_op *apm_sqlite_park_op(const apm_sqlite_tag *tag, int64_t due_us);
 
 #define APM_SQLITE_QUEUES_MAX 256 /* consumed by one broker */
@@ -52,11 +55,11 @@ typedef struct apm_sqlite_receive {
     int64_t seq;         /* the first of `want` sequence numbers */
     const char **queues; /* in the order to be served */
     size_t n_queues;
-    bool turns;          /* one from each in turn; otherwise each only when those before it are empty */
+    bool turns;  /* one from each in turn; otherwise each only when those before it are empty */
     size_t want; /* at most */
-    int64_t max_bytes;   /* bigger messages are refused */
+    int64_t max_bytes; /* bigger messages are refused */
     /* out */
-    bool lost;           /* the run's row is gone: whatever it held belongs to others */
+    bool lost; /* the run's row is gone: whatever it held belongs to others */
     apm_sqlite_delivery **got;
     size_t n_got;
     size_t next_turn;    /* index of the queue whose turn is next */
@@ -69,7 +72,8 @@ typedef struct apm_sqlite_receive {
     size_t n_refused;
 } apm_sqlite_receive;
 
-apm_sqlite_receive *apm_sqlite_receive_new(const apm_sqlite_run *run, const char *const *queues, size_t n_queues, size_t want);
+apm_sqlite_receive *apm_sqlite_receive_new(const apm_sqlite_run *run, const char *const *queues,
+                                           size_t n_queues, size_t want);
 
 /* Look after the file: raise our beat, give back what dead runs held, make ready what is due. */
 typedef struct apm_sqlite_seen {
@@ -83,14 +87,15 @@ typedef struct apm_sqlite_tend {
     void *owner;
     /* in */
     apm_sqlite_run run;
-    bool renew;                                /* raise the beat */
-    bool sweep;                                /* look for dead runs */
+    bool renew; /* raise the beat */
+    bool sweep; /* look for dead runs */
     /* in and out */
-    apm_sqlite_seen seen[APM_SQLITE_SEEN_MAX]; /* other runs and since when their beat has not moved */
+    /* Other runs, and since when their beat has not moved. */
+    apm_sqlite_seen seen[APM_SQLITE_SEEN_MAX];
     size_t n_seen;
     /* out */
     bool lost;
-    int64_t restored;    /* messages taken from dead runs */
+    int64_t restored; /* messages taken from dead runs */
     int64_t next_due_us;
 } apm_sqlite_tend;
 
@@ -101,10 +106,11 @@ apm_sqlite_op *apm_sqlite_retire_op(int64_t run);
 /* Undo having taken these; they were never handed to anybody. */
 apm_sqlite_op *apm_sqlite_untake_op(const apm_sqlite_tag *tags, size_t n);
 
-/* Looking after queues: one question, and the callback for its answer. All that is asked and answered lives in the arena. */
+/* Looking after queues: one question, and the callback for its answer. All that is asked and
+ * answered lives in the arena. */
 typedef struct apm_sqlite_admin {
     apm_sqlite_op op;
-    void *owner; /* NULL once it is closed: nobody wants the answer */
+    void *owner;                          /* NULL once it is closed: nobody wants the answer */
     struct apm_sqlite_admin *prev, *next; /* the owner's list */
     apm_arena arena;
     const apm_queue *declare;
@@ -126,12 +132,14 @@ typedef struct apm_sqlite_admin {
 } apm_sqlite_admin;
 
 apm_sqlite_admin *apm_sqlite_declare_new(const apm_queue *queue, apm_done_cb *done, void *arg);
-apm_sqlite_admin *apm_sqlite_inspect_new(const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
+apm_sqlite_admin *
+apm_sqlite_inspect_new(const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
 apm_sqlite_admin *apm_sqlite_purge_new(const char *queue, apm_count_cb *done, void *arg);
 apm_sqlite_admin *apm_sqlite_bindings_new(apm_bindings_cb *done, void *arg);
 apm_sqlite_admin *apm_sqlite_dead_new(size_t limit, apm_dead_cb *done, void *arg);
 /* Call the callback. */
-void apm_sqlite_admin_answer(const apm_sqlite_admin *op, apium_status status, const apium_error *err);
+void
+apm_sqlite_admin_answer(const apm_sqlite_admin *op, apium_status status, const apium_error *err);
 /* A copy of what a declaration needs; NULL without memory. */
 const apm_queue *apm_sqlite_queue_copy(apm_arena *arena, const apm_queue *queue);
 

@@ -1,9 +1,10 @@
 /*
  * sqlite_runs.c - who holds messages in a SQLite file, who of them is alive, and what is due.
  *
- * A run is dead when the kernel says so: nobody locks its byte. A process that hangs still has its lock; its beat, which it should
- * raise every 15 s, must have stood still for a minute before another takes its messages. Nobody compares clocks: the minute is
- * what one node saw itself, and it counts only while that node's own beats get through, for when the disk was full nobody's did.
+ * A run is dead when the kernel says so: nobody locks its byte. A process that hangs still has its
+ * lock; its beat, which it should raise every 15 s, must have stood still for a minute before
+ * another takes its messages. Nobody compares clocks: the minute is what one node saw itself, and
+ * it counts only while that node's own beats get through, for when the disk was full nobody's did.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,14 +13,14 @@
 #include "core/base/clock.h"
 #include "core/base/error.h"
 
-#define LEASE_MS   60000
-#define WAKE_MAX   1000 /* parked messages made ready in one step */
+#define LEASE_MS 60000
+#define WAKE_MAX 1000 /* parked messages made ready in one step */
 
 apium_status
 apm_sqlite_next_due(apm_sqlite_db *db, int64_t *due_us, apium_error *err)
 {
-    sqlite3_stmt *stmt =
-        apm_sqlite_query(db, err, "SELECT due_us FROM apium_parked ORDER BY due_us LIMIT 1", NULL, 0);
+    sqlite3_stmt *stmt = apm_sqlite_query(
+        db, err, "SELECT due_us FROM apium_parked ORDER BY due_us LIMIT 1", NULL, 0);
     int row = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
     if (row < 0)
@@ -40,7 +41,8 @@ apm_sqlite_wake_due(apm_sqlite_db *db, apium_error *err)
         return st;
     /* Up to the due time of the WAKE_MAX-th row, so that both statements mean the same rows. */
     sqlite3_stmt *stmt = apm_sqlite_query(
-        db, err, "SELECT due_us FROM apium_parked WHERE due_us <= ?1 ORDER BY due_us LIMIT 1 OFFSET ?2",
+        db, err,
+        "SELECT due_us FROM apium_parked WHERE due_us <= ?1 ORDER BY due_us LIMIT 1 OFFSET ?2",
         APM_SQL(apm_sqlite_int(now), apm_sqlite_int(WAKE_MAX)));
     int row = stmt ? apm_sqlite_step(db, stmt, err) : -1;
     if (row < 0)
@@ -49,10 +51,11 @@ apm_sqlite_wake_due(apm_sqlite_db *db, apium_error *err)
         now = sqlite3_column_int64(stmt, 0);
     sqlite3_reset(stmt);
     apm_sqlite_val until = apm_sqlite_int(now);
-    st = apm_sqlite_exec(db, err,
-                         "INSERT INTO apium_ready(queue, rank, pos, id, redelivered)"
-                         " SELECT queue, rank, pos, id, redelivered FROM apium_parked WHERE due_us <= ?1",
-                         &until, 1);
+    st = apm_sqlite_exec(
+        db, err,
+        "INSERT INTO apium_ready(queue, rank, pos, id, redelivered)"
+        " SELECT queue, rank, pos, id, redelivered FROM apium_parked WHERE due_us <= ?1",
+        &until, 1);
     if (st == APIUM_OK)
         st = apm_sqlite_exec(db, err, "DELETE FROM apium_parked WHERE due_us <= ?1", &until, 1);
     apm_sqlite_touch(db, APM_SQLITE_WAKE);
@@ -79,9 +82,11 @@ apm_sqlite_enter_run(apm_sqlite_db *db, const apm_sqlite_run *run, bool *lost, a
     apium_status st = apm_sqlite_hold(db, run->run, err);
     if (st == APIUM_OK)
         st = apm_sqlite_exec(db, err,
-                             "INSERT OR REPLACE INTO apium_runs(run, node, pid, place, beat) VALUES(?1, ?2, ?3, ?4, 0)",
+                             "INSERT OR REPLACE INTO apium_runs(run, node, pid, place, beat) "
+                             "VALUES(?1, ?2, ?3, ?4, 0)",
                              APM_SQL(apm_sqlite_int(run->run), apm_sqlite_text(apm_strz(run->node)),
-                                     apm_sqlite_int(getpid()), apm_sqlite_int(apm_sqlite_place(db))));
+                                     apm_sqlite_int(getpid()),
+                                     apm_sqlite_int(apm_sqlite_place(db))));
     return st;
 }
 
@@ -90,10 +95,11 @@ static apium_status
 end_run(apm_sqlite_db *db, int64_t run, int64_t *restored, apium_error *err)
 {
     apm_sqlite_val who = apm_sqlite_int(run);
-    apium_status st = apm_sqlite_exec(db, err,
-                                      "INSERT INTO apium_ready(queue, rank, pos, id, redelivered)"
-                                      " SELECT queue, rank, pos, id, 1 FROM apium_held WHERE run = ?1",
-                                      &who, 1);
+    apium_status st =
+        apm_sqlite_exec(db, err,
+                        "INSERT INTO apium_ready(queue, rank, pos, id, redelivered)"
+                        " SELECT queue, rank, pos, id, 1 FROM apium_held WHERE run = ?1",
+                        &who, 1);
     int64_t n = apm_sqlite_changes(db);
 
     if (st == APIUM_OK && n) {
@@ -118,8 +124,9 @@ run_retire(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
     int64_t restored = 0;
     apium_status st = end_run(db, op->run, &restored, err);
 
+    /* Should the commit fail, the run is dead and others see to it. */
     if (st == APIUM_OK)
-        apm_sqlite_unhold(db, op->run); /* should the commit fail, the run is dead and others see to it */
+        apm_sqlite_unhold(db, op->run);
     return st;
 }
 
@@ -175,12 +182,14 @@ is_dead(apm_sqlite_db *db, apm_sqlite_tend *op, int64_t run, int64_t beat, int64
 static int64_t
 find_dead(apm_sqlite_db *db, apm_sqlite_tend *op, apium_error *err)
 {
-    sqlite3_stmt *stmt = apm_sqlite_query(db, err, "SELECT run, beat, place FROM apium_runs", NULL, 0);
+    sqlite3_stmt *stmt =
+        apm_sqlite_query(db, err, "SELECT run, beat, place FROM apium_runs", NULL, 0);
     int64_t dead = 0;
     int row = stmt ? 1 : -1;
 
     while (!dead && row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0)
-        if (is_dead(db, op, sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)))
+        if (is_dead(db, op, sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
+                    sqlite3_column_int64(stmt, 2)))
             dead = sqlite3_column_int64(stmt, 0);
     if (stmt)
         sqlite3_reset(stmt);

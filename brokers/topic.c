@@ -27,7 +27,8 @@ apm_topic_match(const char *pattern, const char *key)
     size_t n_want = split(pattern, want), n_have = split(key, have);
     size_t w = 0, h = 0, after_hash = 0, hash_at = 0;
 
-    /* As with globs: on a mismatch the last `#` takes one word more. after_hash is 0 while there was none. */
+    /* As with globs: on a mismatch the last `#` takes one word more. after_hash is 0 while there
+     * was none. */
     while (h < n_have) {
         if (w < n_want && apm_str_eqz(want[w], "#")) {
             after_hash = ++w;

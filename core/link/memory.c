@@ -1,6 +1,7 @@
 /* memory.c - links to stores in this process's memory; see memory.h. */
 #include "core/link/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/base/error.h"
@@ -16,12 +17,12 @@ typedef struct unit {
 typedef struct apm_memory_link {
     apm_link base;
     apm_memory_store *store;
-    unsigned touched;                 /* guarded by the store's mutex, as is the list of links */
+    unsigned touched; /* guarded by the store's mutex, as is the list of links */
     struct apm_memory_link *neighbour;
     uv_async_t async;
     uv_idle_t idle;
     apm_memory_listener *listeners[APM_MEMORY_TOPICS];
-    unit *answered, *last_answered;   /* committed: their fates are to be told */
+    unit *answered, *last_answered; /* committed: their fates are to be told */
     int handles;
     bool announced, closing;
 } memory_link;
@@ -114,7 +115,8 @@ link_commit(apm_unit *base)
 
     u->status = APIUM_OK;
     if (link->closing) {
-        u->status = apm_fail(&u->err, APIUM_E_CLOSED, "cannot use \"%s\": it was closed", link->base.shown);
+        u->status =
+            apm_fail(&u->err, APIUM_E_CLOSED, "cannot use \"%s\": it was closed", link->base.shown);
     } else {
         pthread_mutex_lock(&link->store->mutex);
         for (apm_memory_op *op = u->first; op && u->status == APIUM_OK; op = op->next)
@@ -177,7 +179,9 @@ on_async(uv_async_t *async)
         return;
     if (!link->announced) {
         link->announced = true;
-        apm_link_changed(&link->base, true, "opened");
+        char line[sizeof(link->base.shown) + 16];
+        snprintf(line, sizeof(line), "Connected to %s", link->base.shown);
+        apm_link_changed(&link->base, true, line);
     }
     pthread_mutex_lock(&link->store->mutex);
     unsigned touched = link->touched;
@@ -225,7 +229,8 @@ apm_memory_unlisten(apm_link *base, apm_memory_topic topic, apm_memory_listener 
 static void
 store_name(const apm_url *url, char *out, size_t size)
 {
-    snprintf(out, size, "%s%s%s", url->host, url->path && *url->path ? "/" : "", url->path ? url->path : "");
+    snprintf(out, size, "%s%s%s", url->host, url->path && *url->path ? "/" : "",
+             url->path ? url->path : "");
 }
 
 static bool

@@ -1,9 +1,10 @@
 /*
- * memory.h - a link to a named store in this process's memory: memory://name. For tests and eager runs.
+ * memory.h - a link to a named store in this process's memory: memory://name. For tests and eager
+ * runs.
  *
- * A store begins with the first link of its name and lasts until the process ends. One mutex guards it, so links of several
- * loops in several threads may share it. A unit is checked as a whole, then applied as a whole, inside its commit; its answer
- * comes later, on the loop.
+ * A store begins with the first link of its name and lasts until the process ends. One mutex
+ * guards it, so links of several loops in several threads may share it. A unit is checked as a
+ * whole, then applied as a whole, inside its commit; its answer comes later, on the loop.
  */
 #ifndef APM_LINK_MEMORY_H
 #define APM_LINK_MEMORY_H
@@ -31,7 +32,8 @@ typedef struct apm_memory_store {
 
 typedef struct apm_memory_op apm_memory_op;
 struct apm_memory_op {
-    /* Under the mutex: could this be applied? Also the place to get the memory for it. May be NULL. */
+    /* Under the mutex: could this be applied? Also the place to get the memory for it. May be
+     * NULL. */
     apium_status (*check)(apm_memory_store *store, apm_memory_op *op, apium_error *err);
     /* Under the mutex, after every check of the unit. Cannot fail. */
     void (*apply)(apm_memory_store *store, apm_memory_op *op);

@@ -1,9 +1,11 @@
 /*
- * sqlite.c - a link to one SQLite file, the loop's side: units on their way to the thread and back, and listening to
- * the files that other processes touch. See sqlite.h for the picture, sqlite_store.c for the thread.
+ * sqlite.c - a link to one SQLite file, the loop's side: units on their way to the thread and
+ * back, and listening to the files that other processes touch. See sqlite.h for the picture,
+ * sqlite_store.c for the thread.
  */
 #include "core/link/sqlite_store.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -28,9 +30,10 @@ typedef struct sqlite_link {
     apm_link base;
     char *path; /* absolute */
     store *store;
-    units pending;  /* committed, not handed over yet */
+    units pending; /* committed, not handed over yet */
     uv_async_t async;
-    uv_idle_t idle; /* active while something is pending: idle callbacks come before the loop sleeps */
+    uv_idle_t
+        idle; /* active while something is pending: idle callbacks come before the loop sleeps */
     uv_timer_t poll, parting;
     topic topics[APM_SQLITE_TOPICS];
     int handles; /* still open */
@@ -136,7 +139,8 @@ static void
 on_touch(uv_fs_event_t *event, const char *name, int events, int status)
 {
     sqlite_link *link = event->data;
-    apm_sqlite_topic which = event == &link->topics[APM_SQLITE_WAKE].event ? APM_SQLITE_WAKE : APM_SQLITE_DONE;
+    apm_sqlite_topic which =
+        event == &link->topics[APM_SQLITE_WAKE].event ? APM_SQLITE_WAKE : APM_SQLITE_DONE;
 
     (void)name;
     if (status < 0 || events & UV_RENAME) {
@@ -275,7 +279,12 @@ on_async(uv_async_t *async)
             uv_timer_stop(&link->poll);
         else if (!link->closing && !update_watches(link))
             uv_timer_start(&link->poll, on_poll, POLL_MS, POLL_MS);
-        apm_link_changed(&link->base, up, why);
+        char line[sizeof(link->base.shown) + sizeof(why) + 16];
+        if (up)
+            snprintf(line, sizeof(line), "Connected to %s%s", link->base.shown, why);
+        else
+            snprintf(line, sizeof(line), "%c%s", toupper((unsigned char)why[0]), why + 1);
+        apm_link_changed(&link->base, up, line);
     }
     for (unit *u; (u = apm_sqlite_units_take(&answered));)
         answer_unit(u);
@@ -348,7 +357,8 @@ choose_synchronous(apm_link *link, const char **out, apium_error *err)
             return APIUM_OK;
         }
     }
-    return apm_fail(err, APIUM_E_CONFIG, "cannot open \"%s\": synchronous is \"%s\", not OFF, NORMAL, FULL or EXTRA",
+    return apm_fail(err, APIUM_E_CONFIG,
+                    "cannot open \"%s\": synchronous is \"%s\", not OFF, NORMAL, FULL or EXTRA",
                     link->shown, word);
 }
 
@@ -370,9 +380,12 @@ link_open(apm_link *base, apium_error *err)
 
     if (base->urls.n > 1 || *url->host || url->port)
         return apm_fail(err, APIUM_E_CONFIG,
-                        "cannot open \"%s\": a SQLite URL is sqlite:///relative/path or sqlite:////absolute/path", base->shown);
+                        "cannot open \"%s\": a SQLite URL is sqlite:///relative/path or "
+                        "sqlite:////absolute/path",
+                        base->shown);
     if (!url->path || !*url->path || strcmp(url->path, ":memory:") == 0)
-        return apm_fail(err, APIUM_E_CONFIG, "cannot open \"%s\": no file is named; memory:// is for that", base->shown);
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "cannot open \"%s\": no file is named; memory:// is for that", base->shown);
     apium_status st = choose_synchronous(base, &synchronous, err);
     if (st != APIUM_OK)
         return st;
@@ -382,7 +395,8 @@ link_open(apm_link *base, apium_error *err)
         link_clear(link);
         return apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory", base->shown);
     }
-    link->store = apm_sqlite_store_start(link->path, synchronous, apm_links_patience_ms(base->set), err);
+    link->store =
+        apm_sqlite_store_start(link->path, synchronous, apm_links_patience_ms(base->set), err);
     if (!link->store) {
         link_clear(link);
         return APIUM_E_SYSTEM;
@@ -449,7 +463,8 @@ part(sqlite_link *link)
     close_handles(link);
 }
 
-/* It hangs in the kernel, waiting for a process that was stopped while it wrote. The answers of what it has are lost with it. */
+/* It hangs in the kernel, waiting for a process that was stopped while it wrote. The answers of
+ * what it has are lost with it. */
 static void
 on_parting_late(uv_timer_t *timer)
 {

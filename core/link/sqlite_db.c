@@ -1,8 +1,9 @@
 /*
- * sqlite_db.c - the open file of a SQLite link: opening, the lock file, transactions, statements, and what SQLite's
- * error codes mean to us. Used by the link's thread alone.
+ * sqlite_db.c - the open file of a SQLite link: opening, the lock file, transactions, statements,
+ * and what SQLite's error codes mean to us. Used by the link's thread alone.
  *
- * Nothing here opens the database file itself: closing any descriptor of it would drop SQLite's own POSIX locks.
+ * Nothing here opens the database file itself: closing any descriptor of it would drop SQLite's
+ * own POSIX locks.
  */
 #include "core/link/sqlite_store.h"
 
@@ -16,16 +17,21 @@
 
 #include "core/base/error.h"
 
-#define WRITER_BYTE  ((off_t)0)
-#define RUN_BYTES    ((off_t)1 << 62)
-#define BUSY_MS      2000 /* patience with strangers (the sqlite3 shell): our own writers queue on the lock file */
+#define WRITER_BYTE ((off_t)0)
+#define RUN_BYTES   ((off_t)1 << 62)
+#define BUSY_MS                                                                                    \
+    2000 /* patience with strangers (the sqlite3 shell): our own writers queue on the lock file */
 
-static const char *const touch_suffix[] = { [APM_SQLITE_WAKE] = "-wake", [APM_SQLITE_DONE] = "-done" };
+static const char *const touch_suffix[] = {
+    [APM_SQLITE_WAKE] = "-wake", [APM_SQLITE_DONE] = "-done"
+};
 
 void
 apm_sqlite_db_init(apm_sqlite_db *db, const char *path, const char *synchronous)
 {
-    *db = (apm_sqlite_db){ .path = path, .synchronous = synchronous, .lock_fd = -1, .touch_fd = { -1, -1 } };
+    *db = (apm_sqlite_db){
+        .path = path, .synchronous = synchronous, .lock_fd = -1, .touch_fd = { -1, -1 }
+    };
 }
 
 /* ---- Errors ---- */
@@ -84,17 +90,19 @@ fail(apm_sqlite_db *db, int code, apium_error *err)
         st = APIUM_E_REFUSED;
         break;
     }
-    /* errno is left over from some earlier call unless the code says that the system refused something. */
-    bool system = sys && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_FULL || (code & 0xff) == SQLITE_CANTOPEN);
-    apm_fail(err, st, "cannot use \"%s\": %s%s%s%s", db->path, text, system ? " (" : "", system ? strerror(sys) : "",
-             system ? ")" : "");
+    /* errno is left over from some earlier call unless the code says that the system refused
+     * something. */
+    bool system = sys && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_FULL ||
+                          (code & 0xff) == SQLITE_CANTOPEN);
+    apm_fail(err, st, "cannot use \"%s\": %s%s%s%s", db->path, text, system ? " (" : "",
+             system ? strerror(sys) : "", system ? ")" : "");
     if (err && system)
         err->sys = sys;
     return st;
 }
 
-/* A file beside the database could not be used. Out of room or of descriptors, waiting may help; otherwise somebody
- * has to do something. */
+/* A file beside the database could not be used. Out of room or of descriptors, waiting may help;
+ * otherwise somebody has to do something. */
 static apium_status
 fail_beside(apm_sqlite_db *db, const char *suffix, int sys, apium_error *err)
 {
@@ -102,7 +110,8 @@ fail_beside(apm_sqlite_db *db, const char *suffix, int sys, apium_error *err)
     apium_status st = wait ? APIUM_E_BUSY : APIUM_E_REFUSED;
 
     db->fault = wait ? SQLITE_FULL : SQLITE_CANTOPEN;
-    (void)apm_fail(err, st, "cannot use \"%s\": cannot open \"%s%s\": %s", db->path, db->path, suffix, strerror(sys));
+    (void)apm_fail(err, st, "cannot use \"%s\": cannot open \"%s%s\": %s", db->path, db->path,
+                   suffix, strerror(sys));
     if (err)
         err->sys = sys;
     return st;
@@ -169,7 +178,8 @@ open_lock_file(apm_sqlite_db *db, apium_error *err)
     return APIUM_OK;
 }
 
-/* Queue for the right to write. Somebody may have deleted the lock file while we waited for the old one. */
+/* Queue for the right to write. Somebody may have deleted the lock file while we waited for the
+ * old one. */
 static apium_status
 lock_writer(apm_sqlite_db *db, apium_error *err)
 {
@@ -205,10 +215,12 @@ apm_sqlite_hold(apm_sqlite_db *db, int64_t run, apium_error *err)
         if (db->holds[i] == run)
             return APIUM_OK;
     if (db->n_holds == MAX_HOLDS)
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot use \"%s\": more than %d consumers in one process", db->path,
+        return apm_fail(err, APIUM_E_TOOBIG,
+                        "cannot use \"%s\": more than %d consumers in one process", db->path,
                         MAX_HOLDS);
     if (lock_byte(db->lock_fd, RUN_BYTES + (off_t)run, F_WRLCK, false) < 0)
-        return apm_fail_sys(err, errno, "cannot use \"%s\": cannot lock \"%s-lock\"", db->path, db->path);
+        return apm_fail_sys(err, errno, "cannot use \"%s\": cannot lock \"%s-lock\"", db->path,
+                            db->path);
     db->holds[db->n_holds++] = run;
     return APIUM_OK;
 }
@@ -228,7 +240,9 @@ apm_sqlite_unhold(apm_sqlite_db *db, int64_t run)
 apm_sqlite_life
 apm_sqlite_alive(apm_sqlite_db *db, int64_t run, int64_t place)
 {
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = RUN_BYTES + (off_t)run, .l_len = 1 };
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = RUN_BYTES + (off_t)run, .l_len = 1
+    };
 
     for (size_t i = 0; i < db->n_holds; i++)
         if (db->holds[i] == run)
@@ -268,7 +282,8 @@ check_directory(apm_sqlite_db *db, apium_error *err)
     apium_status st = APIUM_OK;
     if (stat(dir, &info) < 0) {
         db->fault = SQLITE_CANTOPEN;
-        st = apm_fail(err, APIUM_E_REFUSED, "cannot open \"%s\": the directory \"%s\": %s", db->path, dir, strerror(errno));
+        st = apm_fail(err, APIUM_E_REFUSED, "cannot open \"%s\": the directory \"%s\": %s",
+                      db->path, dir, strerror(errno));
     } else if (stat(db->path, &info) == 0 && S_ISDIR(info.st_mode)) {
         db->fault = SQLITE_CANTOPEN;
         st = apm_fail(err, APIUM_E_REFUSED, "cannot open \"%s\": it is a directory", db->path);
@@ -292,8 +307,9 @@ open_file(apm_sqlite_db *db, apium_error *err)
         st = lock_writer(db, err); /* turning a file to WAL wants it alone */
     if (st != APIUM_OK)
         return st;
-    int rc = sqlite3_open_v2(db->path, &db->handle,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(db->path, &db->handle,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
         return fail(db, rc, err);
     sqlite3_extended_result_codes(db->handle, 1);
@@ -331,8 +347,8 @@ apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, ap
         if (st == APIUM_OK)
             db->applied++;
         else if (st == APIUM_E_SYSTEM) /* somebody else's tables under our names */
-            st = apm_fail(err, APIUM_E_REFUSED, "cannot use \"%s\": its tables are not apium's: %s", db->path,
-                          sqlite3_errmsg(db->handle));
+            st = apm_fail(err, APIUM_E_REFUSED, "cannot use \"%s\": its tables are not apium's: %s",
+                          db->path, sqlite3_errmsg(db->handle));
     }
     if (db->handle && !sqlite3_get_autocommit(db->handle))
         sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
@@ -376,7 +392,8 @@ find_statement(apm_sqlite_db *db, const char *sql, apium_error *err)
     while (db->cache[at].sql && db->cache[at].sql != sql)
         at = (at + 1) % slots; /* there are fewer statements in the program than slots */
     if (!db->cache[at].stmt) {
-        int rc = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &db->cache[at].stmt, NULL);
+        int rc = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT,
+                                    &db->cache[at].stmt, NULL);
         if (rc != SQLITE_OK) {
             fail(db, rc, err);
             return NULL;
@@ -387,7 +404,8 @@ find_statement(apm_sqlite_db *db, const char *sql, apium_error *err)
 }
 
 sqlite3_stmt *
-apm_sqlite_query(apm_sqlite_db *db, apium_error *err, const char *sql, const apm_sqlite_val *vals, size_t n)
+apm_sqlite_query(apm_sqlite_db *db, apium_error *err, const char *sql, const apm_sqlite_val *vals,
+                 size_t n)
 {
     sqlite3_stmt *stmt = find_statement(db, sql, err);
     int rc = SQLITE_OK;
@@ -428,7 +446,8 @@ apm_sqlite_step(apm_sqlite_db *db, sqlite3_stmt *stmt, apium_error *err)
 }
 
 apium_status
-apm_sqlite_exec(apm_sqlite_db *db, apium_error *err, const char *sql, const apm_sqlite_val *vals, size_t n)
+apm_sqlite_exec(apm_sqlite_db *db, apium_error *err, const char *sql, const apm_sqlite_val *vals,
+                size_t n)
 {
     apium_error own;
     sqlite3_stmt *stmt = apm_sqlite_query(db, &own, sql, vals, n);
@@ -461,7 +480,8 @@ apm_sqlite_column(sqlite3_stmt *stmt, int column)
 {
     if (sqlite3_column_type(stmt, column) == SQLITE_NULL)
         return APM_STR_NONE;
-    const char *p = sqlite3_column_blob(stmt, column); /* of a text too: its bytes; NULL when empty */
+    const char *p =
+        sqlite3_column_blob(stmt, column); /* of a text too: its bytes; NULL when empty */
     return (apm_str){ p ? p : "", (size_t)sqlite3_column_bytes(stmt, column) };
 }
 
@@ -491,7 +511,8 @@ apm_sqlite_db_begin(apm_sqlite_db *db, bool write, apium_error *err)
     if (write)
         st = lock_writer(db, err);
     if (st == APIUM_OK)
-        st = write ? apm_sqlite_exec(db, err, "BEGIN IMMEDIATE", NULL, 0) : apm_sqlite_exec(db, err, "BEGIN", NULL, 0);
+        st = write ? apm_sqlite_exec(db, err, "BEGIN IMMEDIATE", NULL, 0)
+                   : apm_sqlite_exec(db, err, "BEGIN", NULL, 0);
     if (st != APIUM_OK)
         unlock_writer(db);
     return st;

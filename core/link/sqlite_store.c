@@ -1,13 +1,15 @@
 /*
- * sqlite_store.c - the thread of a SQLite link: takes what has gathered, commits it in one transaction, answers.
+ * sqlite_store.c - the thread of a SQLite link: takes what has gathered, commits it in one
+ * transaction, answers.
  *
  *   inbox ──▶ todo ──▶ batch ──commit──▶ outbox          a unit's own failure: undone to its savepoint, answered alone
  *              ▲         │
  *              └──fault──┘  the file is at fault: everything is undone and kept, in order; back-off; the link is down
  *
- * What is given up during a fault: with a patience (clients) a unit fails with E_CLOSED once it has waited that long, and at
- * once with E_REFUSED when waiting does not help (not a database, no such directory, no permission); without one
- * (workers) it is kept until somebody repairs the file. Reads go on during a fault, if the file can be read.
+ * What is given up during a fault: with a patience (clients) a unit fails with E_CLOSED once it
+ * has waited that long, and at once with E_REFUSED when waiting does not help (not a database, no
+ * such directory, no permission); without one (workers) it is kept until somebody repairs the
+ * file. Reads go on during a fault, if the file can be read.
  */
 #include "core/link/sqlite_store.h"
 
@@ -19,8 +21,8 @@
 #include "core/base/error.h"
 #include "core/base/ids.h"
 
-#define BATCH_MAX     512 /* units in a transaction: others are waiting for the lock */
-#define BACKOFF_MS    100 /* after the first failure; doubled up to: */
+#define BATCH_MAX      512 /* units in a transaction: others are waiting for the lock */
+#define BACKOFF_MS     100 /* after the first failure; doubled up to: */
 #define BACKOFF_MAX_MS 5000
 
 void
@@ -149,7 +151,8 @@ has_work(apm_sqlite_db *db, unit *u)
     return u->first == NULL;
 }
 
-/* Run a batch in one transaction; statuses are set in its units. Not OK: nothing of it happened, the file is at fault. */
+/* Run a batch in one transaction; statuses are set in its units. Not OK: nothing of it happened,
+ * the file is at fault. */
 static apium_status
 run_batch(store *s, apm_sqlite_db *db, units *batch, apium_error *err)
 {
@@ -180,11 +183,13 @@ run_batch(store *s, apm_sqlite_db *db, units *batch, apium_error *err)
     return apm_sqlite_db_commit(db, err);
 }
 
-/* After a fault these are as good as new when the handle is opened again; a full disk or a busy file keep theirs. */
+/* After a fault these are as good as new when the handle is opened again; a full disk or a busy
+ * file keep theirs. */
 static bool
 must_reopen(int fault)
 {
-    return (fault & 0xff) != SQLITE_FULL && (fault & 0xff) != SQLITE_BUSY && (fault & 0xff) != SQLITE_LOCKED;
+    return (fault & 0xff) != SQLITE_FULL && (fault & 0xff) != SQLITE_BUSY &&
+           (fault & 0xff) != SQLITE_LOCKED;
 }
 
 /* ---- The thread ---- */
@@ -257,10 +262,12 @@ after_fault(life *l, units *batch, const apium_error *err)
     }
     l->failures++;
     l->next_try_ms = apm_clock_ms() + wait;
-    /* The first trouble may be over at once (the file was locked for a moment): no need to alarm anybody. */
+    /* The first trouble may be over at once (the file was locked for a moment): no need to alarm
+     * anybody. */
     if (l->failures > 1 || err->status == APIUM_E_REFUSED) {
         l->up = false;
-        snprintf(why, sizeof(why), "%s. Trying again in %.2f seconds... (%u)", err->text, (double)wait / 1000.0, l->failures);
+        snprintf(why, sizeof(why), "%s. Trying again in %.2f seconds... (%u)", err->text,
+                 (double)wait / 1000.0, l->failures);
         tell(l->s, false, why);
     }
     give_up(l, err->status == APIUM_E_REFUSED, err);
@@ -291,7 +298,7 @@ work(life *l, bool reads_only)
         return;
     }
     if (!l->up || l->db.replaced)
-        tell(l->s, true, l->db.replaced ? "the file was replaced" : l->failures ? "usable again" : "opened");
+        tell(l->s, true, l->db.replaced ? ", which is another file now" : "");
     l->up = true;
     l->db.replaced = false;
     l->failures = 0;
@@ -392,7 +399,8 @@ thread_main(void *arg)
 /* ---- The loop's side of it ---- */
 
 store *
-apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err)
+apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms,
+                       apium_error *err)
 {
     store *s = calloc(1, sizeof(*s));
     pthread_condattr_t attr;

@@ -1,5 +1,5 @@
-/* sqlite_store.h - what the loop's side (sqlite.c), the thread (sqlite_store.c) and the file (sqlite_db.c) of a SQLite
- * link share. Private to them. */
+/* sqlite_store.h - what the loop's side (sqlite.c), the thread (sqlite_store.c) and the file
+ * (sqlite_db.c) of a SQLite link share. Private to them. */
 #ifndef APM_LINK_SQLITE_STORE_H
 #define APM_LINK_SQLITE_STORE_H
 
@@ -51,8 +51,10 @@ struct apm_sqlite_db {
 };
 
 void apm_sqlite_db_init(apm_sqlite_db *db, const char *path, const char *synchronous);
-/* Open what is not open yet and run the schemas. On failure everything is closed and db->fault is set. */
-apium_status apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err);
+/* Open what is not open yet and run the schemas. On failure everything is closed and db->fault is
+ * set. */
+apium_status
+apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err);
 /* Close the database; with `all` the lock file too, which gives up our runs' signs of life. */
 void apm_sqlite_db_close(apm_sqlite_db *db, bool all);
 apium_status apm_sqlite_db_begin(apm_sqlite_db *db, bool write, apium_error *err);
@@ -68,7 +70,8 @@ apium_status apm_sqlite_db_undo(apm_sqlite_db *db, apium_error *err);
 typedef struct store {
     char *path, *synchronous;
     int64_t patience_ms;
-    void (*wake)(void *arg); /* called under `mutex`: there is something to look at; NULL: nobody looks */
+    void (*wake)(
+        void *arg); /* called under `mutex`: there is something to look at; NULL: nobody looks */
     void *wake_arg;
 
     pthread_mutex_t mutex;
@@ -82,19 +85,22 @@ typedef struct store {
     char why[512];
 } store;
 
-store *apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms, apium_error *err);
+store *apm_sqlite_store_start(const char *path, const char *synchronous, int64_t patience_ms,
+                              apium_error *err);
 /* From now on call wake when there is something to look at. */
 void apm_sqlite_store_attach(store *s, void (*wake)(void *), void *arg);
 /* Hand units over; empties the list. */
 void apm_sqlite_store_give(store *s, units *list);
-/* What is new: answered units and, when true, a change of state. *ended: the thread is about to return. */
+/* What is new: answered units and, when true, a change of state. *ended: the thread is about to
+ * return. */
 bool apm_sqlite_store_look(store *s, units *answered, bool *up, char why[512], bool *ended);
 void apm_sqlite_store_add_schema(store *s, const char *sql);
 /* Ask the thread to try once what it has, and end. */
 void apm_sqlite_store_stop(store *s);
 /* The thread has ended: release. */
 void apm_sqlite_store_free(store *s);
-/* The thread does not come back (it waits for a lock whose holder is stopped): leave everything to it. */
+/* The thread does not come back (it waits for a lock whose holder is stopped): leave everything to
+ * it. */
 void apm_sqlite_store_abandon(store *s);
 
 #endif

@@ -1,4 +1,5 @@
-/* adapter_memory.c - the row of memory://: a store of this process, a fresh one in each test's own process. */
+/* adapter_memory.c - the row of memory://: a store of this process, a fresh one in each test's own
+ * process. */
 #include <stdio.h>
 
 #include "adapters.h"

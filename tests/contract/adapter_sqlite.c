@@ -40,7 +40,8 @@ steal(const char *url)
         sqlite3_busy_timeout(db, 5000);
         sqlite3_exec(db,
                      "BEGIN IMMEDIATE;"
-                     "INSERT INTO apium_ready(queue, rank, pos, id, redelivered) SELECT queue, rank, pos, id, 1 FROM apium_held;"
+                     "INSERT INTO apium_ready(queue, rank, pos, id, redelivered) SELECT queue, "
+                     "rank, pos, id, 1 FROM apium_held;"
                      "DELETE FROM apium_held; DELETE FROM apium_runs; COMMIT",
                      NULL, NULL, NULL);
     }

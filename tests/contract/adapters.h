@@ -1,7 +1,7 @@
 /*
- * adapters.h - the servers that the contract suites run over, one row each. A row starts a server of its own (on a free
- * port of 127.0.0.1, in a temporary folder) and gives the URL; a new adapter is one file with one row, named in
- * adapters.c and meson.build.
+ * adapters.h - the servers that the contract suites run over, one row each. A row starts a server
+ * of its own (on a free port of 127.0.0.1, in a temporary folder) and gives the URL; a new adapter
+ * is one file with one row, named in adapters.c and meson.build.
  */
 #ifndef APM_TESTS_ADAPTERS_H
 #define APM_TESTS_ADAPTERS_H
@@ -14,7 +14,8 @@
 struct apm_broker;
 
 typedef struct adapter {
-    const char *name; /* the argument of test_brokers and test_backends, and the name that meson shows */
+    /* the argument of test_brokers and test_backends, and the name that meson shows */
+    const char *name;
     bool broker, backend;
     /* A unit that publishes and acks happens as a whole or not at all, whatever dies. */
     bool atomic;
@@ -22,12 +23,13 @@ typedef struct adapter {
     bool any_name;
     /* Shorten what takes a minute in earnest; NULL: nothing does. */
     void (*hurry)(struct apm_broker *broker);
-    /* Start the server and write its URL. 0, ADAPTER_SKIP, or 1 for a failure that was printed. Called once, before any test. */
+    /* Start the server and write its URL. 0, ADAPTER_SKIP, or 1 for a failure that was printed.
+     * Called once, before any test. */
     int (*start)(char *url, size_t size);
     /* Stop it and remove what it left; called once, after the tests. */
     void (*stop)(void);
-    /* Take every held message from its owner, as when a lease is over, behind the back of all consumers; NULL: there is
-     * no way. */
+    /* Take every held message from its owner, as when a lease is over, behind the back of all
+     * consumers; NULL: there is no way. */
     void (*steal)(const char *url);
 } adapter;
 

@@ -135,7 +135,8 @@ sides_turn(void)
     for (side *s = sides; s; s = s->next) {
         apm_links_flush(s->links);
         uv_run(&s->loop, UV_RUN_NOWAIT);
-        apm_links_flush(s->links); /* what its callbacks gave rise to: poll() below is where this loop sleeps */
+        apm_links_flush(
+            s->links); /* what its callbacks gave rise to: poll() below is where this loop sleeps */
     }
     for (side *s = sides; s && n < 8; s = s->next) {
         int left = uv_backend_timeout(&s->loop);
@@ -190,13 +191,16 @@ side_queue(const char *what)
 apm_route
 side_route(const apm_queue *queue)
 {
-    return (apm_route){ .queue = queue, .exchange = "", .routing_key = queue->name, .mandatory = true };
+    return (
+        apm_route){ .queue = queue, .exchange = "", .routing_key = queue->name, .mandatory = true };
 }
 
 apm_route
 side_nowhere(const char *key)
 {
-    return (apm_route){ .exchange = side_adapter->any_name ? "t-unbound" : "", .routing_key = key, .mandatory = true };
+    return (apm_route){ .exchange = side_adapter->any_name ? "t-unbound" : "",
+                        .routing_key = key,
+                        .mandatory = true };
 }
 
 apm_message
@@ -291,7 +295,8 @@ side_receive(side *s)
 }
 
 apium_status
-side_settle(side *s, apm_delivery *delivery, apm_disposition how, const char *reason, apium_error *err)
+side_settle(side *s, apm_delivery *delivery, apm_disposition how, const char *reason,
+            apium_error *err)
 {
     apm_unit *unit = apm_unit_new(s->broker->link);
     ck_assert_ptr_nonnull(unit);

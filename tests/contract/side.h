@@ -1,6 +1,6 @@
 /*
- * side.h - one side of a contract test: a loop with its links, a broker, a backend, and what they have said. Several sides in one
- * process take turns. Whatever a test waits for has a deadline.
+ * side.h - one side of a contract test: a loop with its links, a broker, a backend, and what they
+ * have said. Several sides in one process take turns. Whatever a test waits for has a deadline.
  */
 #ifndef APM_TESTS_SIDE_H
 #define APM_TESTS_SIDE_H
@@ -46,13 +46,14 @@ void *side_keep(void *p);
 void sides_turn(void);
 
 /* Turn until expr holds. */
-#define run_until(expr)                                                                                                \
-    do {                                                                                                               \
-        int64_t run_end_ = (int64_t)(uv_hrtime() / 1000000) + WAIT_MS;                                                  \
-        while (!(expr)) {                                                                                              \
-            ck_assert_msg((int64_t)(uv_hrtime() / 1000000) < run_end_, "waited in vain for: %s", #expr);               \
-            sides_turn();                                                                                              \
-        }                                                                                                              \
+#define run_until(expr)                                                                            \
+    do {                                                                                           \
+        int64_t run_end_ = (int64_t)(uv_hrtime() / 1000000) + WAIT_MS;                             \
+        while (!(expr)) {                                                                          \
+            ck_assert_msg((int64_t)(uv_hrtime() / 1000000) < run_end_, "waited in vain for: %s",   \
+                          #expr);                                                                  \
+            sides_turn();                                                                          \
+        }                                                                                          \
     } while (0)
 
 /* Turn for that long: only to see that something does *not* happen. */
@@ -72,11 +73,13 @@ void side_consume(side *s, const apm_queue *queue, unsigned window);
 /* Commit a unit and wait for its fate. */
 apium_status side_commit(apm_unit *unit, apium_error *err);
 apium_status side_publish(side *s, const apm_queue *queue, const char *body, apium_error *err);
-apium_status side_publish_message(side *s, const apm_route *route, const apm_message *msg, apium_error *err);
+apium_status
+side_publish_message(side *s, const apm_route *route, const apm_message *msg, apium_error *err);
 /* The next delivery; waits. */
 apm_delivery *side_receive(side *s);
 /* Settle in a unit of its own, wait, and free the delivery. */
-apium_status side_settle(side *s, apm_delivery *delivery, apm_disposition how, const char *reason, apium_error *err);
+apium_status side_settle(side *s, apm_delivery *delivery, apm_disposition how, const char *reason,
+                         apium_error *err);
 /* The counts of one queue. */
 apm_queue_info side_inspect(side *s, const apm_queue *queue);
 

@@ -1,5 +1,6 @@
-/* test_backends.c - what every result backend promises (backends/backend.h), over the adapter that the first argument names.
- * A backend of replies (rpc://) is another thing: only the caller can read it; it has tests of its own. */
+/* test_backends.c - what every result backend promises (backends/backend.h), over the adapter that
+ * the first argument names. A backend of replies (rpc://) is another thing: only the caller can
+ * read it; it has tests of its own. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +59,8 @@ doc_of(const char *state, const char *value, const char *id)
     char *doc = NULL;
 
     ck_assert_int_gt(asprintf(&doc,
-                              "{\"status\": \"%s\", \"result\": %s, \"traceback\": null, \"children\": [], \"date_done\": null, "
+                              "{\"status\": \"%s\", \"result\": %s, \"traceback\": null, "
+                              "\"children\": [], \"date_done\": null, "
                               "\"task_id\": \"%s\"}",
                               state, value, id),
                      0);
@@ -95,7 +97,9 @@ START_TEST(what_was_stored_is_fetched_byte_for_byte)
 {
     side *s = side_with(false, true);
     const char *id = fresh_id();
-    const char *doc = store(s, id, "SUCCESS", "[1, 1.0, \"\\u00e9\\ud83d\\ude00\\u0000\", NaN, 12345678901234567890123]");
+    const char *doc =
+        store(s, id, "SUCCESS",
+              "[1, 1.0, \"\\u00e9\\ud83d\\ude00\\u0000\", NaN, 12345678901234567890123]");
     answer a = fetch(s, id);
 
     ck_assert(a.there);
@@ -117,7 +121,8 @@ START_TEST(a_later_state_replaces_an_earlier_one)
 {
     side *s = side_with(false, true);
     const char *id = fresh_id();
-    static const char *const states[] = { "STARTED", "PROGRESS", "RETRY", "FAILURE", "RETRY", "SUCCESS" };
+    static const char *const states[] = { "STARTED", "PROGRESS", "RETRY",
+                                          "FAILURE", "RETRY",    "SUCCESS" };
 
     for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
         const char *doc = store(s, id, states[i], "null");
@@ -148,11 +153,13 @@ START_TEST(a_success_holds_within_one_unit_too)
     side *s = side_with(false, true);
     const char *id = fresh_id();
     apm_unit *unit = apm_unit_new(s->backend->link);
-    const char *docs[] = { doc_of("STARTED", "1", id), doc_of("SUCCESS", "2", id), doc_of("FAILURE", "3", id) };
+    const char *docs[] = { doc_of("STARTED", "1", id), doc_of("SUCCESS", "2", id),
+                           doc_of("FAILURE", "3", id) };
 
     for (int i = 0; i < 3; i++) {
         apm_record record = { .task_id = apm_strz(id),
-                              .state = apm_strz((const char *[]){ "STARTED", "SUCCESS", "FAILURE" }[i]),
+                              .state =
+                                  apm_strz((const char *[]){ "STARTED", "SUCCESS", "FAILURE" }[i]),
                               .doc = apm_strz(docs[i]) };
         ck_ok(s->backend->ops->record(s->backend, unit, &record, err));
     }
@@ -198,7 +205,9 @@ START_TEST(a_dropped_unit_stores_nothing)
     side *s = side_with(false, true);
     const char *id = fresh_id();
     apm_unit *unit = apm_unit_new(s->backend->link);
-    apm_record record = { .task_id = apm_strz(id), .state = APM_STR("SUCCESS"), .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
+    apm_record record = { .task_id = apm_strz(id),
+                          .state = APM_STR("SUCCESS"),
+                          .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
 
     ck_ok(s->backend->ops->record(s->backend, unit, &record, err));
     apm_unit_drop(unit);
@@ -447,7 +456,9 @@ START_TEST(a_result_and_an_ack_are_one_unit)
     ck_ok(side_publish(s, queue, "x", err));
     apm_delivery *delivery = side_receive(s);
     apm_unit *unit = apm_unit_new(s->broker->link);
-    apm_record record = { .task_id = apm_strz(id), .state = APM_STR("SUCCESS"), .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
+    apm_record record = { .task_id = apm_strz(id),
+                          .state = APM_STR("SUCCESS"),
+                          .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
     ck_ok(s->backend->ops->record(s->backend, unit, &record, err));
     ck_ok(apm_broker_settle(s->broker, unit, delivery, APM_ACK, NULL, err));
     ck_ok(side_commit(unit, err));
@@ -470,7 +481,9 @@ START_TEST(a_result_is_not_stored_when_the_delivery_is_not_ours)
     apm_delivery *delivery = side_receive(s);
     side_adapter->steal(side_url);
     apm_unit *unit = apm_unit_new(s->broker->link);
-    apm_record record = { .task_id = apm_strz(id), .state = APM_STR("SUCCESS"), .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
+    apm_record record = { .task_id = apm_strz(id),
+                          .state = APM_STR("SUCCESS"),
+                          .doc = apm_strz(doc_of("SUCCESS", "1", id)) };
     ck_ok(s->backend->ops->record(s->backend, unit, &record, err));
     ck_ok(apm_broker_settle(s->broker, unit, delivery, APM_ACK, NULL, err));
     ck_fails(side_commit(unit, err), APIUM_E_FENCED);

@@ -1,6 +1,6 @@
 /*
- * test_brokers.c - what every broker adapter promises (brokers/broker.h), over the adapter that the first argument names.
- * A test that needs an ability is run where the adapter says it has it.
+ * test_brokers.c - what every broker adapter promises (brokers/broker.h), over the adapter that
+ * the first argument names. A test that needs an ability is run where the adapter says it has it.
  */
 #include <poll.h>
 #include <signal.h>
@@ -26,7 +26,8 @@ START_TEST(a_message_arrives_as_it_was_sent)
     apm_message msg = {
         .content_type = APM_STR("application/x-test"),
         .content_encoding = APM_STR("binary"),
-        .headers = APM_STR("{\"task\": \"t\", \"n\": 7, \"none\": null, \"deep\": {\"list\": [1, \"\\u00e9\", true]}}"),
+        .headers = APM_STR("{\"task\": \"t\", \"n\": 7, \"none\": null, \"deep\": {\"list\": [1, "
+                           "\"\\u00e9\", true]}}"),
         .body = { "a\0b\xff\xfe", 5 },
         .correlation_id = APM_STR("c-1"),
         .reply_to = APM_STR("r-1"),
@@ -91,7 +92,8 @@ START_TEST(messages_arrive_in_the_order_of_publishing)
     for (int i = 0; i < 40; i++) {
         apm_delivery *delivery = side_receive(s);
         snprintf(body, sizeof(body), "%d", i);
-        ck_assert_msg(body_is(delivery, body), "%.*s instead of %s", APM_STR_ARG(delivery->msg.body), body);
+        ck_assert_msg(body_is(delivery, body), "%.*s instead of %s",
+                      APM_STR_ARG(delivery->msg.body), body);
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
     side_free(s);
@@ -117,7 +119,8 @@ START_TEST(the_more_urgent_message_is_served_first)
     side_consume(s, queue, 1);
     for (int i = 0; i < 5; i++) {
         apm_delivery *delivery = side_receive(s);
-        ck_assert_msg(delivery->msg.body.p[0] == order[i], "message %c at place %d", delivery->msg.body.p[0], i);
+        ck_assert_msg(delivery->msg.body.p[0] == order[i], "message %c at place %d",
+                      delivery->msg.body.p[0], i);
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
     side_free(s);
@@ -215,7 +218,9 @@ START_TEST(a_message_for_no_queue_vanishes_when_nobody_insists)
 {
     apium_error error, *err = &error;
     side *s = side_with(true, false);
-    apm_route nowhere = { .exchange = "", .routing_key = "t-no-such-reply-queue", .mandatory = false };
+    apm_route nowhere = { .exchange = "",
+                          .routing_key = "t-no-such-reply-queue",
+                          .mandatory = false };
     apm_message msg = side_message("x");
 
     ck_ok(side_publish_message(s, &nowhere, &msg, err));
@@ -232,7 +237,9 @@ START_TEST(a_direct_exchange_sends_the_key_to_its_queue)
 
     queue.exchange = side_queue("x")->name;
     queue.routing_key = "the.key";
-    apm_route route = { .queue = &queue, .exchange = queue.exchange, .routing_key = "the.key", .mandatory = true };
+    apm_route route = {
+        .queue = &queue, .exchange = queue.exchange, .routing_key = "the.key", .mandatory = true
+    };
     side_consume(s, &queue, 10);
     ck_ok(side_publish_message(s, &route, &msg, err));
     apm_delivery *delivery = side_receive(s);
@@ -260,7 +267,10 @@ START_TEST(a_topic_exchange_sends_to_every_queue_whose_pattern_matches)
     some.routing_key = "img.*.big";
     side_consume(s, &all, 10);
     side_consume(s, &some, 10);
-    apm_route route = { .exchange = all.exchange, .exchange_type = APM_TOPIC, .routing_key = "img.png.big", .mandatory = true };
+    apm_route route = { .exchange = all.exchange,
+                        .exchange_type = APM_TOPIC,
+                        .routing_key = "img.png.big",
+                        .mandatory = true };
     ck_ok(side_publish_message(s, &route, &msg, err));
     route.routing_key = "img.png";
     ck_ok(side_publish_message(s, &route, &msg, err));
@@ -382,9 +392,10 @@ START_TEST(a_requeued_message_comes_again_after_the_others)
         delivery = side_receive(s);
         if (body_is(delivery, "0"))
             ck_assert(delivery->msg.redelivered);
-        if (!apm_broker_can(s->broker, APM_BROKER_REPLIES)) /* RabbitMQ puts it back into its place */
-            ck_assert_msg(body_is(delivery, (const char *[]){ "1", "2", "0" }[i]), "%.*s at place %d",
-                          APM_STR_ARG(delivery->msg.body), i);
+        if (!apm_broker_can(s->broker,
+                            APM_BROKER_REPLIES)) /* RabbitMQ puts it back into its place */
+            ck_assert_msg(body_is(delivery, (const char *[]){ "1", "2", "0" }[i]),
+                          "%.*s at place %d", APM_STR_ARG(delivery->msg.body), i);
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
     side_free(s);
@@ -405,7 +416,8 @@ START_TEST(a_restored_message_comes_next_and_is_marked)
     ck_ok(side_settle(s, delivery, APM_RESTORE, NULL, err));
     for (int i = 0; i < 3; i++) {
         delivery = side_receive(s);
-        ck_assert_msg(delivery->msg.body.p[0] == '0' + i, "%.*s at place %d", APM_STR_ARG(delivery->msg.body), i);
+        ck_assert_msg(delivery->msg.body.p[0] == '0' + i, "%.*s at place %d",
+                      APM_STR_ARG(delivery->msg.body), i);
         ck_assert_int_eq(delivery->msg.redelivered, i == 0);
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
@@ -454,7 +466,8 @@ START_TEST(a_rejected_message_is_kept_with_the_reason)
     run_until(found.known);
     ck_assert_uint_eq(found.n, 2);
     ck_assert_str_eq(found.reason, "no good");
-    ck_assert_msg(strstr(found.message, "second") || strstr(found.message, "c2Vjb25k"), "%s", found.message);
+    ck_assert_msg(strstr(found.message, "second") || strstr(found.message, "c2Vjb25k"), "%s",
+                  found.message);
     apm_queue_info info = side_inspect(s, queue);
     ck_assert_int_eq(info.ready, 0);
     ck_assert_int_eq(info.dead, 2);
@@ -552,7 +565,8 @@ START_TEST(a_unit_that_fails_applies_nothing)
     run_for(300);
     ck_assert_msg(s->received == 1, "the follow-up was published all the same");
     ck_assert_int_eq(side_inspect(s, in).unacked, 1);
-    ck_ok(side_settle(s, delivery, APM_ACK, NULL, err)); /* still ours: a second unit may settle it */
+    ck_ok(
+        side_settle(s, delivery, APM_ACK, NULL, err)); /* still ours: a second unit may settle it */
     ck_assert_int_eq(side_inspect(s, in).unacked, 0);
     side_free(s);
 }
@@ -660,7 +674,8 @@ START_TEST(a_parked_message_comes_back_at_its_time_and_is_no_redelivery)
     int64_t late = apm_clock_wall_us() - due;
     ck_assert(body_is(delivery, "later"));
     ck_assert(!delivery->msg.redelivered);
-    ck_assert_msg(late >= -2000000 && late < 500000, "came %lld us after its time", (long long)late);
+    ck_assert_msg(late >= -2000000 && late < 500000, "came %lld us after its time",
+                  (long long)late);
     ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     side_free(s);
 }
@@ -832,7 +847,8 @@ on_bindings(void *arg, const apm_binding *bindings, size_t n, const apium_error 
     ck_assert_msg(!err, "%s", err ? err->text : "");
     look->known = true;
     for (size_t i = 0; i < n; i++)
-        if (strcmp(bindings[i].queue, look->queue->name) == 0 && strcmp(bindings[i].exchange, look->queue->exchange) == 0 &&
+        if (strcmp(bindings[i].queue, look->queue->name) == 0 &&
+            strcmp(bindings[i].exchange, look->queue->exchange) == 0 &&
             strcmp(bindings[i].routing_key, look->queue->routing_key) == 0)
             look->found = true;
 }
@@ -1082,7 +1098,8 @@ main(int argc, char **argv)
         return rc;
     uint32_t features = features_of(side_url);
     for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
-        if ((features & list[i].needs) == list[i].needs && (!list[i].steals || side_adapter->steal) &&
+        if ((features & list[i].needs) == list[i].needs &&
+            (!list[i].steals || side_adapter->steal) &&
             (!list[i].processes || !(features & APM_BROKER_LOCAL)))
             tests[n++] = *list[i].test;
     tests[n] = NULL;

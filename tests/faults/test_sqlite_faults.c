@@ -1,6 +1,7 @@
 /*
- * test_sqlite_faults.c - sqlite:///path in trouble: full disks, files that are no databases, missing folders, strangers' locks,
- * owners that die or hang. Nothing may be lost, every error says which file and why, and when the trouble is over work goes on.
+ * test_sqlite_faults.c - sqlite:///path in trouble: full disks, files that are no databases,
+ * missing folders, strangers' locks, owners that die or hang. Nothing may be lost, every error
+ * says which file and why, and when the trouble is over work goes on.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -217,7 +218,8 @@ START_TEST(a_full_disk_keeps_units_waiting_and_loses_none)
 {
     char name[128];
 
-    /* Where this may not be mounted (not root, a strict container) the limit on the file's size above says the same. */
+    /* Where this may not be mounted (not root, a strict container) the limit on the file's size
+     * above says the same. */
     if (mount("none", dir, "tmpfs", 0, "size=24m") != 0)
         return;
     snprintf(name, sizeof(name), "%s/ballast", dir);
@@ -310,7 +312,9 @@ START_TEST(a_file_that_was_damaged_under_us_is_named)
     ck_assert_int_eq(stat(path, &info), 0);
     int fd = open(path, O_RDWR);
     for (off_t at = 4096; at < info.st_size; at += 4096)
-        ck_assert_int_eq(pwrite(fd, "damage damage damage damage damage damage damage damage damage ", 64, at), 64);
+        ck_assert_int_eq(
+            pwrite(fd, "damage damage damage damage damage damage damage damage damage ", 64, at),
+            64);
     close(fd);
     snprintf(name, sizeof(name), "%s-wal", path);
     (void)unlink(name);
@@ -423,8 +427,8 @@ START_TEST(a_file_that_was_replaced_is_noticed)
     side_consume(s, queue, 5);
     ck_ok(side_publish(s, queue, "old", err));
     apm_delivery *old = side_receive(s);
-    snprintf(command, sizeof(command), "rm -f '%s' '%s-wal' '%s-shm' '%s-lock' '%s-wake' '%s-done'", path, path, path, path, path,
-             path);
+    snprintf(command, sizeof(command), "rm -f '%s' '%s-wal' '%s-shm' '%s-lock' '%s-wake' '%s-done'",
+             path, path, path, path, path, path);
     ck_assert_int_eq(system(command), 0);
     other = side_with(true, false);
     ck_ok(side_publish(other, queue, "new", err));
@@ -443,7 +447,11 @@ START_TEST(wrong_urls_are_refused_when_they_are_opened)
     apium_error error, *err = &error;
     apm_link *link;
     static const char *const wrong[] = {
-        "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/path.db", "sqlite:///x.db?synchronous=MAYBE",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://host/path.db",
+        "sqlite:///x.db?synchronous=MAYBE",
     };
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
@@ -480,11 +488,14 @@ START_TEST(tables_of_others_in_the_file_are_left_alone)
     tally t = { 0 };
 
     ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
-    ck_assert_int_eq(sqlite3_exec(db, "CREATE TABLE queues(a); INSERT INTO queues VALUES(42)", NULL, NULL, NULL), SQLITE_OK);
+    ck_assert_int_eq(
+        sqlite3_exec(db, "CREATE TABLE queues(a); INSERT INTO queues VALUES(42)", NULL, NULL, NULL),
+        SQLITE_OK);
     side *s = worker_side();
     post(s, side_queue("q"), "x", &t);
     run_until(t.ok == 1);
-    ck_assert_int_eq(sqlite3_exec(db, "INSERT INTO queues VALUES(43)", NULL, NULL, NULL), SQLITE_OK);
+    ck_assert_int_eq(sqlite3_exec(db, "INSERT INTO queues VALUES(43)", NULL, NULL, NULL),
+                     SQLITE_OK);
     sqlite3_close(db);
     side_free(s);
 }
@@ -492,7 +503,8 @@ END_TEST
 
 /* ---- Owners that die or hang ---- */
 
-/* A process that receives everything and settles nothing; it leaves with 42 when it is told that it has lost a delivery. */
+/* A process that receives everything and settles nothing; it leaves with 42 when it is told that
+ * it has lost a delivery. */
 static pid_t
 start_hoarder(const apm_queue *queue, int ready_fd)
 {
@@ -588,7 +600,8 @@ START_TEST(what_a_hanging_process_holds_is_taken_after_its_lease_and_it_is_told)
     }
     kill(pid, SIGCONT);
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 42, "it was not told: status %x", (unsigned)status);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 42, "it was not told: status %x",
+                  (unsigned)status);
     side_free(s);
 }
 END_TEST
