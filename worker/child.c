@@ -286,7 +286,7 @@ apm_child_process(const apm_child *child, int life_fd)
     const apium_hooks *hooks = apm_app_hooks(child->app);
     int code = APM_CHILD_NO_START;
     if (hooks->process_start && hooks->process_start(child->app, &err) != APIUM_OK) {
-        apm_log(APM_LOG_ERROR, "pool.start", "%s: the hook process_start failed: %s", name,
+        apm_log(APM_LOG_ERROR, "pool.start", "the hook process_start failed: %s",
                 err.text);
     } else {
         code = apm_child_run(child);

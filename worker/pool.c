@@ -39,7 +39,6 @@ on_watch(uv_poll_t *poll, int status, int events)
     watch->fn(watch);
 }
 
-static void on_handle_closed(uv_handle_t *handle);
 static void on_tick(uv_timer_t *timer);
 
 apm_watch *
@@ -66,7 +65,7 @@ on_watch_closed(uv_handle_t *handle)
 {
     apm_watch *watch = handle->data;
     handle->data = watch->pool;
-    on_handle_closed(handle);
+    apm_pool_handle_closed(handle);
     free(watch);
 }
 
@@ -454,8 +453,8 @@ free_pool(apm_pool *pool)
     free(pool);
 }
 
-static void
-on_handle_closed(uv_handle_t *handle)
+void
+apm_pool_handle_closed(uv_handle_t *handle)
 {
     apm_pool *pool = handle->data;
     if (--pool->handles > 0 || !pool->closing)
@@ -483,7 +482,7 @@ apm_pool_closed(apm_pool *pool)
     pool->wake->lent = pool->abandoned;
     apm_watch_close(&pool->wake);
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-        uv_close(own[i], on_handle_closed);
+        uv_close(own[i], apm_pool_handle_closed);
 }
 
 /* ---- start ---- */

@@ -117,9 +117,12 @@ apium_status apm_pool_resize(apm_pool *pool, int n, apium_error *err);
 /* The index and pid of the n-th process; false past the end. */
 bool apm_pool_process(const apm_pool *pool, size_t n, int *process, int *pid);
 
-/* Let running jobs finish (their on_done comes), start nothing new (READY ones should have been taken back), then end the
- * processes; stopped(arg) is called when all are gone. With `now`: processes are killed, running jobs end with LOST. May be called again with now.
- * The pool is released after stopped() returns. */
+/*
+ * Let running jobs finish (their on_done comes), start nothing new, then end the processes; stopped(arg) is called when
+ * all are gone, and the pool is released then. Jobs that have not begun are taken back, without an event: take them back before to
+ * know them. With `now`: processes are killed, running jobs end with LOST; threads, which cannot be killed, are told to stop and left
+ * to themselves. May be called again with `now`.
+ */
 void apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg);
 
 /*

@@ -140,6 +140,8 @@ void apm_watch_close(apm_watch **watch);
 /* The tasks are known and something works: tell the worker, once. */
 void apm_pool_is_ready(apm_pool *pool);
 void apm_pool_is_failed(apm_pool *pool, const apium_error *err);
+/* The close callback of every handle that was counted in pool->handles; its data is the pool. */
+void apm_pool_handle_closed(uv_handle_t *handle);
 /* After kind->stop: nothing of the kind is left. */
 void apm_pool_closed(apm_pool *pool);
 

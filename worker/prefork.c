@@ -18,6 +18,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "worker/forkserver.h"
 #include "worker/pool_inner.h"
 
@@ -31,6 +32,7 @@
 
 struct prefork {
     char *const *argv;
+    uv_signal_t child;              /* SIGCHLD */
     apm_watch *control, *exit;      /* the fork server's socket and pidfd */
     pid_t server;                   /* 0: none */
     int life[2];                    /* its only write end is ours: pool processes die with it */
@@ -155,6 +157,16 @@ server_again(apm_pool *pool)
 
 /* ---- its messages ---- */
 
+/* It cannot set up the app. At start that is the end; later the processes that are there work on, and it is tried again. */
+static void
+server_failed(apm_pool *pool, const apium_error *err)
+{
+    if (!pool->ready)
+        apm_pool_is_failed(pool, err);
+    else
+        apm_log(APM_LOG_ERROR, "pool.fork_server", "the fork server cannot start: %s", err->text);
+}
+
 static void
 read_hello(apm_pool *pool, const apm_fs_msg *msg, int fd)
 {
@@ -174,13 +186,14 @@ read_hello(apm_pool *pool, const apm_fs_msg *msg, int fd)
     if (p != MAP_FAILED)
         (void)munmap(p, (size_t)msg->bytes);
     if (st != APIUM_OK) {
-        apm_pool_is_failed(pool, &err);
+        server_failed(pool, &err);
         return;
     }
     apm_pool_tasks(pool, tasks, n);
     self->hello = true;
     pool->seating = true;
     apm_pool_fill(pool);
+    apm_pool_arm(pool); /* for seats whose time has not come */
 }
 
 static void on_process_exit(apm_watch *watch);
@@ -195,7 +208,9 @@ adopt(apm_pool *pool, const apm_fs_msg *msg, int fds[APM_FS_FDS])
     if (fds[0] < 0 || fds[1] < 0) {
         if (!pool->ready && pool->n_up == 0) {
             apium_error err = { 0 };
-            (void)apm_fail_sys(&err, msg->value, "cannot fork a pool process");
+            /* Descriptors that did not arrive: this process may open no more. */
+            (void)apm_fail_sys(&err, msg->value ? msg->value : EMFILE,
+                               "cannot start a pool process");
             apm_pool_is_failed(pool, &err);
         }
         apm_pool_unseated(pool, process);
@@ -209,7 +224,7 @@ adopt(apm_pool *pool, const apm_fs_msg *msg, int fds[APM_FS_FDS])
     process->sock = apm_watch_open(pool, fds[0], on_process_sock, process);
     process->exit = apm_watch_open(pool, fds[1], on_process_exit, process);
     fds[0] = fds[1] = -1;
-    if (!process->sock || !process->exit || write(process->sock->fd, "", 1) != 1) {
+    if (!process->sock || !process->exit || send(process->sock->fd, "", 1, MSG_NOSIGNAL) != 1) {
         if (process->exit)
             (void)apm_process_signal(process, SIGKILL, 0);
         apm_watch_close(&process->sock);
@@ -253,8 +268,7 @@ read_control(apm_pool *pool)
         case APM_FS_FAILED: {
             apium_error err = { .status = (apium_status)msg.value };
             snprintf(err.text, sizeof(err.text), "%s", msg.text);
-            if (!pool->ready)
-                apm_pool_is_failed(pool, &err);
+            server_failed(pool, &err);
             break;
         }
         case APM_FS_FORKED:
@@ -283,17 +297,10 @@ on_control(apm_watch *watch)
 
 /* ---- deaths ---- */
 
-/* The zombies of a fork server that died come to us (we are a subreaper). Wait for those of ours only, and for what it forked
- * and never told us of: the main process has no other children that end while it runs. */
-static void
-reap_orphan(apm_pool *pool, apm_process *process)
-{
-    int status = -1;
-    if (waitpid(process->pid, &status, WNOHANG) == 0)
-        return; /* not dead after all */
-    apm_pool_died(pool, process, status);
-}
-
+/*
+ * What a fork server that died leaves comes to us, for we are a subreaper: pool processes, what it forked and never told us of, what
+ * tasks had started. The main process has no other children while it runs, so the unknown ones are reaped unread.
+ */
 static void
 reap_strays(apm_pool *pool)
 {
@@ -305,6 +312,23 @@ reap_strays(apm_pool *pool)
             return;
         (void)waitpid(info.si_pid, NULL, WNOHANG);
     }
+}
+
+static void
+on_child(uv_signal_t *handle, int signum)
+{
+    (void)signum;
+    reap_strays(handle->data);
+}
+
+static void
+reap_orphan(apm_pool *pool, apm_process *process)
+{
+    int status = -1;
+    if (waitpid(process->pid, &status, WNOHANG) == 0)
+        return; /* not dead after all */
+    apm_pool_died(pool, process, status);
+    reap_strays(pool); /* they may have been behind it */
 }
 
 static void
@@ -347,6 +371,15 @@ on_process_sock(apm_watch *watch)
 }
 
 static void
+close_prefork(apm_pool *pool)
+{
+    struct prefork *self = pool->self;
+    if (!uv_is_closing((uv_handle_t *)&self->child))
+        uv_close((uv_handle_t *)&self->child, apm_pool_handle_closed);
+    apm_pool_closed(pool);
+}
+
+static void
 on_server_exit(apm_watch *watch)
 {
     apm_pool *pool = watch->pool;
@@ -362,7 +395,7 @@ on_server_exit(apm_watch *watch)
     apm_watch_close(&self->exit);
     if (pool->ending) {
         reap_strays(pool);
-        apm_pool_closed(pool);
+        close_prefork(pool);
         return;
     }
     for (unsigned i = 0; i < pool->slots.seated; i++) {
@@ -418,7 +451,10 @@ prefork_open(apm_pool *pool)
     struct prefork *self = pool->self;
     bool ok = watch_server(pool, self->fds[0], self->fds[1]);
     self->fds[0] = self->fds[1] = -1;
-    return ok;
+    (void)uv_signal_init(pool->loop, &self->child);
+    self->child.data = pool;
+    pool->handles++;
+    return uv_signal_start(&self->child, on_child, SIGCHLD) == 0 && ok;
 }
 
 static void
@@ -483,7 +519,7 @@ prefork_stop(apm_pool *pool, bool now)
 {
     struct prefork *self = pool->self;
     if (self->server == 0) {
-        apm_pool_closed(pool);
+        close_prefork(pool);
         return;
     }
     /* At the end of its socket it leaves. */

@@ -163,6 +163,45 @@ run_scribble(apium_task *task)
     return APIUM_SUCCESS;
 }
 
+static apium_verdict
+run_leave(apium_task *task)
+{
+    (void)task;
+    if (fork() == 0) {
+        (void)poll(NULL, 0, 100);
+        _exit(0);
+    }
+    exit(1);
+}
+
+static apium_verdict
+run_fds(apium_task *task)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return apium_return(task, apium_int(n));
+}
+
+static apium_verdict
+run_signals(apium_task *task)
+{
+    char text[256], stdin_path[64] = { 0 };
+    int len;
+    sigset_t blocked;
+    struct sigaction act;
+    (void)sigprocmask(SIG_BLOCK, NULL, &blocked);
+    len = snprintf(text, sizeof(text),
+                   "\"blocked: %s, ignored:", sigisemptyset(&blocked) ? "none" : "some");
+    for (int i = 1; i < 32; i++)
+        if (sigaction(i, NULL, &act) == 0 && act.sa_handler == SIG_IGN)
+            len += snprintf(text + len, sizeof(text) - (size_t)len, " %d", i);
+    if (readlink("/proc/self/fd/0", stdin_path, sizeof(stdin_path) - 1) < 0)
+        return APIUM_FAILURE;
+    snprintf(text + len, sizeof(text) - (size_t)len, ", stdin: %s\"", stdin_path);
+    return apium_return(task, apium_json(text));
+}
+
 static void
 on_soft_limit(apium_task *task)
 {
@@ -187,6 +226,9 @@ static const apium_task_def tasks[] = {
     { .name = "leak", .run = run_leak },
     { .name = "stubborn", .run = run_stubborn },
     { .name = "scribble", .run = run_scribble },
+    { .name = "leave", .run = run_leave },
+    { .name = "fds", .run = run_fds },
+    { .name = "signals", .run = run_signals },
     { 0 },
 };
 
@@ -782,6 +824,89 @@ doomed_main(int out)
     uv_run(&b->loop, UV_RUN_DEFAULT);
     abort();
 }
+
+/* Leaves a process behind that ends a little later. */
+START_TEST(what_tasks_leave_behind_is_reaped)
+{
+    struct bench *b = started("prefork", 1);
+    for (int round = 0; round < 2; round++) {
+        int server = parent_of(pid_at(b, 0));
+        struct item *item = send_one(b, "leave", "[]"); /* and its process exits */
+        until(b, item->dones == 1);
+        until(b, pid_at(b, 0) && b->downs == (unsigned)round + 1);
+        if (round == 0) {
+            ck_assert_int_eq(kill(server, SIGKILL), 0); /* now the next comes to us */
+            until(b, b->servers == 2);
+        }
+    }
+    /* No zombie in this process, none in the fork server. */
+    int64_t until_ms = apm_clock_ms() + 300;
+    uv_timer_set_repeat(&b->guard, 20);
+    uv_timer_again(&b->guard);
+    until(b, apm_clock_ms() >= until_ms);
+    ck_assert_int_eq(system("! ps -eo ppid,pid,stat | grep \" Z\" | grep -w -e $PPID"), 0);
+    finish(b);
+    ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+}
+END_TEST
+
+static unsigned
+open_fds(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+START_TEST(no_descriptor_is_left_open)
+{
+    struct bench *b = started("prefork", 2);
+    until(b, pid_at(b, 1));
+    unsigned before = open_fds();
+    for (unsigned i = 0; i < 5; i++) {
+        struct item *item = send_one(b, "crash", "[9]");
+        until(b, item->dones == 1);
+        until(b, pid_at(b, 1) && b->downs == i + 1);
+    }
+    int server = parent_of(pid_at(b, 0));
+    unsigned servers = b->servers;
+    ck_assert_int_eq(kill(server, SIGKILL), 0);
+    until(b, b->servers == servers + 2);
+    ck_assert_uint_eq(open_fds(), before);
+    finish(b);
+    b = prepare("prefork", 2);
+    unsigned without = open_fds();
+    start(b);
+    apm_pool_stop(b->pool, false, on_stopped, b);
+    until(b, b->stopped);
+    ck_assert_uint_eq(open_fds(), without);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_pool_process_has_what_it_needs_open_and_no_more)
+{
+    struct bench *b = started("prefork", 2);
+    int fd = open("/dev/null", O_RDONLY); /* not close-on-exec: a library's carelessness */
+    struct item *item = send_one(b, "fds", "[]");
+    until(b, item->dones == 1);
+    /* 0 1 2, the slots, the eventfd, the socket, the life pipe. */
+    ck_assert_str_eq(item->result, "7");
+    close(fd);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_pool_process_has_the_signals_of_a_new_program)
+{
+    struct bench *b = started("prefork", 1);
+    struct item *item = send_one(b, "signals", "[]");
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result, "\"blocked: none, ignored: 1 2 13, stdin: /dev/null\"");
+    finish(b);
+}
+END_TEST
 
 START_TEST(nothing_survives_the_main_process)
 {
@@ -1393,6 +1518,10 @@ main(int argc, char **argv)
         a_killed_process_in_a_deep_batch_loses_and_doubles_nothing_that_finished,
         a_killed_fork_server_is_started_again_while_the_processes_work_on,
         fork_server_and_processes_killed_over_and_over_finish_every_job,
+        what_tasks_leave_behind_is_reaped,
+        no_descriptor_is_left_open,
+        a_pool_process_has_what_it_needs_open_and_no_more,
+        a_pool_process_has_the_signals_of_a_new_program,
         nothing_survives_the_main_process,
         a_job_is_taken_back_until_it_begins,
         no_request_waits_while_a_process_is_idle,
