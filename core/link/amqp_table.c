@@ -112,6 +112,8 @@ write_members(apm_buf *buf, apm_str json, int depth, apm_arena *arena, apium_err
 
     if (st != APIUM_OK)
         return st;
+    if (depth == 0 && !it.object)
+        return apm_fail(err, APIUM_E_ENCODE, "they are no object");
     if (depth > APM_JSON_DEPTH)
         return apm_fail(err, APIUM_E_TOOBIG, "nested deeper than %d", APM_JSON_DEPTH);
     put32(buf, 0);
