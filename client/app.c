@@ -5,9 +5,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "client/annotate.h"
 #include "client/conn.h"
 #include "config.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 extern char **environ;
 
@@ -18,14 +20,22 @@ typedef struct library {
 } library;
 
 /*
- * Tasks are kept in the order in which they were registered; `sorted` has the same rows by name, for looking one up
- * per message. Hooks of several modules: the last one that has any counts.
+ * Definitions in the order in which they were registered. What is looked up are `shown`, the same with what
+ * task_annotations says of them, and `sorted`, these by name, for looking one up per message. They are made anew when the
+ * setting is another text than that which they were made from.
  */
+typedef struct registry {
+    const apium_task_def **tasks, **shown, **sorted;
+    size_t n;
+    const char *annotated_from;
+    apm_arena arena;
+} registry;
+
+/* Hooks of several modules: the last one that has any counts. */
 struct apium_app {
     char *name;
     apm_settings settings;
-    const apium_task_def **tasks, **sorted;
-    size_t n_tasks;
+    registry *registry; /* apart, because looking up takes a const app */
     apium_hooks hooks;
     library *libraries;
     void *data;
@@ -49,7 +59,10 @@ apium_app_new(const char *name, const apium_task_def *tasks, apium_app **out, ap
     if (!app)
         return apm_fail(err, APIUM_E_NOMEM, "cannot make an app: out of memory");
     pthread_mutex_init(&app->lock, NULL);
-    apium_status st = apm_settings_init(&app->settings, err);
+    app->registry = calloc(1, sizeof(*app->registry));
+    apium_status st = app->registry
+                          ? apm_settings_init(&app->settings, err)
+                          : apm_fail(err, APIUM_E_NOMEM, "cannot make an app: out of memory");
     if (st == APIUM_OK)
         st = apm_settings_load_env(&app->settings, environ, err);
     if (st == APIUM_OK)
@@ -74,8 +87,13 @@ apium_app_free(apium_app *app)
     apm_conns_free(app->conns);
     apm_settings_clear(&app->settings);
     free(app->name);
-    free(app->tasks);
-    free(app->sorted);
+    if (app->registry) {
+        free(app->registry->tasks);
+        free(app->registry->shown);
+        free(app->registry->sorted);
+        apm_arena_clear(&app->registry->arena);
+        free(app->registry);
+    }
     while (app->libraries) {
         library *lib = app->libraries;
         app->libraries = lib->next;
@@ -104,26 +122,59 @@ check_task(const apium_app *app, const apium_task_def *def, apium_error *err)
     return APIUM_OK;
 }
 
+/* Make shown and sorted from tasks. A wrong annotation leaves its task as it was defined; err is that of the last one. */
+static apium_status
+annotate(registry *reg, const apm_settings *settings, apium_error *err)
+{
+    apium_status st = APIUM_OK;
+    for (size_t i = 0; i < reg->n; i++) {
+        apium_status one = apm_annotate(settings->task_annotations, reg->tasks[i], &reg->arena,
+                                        &reg->shown[i], err);
+        if (one != APIUM_OK) {
+            reg->shown[i] = reg->tasks[i];
+            st = one;
+        }
+        reg->sorted[i] = reg->shown[i];
+    }
+    qsort(reg->sorted, reg->n, sizeof(*reg->sorted), by_name);
+    reg->annotated_from = settings->task_annotations.text.p;
+    return st;
+}
+
+/* The registry as the settings of now want it. */
+static const registry *
+current(const apium_app *app)
+{
+    registry *reg = app->registry;
+    apium_error err;
+    if (reg->annotated_from != app->settings.task_annotations.text.p &&
+        annotate(reg, &app->settings, &err) != APIUM_OK)
+        apm_log(APM_LOG_WARNING, "config.annotations", "%s", err.text);
+    return reg;
+}
+
+static bool
+more_room(const apium_task_def ***rows, size_t n)
+{
+    const apium_task_def **more = realloc(*rows, n * sizeof(*more));
+    if (more)
+        *rows = more;
+    return more != NULL;
+}
+
 static apium_status
 register_task(apium_app *app, const apium_task_def *def, apium_error *err)
 {
+    registry *reg = app->registry;
     apium_status st = check_task(app, def, err);
     if (st != APIUM_OK)
         return st;
-    size_t n = app->n_tasks + 1;
-    const apium_task_def **tasks = realloc(app->tasks, n * sizeof(*tasks));
-    if (tasks)
-        app->tasks = tasks;
-    const apium_task_def **sorted = realloc(app->sorted, n * sizeof(*sorted));
-    if (sorted)
-        app->sorted = sorted;
-    if (!tasks || !sorted)
+    if (!more_room(&reg->tasks, reg->n + 1) || !more_room(&reg->shown, reg->n + 1) ||
+        !more_room(&reg->sorted, reg->n + 1))
         return apm_fail(err, APIUM_E_NOMEM, "cannot register task \"%s\": out of memory",
                         def->name);
-    app->tasks[app->n_tasks] = app->sorted[app->n_tasks] = def;
-    app->n_tasks = n;
-    qsort(app->sorted, n, sizeof(*app->sorted), by_name);
-    return APIUM_OK;
+    reg->tasks[reg->n++] = def;
+    return annotate(reg, &app->settings, err);
 }
 
 apium_status
@@ -261,16 +312,17 @@ apm_app_hooks(const apium_app *app)
 const apium_task_def *
 apm_app_task(const apium_app *app, apm_str name)
 {
-    size_t low = 0, high = app->n_tasks;
+    const registry *reg = current(app);
+    size_t low = 0, high = reg->n;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        const char *other = app->sorted[mid]->name;
+        const char *other = reg->sorted[mid]->name;
         size_t len = strlen(other);
         int cmp = memcmp(name.p, other, name.len < len ? name.len : len);
         if (cmp == 0)
             cmp = (name.len > len) - (name.len < len);
         if (cmp == 0)
-            return app->sorted[mid];
+            return reg->sorted[mid];
         if (cmp < 0)
             high = mid;
         else
@@ -282,7 +334,8 @@ apm_app_task(const apium_app *app, apm_str name)
 const apium_task_def *
 apm_app_task_at(const apium_app *app, size_t n)
 {
-    return n < app->n_tasks ? app->tasks[n] : NULL;
+    const registry *reg = current(app);
+    return n < reg->n ? reg->shown[n] : NULL;
 }
 
 apm_conns *

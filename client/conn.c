@@ -184,8 +184,11 @@ on_backend_event(void *arg, apm_link *link, bool up, const char *why)
         conn->down_since_ms = 0;
     else if (!conn->down_since_ms)
         conn->down_since_ms = apm_clock_ms();
-    if (!up && why)
-        snprintf(conn->down_why, sizeof(conn->down_why), "%s", why);
+    if (!up && why) { /* what is to come next is for logs: for us it ends here */
+        const char *next = strstr(why, ". Trying again");
+        snprintf(conn->down_why, sizeof(conn->down_why), "%.*s",
+                 next ? (int)(next - why) : (int)strlen(why), why);
+    }
 }
 
 apium_status

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "client/annotate.h"
 #include "client/app.h"
 #include "core/base/json.h"
 #include "tests/support/suite.h"
@@ -196,6 +197,44 @@ START_TEST(an_app_knows_its_tasks)
 }
 END_TEST
 
+START_TEST(annotations_override_definitions)
+{
+    ck_ok(apium_app_set(app, "task_annotations",
+                        "{\"t.add\": {\"rate_limit\": \"10/m\", \"acks_late\": true, "
+                        "\"max_retries\": 0, \"time_limit\": 2.5, "
+                        "\"priority\": 0}, \"*\": {\"acks_late\": false, \"max_retries\": null}}",
+                        err));
+    const apium_task_def *def = apm_app_task(app, APM_STR("t.add"));
+    ck_assert_str_eq(def->rate_limit, "10/m");
+    ck_assert_int_eq(def->acks_late, APIUM_OFF); /* the last word is that of "*" */
+    ck_assert_int_eq(def->max_retries, APIUM_UNLIMITED);
+    ck_assert(def->time_limit == 2.5 && def->has_priority && def->priority == 0);
+    ck_assert_ptr_eq(def->run, add);
+    ck_assert_ptr_eq(apm_app_task_at(app, 0), def);
+    ck_assert_int_eq(apm_app_task(app, APM_STR("t.inner"))->acks_late, APIUM_OFF);
+
+    ck_ok(apium_app_set(app, "task_annotations",
+                        "[{\"t.add\": {\"max_retries\": 0}}, {\"t.inner\": {\"rate_limit\": 3}}]",
+                        err));
+    ck_assert_int_eq(apm_app_task(app, APM_STR("t.add"))->max_retries, APIUM_NO_RETRIES);
+    ck_assert_int_eq(apm_app_task(app, APM_STR("t.add"))->acks_late, APIUM_DEFAULT);
+    ck_assert_str_eq(apm_app_task(app, APM_STR("t.inner"))->rate_limit, "3");
+    ck_assert_ptr_eq(apm_app_task(app, APM_STR("t.outer")), &tasks[4]);
+
+    const apium_task_def *out = NULL;
+    apm_arena arena = { 0 };
+    apm_json wrong;
+    ck_ok(apm_json_parse(APM_STR("{\"t.add\": {\"rate_limits\": 1}}"), &wrong, err));
+    ck_fails(apm_annotate(wrong, &tasks[0], &arena, &out, err), APIUM_E_CONFIG);
+    ck_assert_str_eq(err->text,
+                     "cannot annotate task \"t.add\": it has no attribute \"rate_limits\"");
+    ck_ok(apm_json_parse(APM_STR("{\"*\": {\"acks_late\": \"yes\"}}"), &wrong, err));
+    ck_fails(apm_annotate(wrong, &tasks[0], &arena, &out, err), APIUM_E_CONFIG);
+    ck_assert_ptr_null(out);
+    apm_arena_clear(&arena);
+}
+END_TEST
+
 START_TEST(wrong_tables_and_modules_are_refused)
 {
     apium_app *none = NULL;
@@ -258,6 +297,7 @@ main(void)
         a_task_that_is_not_registered_is_sent_for_real,
         results_without_a_backend_cannot_be_waited_for,
         an_app_knows_its_tasks,
+        annotations_override_definitions,
         wrong_tables_and_modules_are_refused,
         cjson_trees_go_in_and_out,
     };
