@@ -9,6 +9,7 @@
 #include "client/run.h"
 #include "core/base/clock.h"
 #include "core/model/result.h"
+#include "workflows/follow.h"
 
 /* Document of an outcome as a worker would have stored it. */
 static void
@@ -96,6 +97,38 @@ apply_retry(apm_request *req, const apm_outcome *out)
         req->kwargs = kwargs.text;
 }
 
+/* Callbacks, errbacks, the next step of a chain: eager too, where they are registered. */
+static apium_status
+follow_up(apium_app *app, const apm_request *req, apm_outcome *outcome, apm_arena *arena,
+          apium_error *err)
+{
+    apm_follow follow = { 0 };
+
+    apium_status st = apm_follow_outcome(req, outcome, apm_clock_wall_us(), arena, &follow, err);
+    for (size_t i = 0; i < follow.n_sends && st == APIUM_OK; i++) {
+        const apm_sig_send *send = &follow.sends[i];
+        apm_call call;
+        apm_call_init(&call);
+        call.req = send->req;
+        call.def = apm_app_task(app, send->req.task);
+        call.opts = (apium_send_opts){
+            .queue = send->choice.queue,
+            .exchange = send->choice.exchange,
+            .routing_key = send->choice.routing_key,
+            .priority = send->choice.priority > 0 ? send->choice.priority : 0,
+            .has_priority = send->choice.priority != APM_PRIORITY_NONE,
+            .serializer = send->serializer,
+            .compression = send->compression,
+            .headers = apm_arena_str(arena, send->headers, NULL).p,
+        };
+        st = apm_call_go(app, &call, NULL, err);
+        apm_arena_clear(&call.arena);
+    }
+    if (st == APIUM_OK)
+        outcome->children = follow.children;
+    return st;
+}
+
 static apm_str
 state_of(const apm_outcome *out)
 {
@@ -117,6 +150,9 @@ apm_call_eager(apium_app *app, apm_call *call, apium_run **out, apium_error *err
     const apm_run_env env = {
         .app = app, .hostname = host, .eager = true, .report = report, .arg = &to
     };
+    apium_status st = apm_follow_check(&req, &call->arena, err);
+    if (st != APIUM_OK)
+        return st;
     for (;;) {
         apm_run(&env, call->def, &req, &call->arena, &outcome);
         if (outcome.kind != APM_DONE_RETRY)
@@ -125,9 +161,12 @@ apm_call_eager(apium_app *app, apm_call *call, apium_run **out, apium_error *err
     }
     bool decided = outcome.kind == APM_DONE_SUCCESS || outcome.kind == APM_DONE_FAILURE;
 
+    st = follow_up(app, &req, &outcome, &call->arena, err);
+    if (st != APIUM_OK)
+        return st;
     apm_buf_init(&doc, APM_BUF_MAX);
     write_doc(app, &doc, &req, &outcome);
-    apium_status st = doc.failed ? apm_fail(err, APIUM_E_NOMEM, "out of memory") : APIUM_OK;
+    st = doc.failed ? apm_fail(err, APIUM_E_NOMEM, "out of memory") : APIUM_OK;
     if (st == APIUM_OK && decided && settings->task_store_eager_result && !call->ignored)
         st = store(app, &req, state_of(&outcome), apm_buf_str(&doc), err);
     if (st == APIUM_OK && outcome.kind == APM_DONE_FAILURE && settings->task_eager_propagates) {

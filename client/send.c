@@ -35,8 +35,8 @@ apm_run_new(apium_app *app, apm_str id, apium_run **out, apium_error *err)
 
 /* --- from options to a request --- */
 
-static void
-call_init(apm_call *call)
+void
+apm_call_init(apm_call *call)
 {
     *call = (apm_call){ .req = { .group_index = -1,
                                  .priority = APM_PRIORITY_NONE,
@@ -267,8 +267,8 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
     if (st != APIUM_OK)
         return st;
     /* The default is the weakest wish of all, and there already where nobody had another. */
-    if (choice.priority == APM_PRIORITY_NONE && priority == settings->task_default_priority && parent &&
-        settings->task_inherit_parent_priority)
+    if (choice.priority == APM_PRIORITY_NONE && priority == settings->task_default_priority &&
+        parent && settings->task_inherit_parent_priority)
         priority = parent->req->priority;
     call->req.priority = priority;
     route->mandatory = true; /* a task that nobody can receive is an error here, not a loss there */
@@ -368,48 +368,53 @@ send_away(apium_app *app, apm_call *call, apium_run *run, apium_error *err)
     return st;
 }
 
+apium_status
+apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err)
+{
+    apium_run *run = NULL;
+    apium_status st = APIUM_OK;
+
+    if (apm_app_settings(app)->task_always_eager && call->def) {
+        st = apm_call_eager(app, call, &run, err);
+    } else {
+        if (out)
+            st = apm_run_new(app, call->req.id, &run, err);
+        if (run)
+            run->ignored = call->ignored;
+        if (st == APIUM_OK)
+            st = send_away(app, call, run, err);
+    }
+    if (st == APIUM_OK && out)
+        *out = run;
+    else
+        apium_run_free(run);
+    return st;
+}
+
 /* Everything after the options are gathered in call->opts. */
 static apium_status
 call_task(apium_app *app, apm_call *call, const char *task, apium_value args, apium_run **out,
           apium_error *err)
 {
-    apium_run *run = NULL;
     apium_error why;
 
     apium_status st = make_request(app, call, task, args, &why);
-    if (st == APIUM_OK && apm_app_settings(app)->task_always_eager && call->def) {
-        st = apm_call_eager(app, call, &run, &why);
-        if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
-            if (err)
-                *err = why; /* the task's own failure, in its own words */
-            return st;
-        }
-    } else if (st == APIUM_OK) {
-        if (out)
-            st = apm_run_new(app, call->req.id, &run, &why);
-        if (run)
-            run->ignored = call->ignored;
-        if (st == APIUM_OK)
-            st = send_away(app, call, run, &why);
-    }
-    if (st != APIUM_OK) {
-        apium_run_free(run);
-        bool retriable = why.retriable;
-        int sys = why.sys;
+    if (st == APIUM_OK)
+        st = apm_call_go(app, call, out, &why);
+    if (st == APIUM_OK) {
+        if (apm_task_current())
+            apm_task_add_child(apm_task_current(), call->req.id);
+    } else if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
+        if (err) /* eagerly: the task's own failure, in its own words */
+            *err = why;
+    } else {
         apm_fail(err, st, "cannot send %s: %s", task, why.text);
         if (err) {
-            err->retriable = retriable;
-            err->sys = sys;
+            err->retriable = why.retriable;
+            err->sys = why.sys;
         }
-        return st;
     }
-    if (apm_task_current())
-        apm_task_add_child(apm_task_current(), call->req.id);
-    if (out)
-        *out = run;
-    else
-        apium_run_free(run);
-    return APIUM_OK;
+    return st;
 }
 
 apium_status
@@ -421,7 +426,7 @@ apium_call(apium_app *app, const char *task, apium_value args, const apium_send_
         return apm_fail(err, APIUM_E_INVALID, "cannot send a task without a name");
     }
     apm_call call;
-    call_init(&call);
+    apm_call_init(&call);
     call.def = apm_app_task(app, apm_strz(task));
     call.opts = opts_of(call.def);
     if (opts)
@@ -472,7 +477,7 @@ apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts, apium_ru
     apium_error why;
     apium_status st;
 
-    call_init(&call);
+    apm_call_init(&call);
     if (opts)
         apium_sig_set(sig, opts);
     if (sig->broken.status != APIUM_OK) {

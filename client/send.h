@@ -29,7 +29,10 @@ typedef struct apm_call {
     bool ignored;
 } apm_call;
 
-/* Run it here and now; *out as of apium_call(). */
+void apm_call_init(apm_call *call);
+/* Send it, or run it eagerly; out may be NULL. */
+apium_status apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err);
+/* Run it here and now, and what follows from its outcome. */
 apium_status apm_call_eager(apium_app *app, apm_call *call, apium_run **out, apium_error *err);
 
 #endif

@@ -160,6 +160,43 @@ START_TEST(an_eager_task_may_call_another)
 }
 END_TEST
 
+static char calls[256];
+
+static apium_verdict
+note(apium_task *task)
+{
+    strncat(calls, apium_task_args(task), sizeof(calls) - strlen(calls) - 1);
+    strncat(calls, ";", 2);
+    return APIUM_SUCCESS;
+}
+
+START_TEST(callbacks_of_an_eager_task_are_called)
+{
+    const apium_task_def more[] = { { .name = "t.note", .run = note }, { 0 } };
+    const apium_module module = { APIUM_ABI, sizeof(apium_task_def), NULL, more, NULL, NULL };
+    ck_ok(apium_app_add(app, &module, err));
+    apium_sig *sig =
+        apium_sig_link(apium_sig_new("t.add", "[1, 2]"), apium_sig_new("t.note", "[%s]", "x"));
+    sig = apium_sig_link(sig, apium_sig_immutable(apium_sig_new("t.note", "[9]")));
+    sig = apium_sig_link_error(sig, apium_sig_new("t.note", "[\"never\"]"));
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_send(app, sig, NULL, &run, err));
+    ck_assert_str_eq(calls, "[3, \"x\"];[9];");
+    ck_ok(apium_get(run, 0, &res, err));
+    apm_json children;
+    ck_ok(apm_json_parse(apm_strz(apium_result_children(res)), &children, err));
+    ck_assert_uint_eq(apm_json_count(children), 2);
+    apium_result_free(res);
+    apium_run_free(run);
+
+    *calls = '\0';
+    sig = apium_sig_link_error(apium_sig_new("t.add", "[1]"), apium_sig_new("t.note", NULL));
+    ck_ok(apium_send(app, sig, &(apium_send_opts){ .task_id = "failed-id" }, NULL, err));
+    ck_assert_ptr_eq(strstr(calls, "[\"failed-id\""), calls);
+}
+END_TEST
+
 START_TEST(a_task_that_is_not_registered_is_sent_for_real)
 {
     ck_ok(apium_app_set(app, "broker_url", "nonsense://", err));
@@ -294,6 +331,7 @@ main(void)
         eager_retries_happen_at_once,
         an_eager_failure_is_an_error_when_the_settings_say_so,
         an_eager_task_may_call_another,
+        callbacks_of_an_eager_task_are_called,
         a_task_that_is_not_registered_is_sent_for_real,
         results_without_a_backend_cannot_be_waited_for,
         an_app_knows_its_tasks,
