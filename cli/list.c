@@ -16,10 +16,10 @@ struct values {
 
 static const apm_option options[] = {
     { APM_OPT_HEADING, .help = "Listing Options" },
-    { APM_OPT_TEXT, 'Q', "queues", "NAME,...", AT(queues), .help = "Only these queues." },
-    { APM_OPT_INT, 'n', "limit", "N", AT(limit), .min = 1, .max = 1000000,
+    { APM_OPT_TEXT, 'Q', "queues", NULL, "NAME,...", AT(queues), .help = "Only these queues." },
+    { APM_OPT_INT, 'n', "limit", NULL, "N", AT(limit), .min = 1, .max = 1000000,
       .help = "At most so many refused messages (20)." },
-    { APM_OPT_FLAG, 'j', "json", NULL, AT(json), .help = "Print JSON." },
+    { APM_OPT_FLAG, 'j', "json", NULL, NULL, AT(json), .help = "Print JSON." },
     { 0 },
 };
 

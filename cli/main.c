@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "core/base/error.h"
+#include "core/model/settings_table.h"
 #include "worker/pool.h"
 
 static const apm_command *const commands[] = {
@@ -20,18 +21,19 @@ static const apm_command *const commands[] = {
 
 static const apm_option global_options[] = {
     { APM_OPT_HEADING, .help = "Options" },
-    { APM_OPT_TEXT, 'A', "app", "MODULE", AT(module),
+    { APM_OPT_TEXT, 'A', "app", NULL, "MODULE", AT(module),
       .help = "Shared object with the tasks, such as ./tasks.so." },
-    { APM_OPT_TEXT, 'b', "broker", "URL", .setting = "broker_url",
+    { APM_OPT_TEXT, 'b', "broker", NULL, "URL", .setting = "broker_url",
       .help = "Where the messages live." },
-    { APM_OPT_TEXT, 0, "result-backend", "URL", .setting = "result_backend",
+    { APM_OPT_TEXT, 0, "result-backend", NULL, "URL", .setting = "result_backend",
       .help = "Where the results live." },
-    { APM_OPT_TEXT, 0, "config", "FILE", AT(config), .help = "Settings in YAML." },
-    { APM_OPT_TEXT, 0, "workdir", "PATH", AT(workdir), .help = "Change to this folder first." },
-    { APM_OPT_FLAG, 'C', "no-color", NULL, AT(no_color),
+    { APM_OPT_TEXT, 0, "config", NULL, "FILE", AT(config), .help = "Settings in YAML." },
+    { APM_OPT_TEXT, 0, "workdir", NULL, "PATH", AT(workdir),
+      .help = "Change to this folder first." },
+    { APM_OPT_FLAG, 'C', "no-color", NULL, NULL, AT(no_color),
       .help = "Accepted: apium prints no colours." },
-    { APM_OPT_FLAG, 'q', "quiet", NULL, AT(quiet), .help = "Leave out banners and hints." },
-    { APM_OPT_FLAG, 0, "skip-checks", NULL, AT(skip_checks),
+    { APM_OPT_FLAG, 'q', "quiet", NULL, NULL, AT(quiet), .help = "Leave out banners and hints." },
+    { APM_OPT_FLAG, 0, "skip-checks", NULL, NULL, AT(skip_checks),
       .help = "Accepted: those checks are Django's." },
     { 0 },
 };
@@ -76,13 +78,6 @@ apm_cli_misused(const apm_cli *cli, const char *fmt, ...)
     vsnprintf(err.text, sizeof(err.text), fmt, ap);
     va_end(ap);
     return apm_cli_fail(cli, &err);
-}
-
-static const char *
-nth_command(void *arg, size_t n)
-{
-    (void)arg;
-    return commands[n] ? commands[n]->name : NULL;
 }
 
 static const apm_command *
@@ -286,7 +281,11 @@ run_line(apm_cli *cli, char **args, int argc)
     }
     const apm_command *cmd = command_of(args[next]);
     if (!cmd) {
-        const char *near = apm_nearest(args[next], nth_command, NULL);
+        const char *names[sizeof(commands) / sizeof(*commands)];
+        size_t n = 0;
+        for (; commands[n]; n++)
+            names[n] = commands[n]->name;
+        const char *near = apm_setting_nearest(args[next], names, n);
         apm_fail(&err, APIUM_E_INVALID, "No such command '%s'.%s%s%s", args[next],
                  near ? " Did you mean '" : "", near ? near : "", near ? "'?" : "");
         return misused(cli, NULL, &err);

@@ -8,80 +8,19 @@
 #include <strings.h>
 
 #include "core/base/error.h"
+#include "core/model/settings_table.h"
 
-#define WIDTH  79
-#define COLUMN 34 /* where the help of an option begins */
-
-/* How many letters lie between two words (Levenshtein), capped by the longest word worth comparing. */
-static size_t
-distance(const char *a, const char *b)
-{
-    size_t row[64], n = strlen(b);
-    if (n >= 64 || strlen(a) >= 64)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            row[j] = best;
-        }
-    }
-    return row[n];
-}
-
-const char *
-apm_nearest(const char *word, const char *(*nth)(void *arg, size_t n), void *arg)
-{
-    const char *best = NULL;
-    size_t least = strlen(word) / 3 + 2;
-    const char *name;
-    for (size_t i = 0; (name = nth(arg, i)); i++) {
-        size_t d = distance(word, name);
-        if (*word && strncmp(word, name, strlen(word)) == 0)
-            d = d ? 1 : 0; /* the beginning of a name: most likely meant */
-        if (d < least) {
-            least = d;
-            best = name;
-        }
-    }
-    return best;
-}
-
-/* The first spelling of an option, for messages. */
-static int
-first_name_len(const apm_option *opt)
-{
-    return (int)strcspn(opt->name, "|");
-}
-
-static bool
-has_name(const apm_option *opt, const char *name, size_t len)
-{
-    if (!opt->name)
-        return false;
-    for (const char *p = opt->name;; p++) {
-        size_t n = strcspn(p, "|");
-        if (n == len && strncmp(p, name, len) == 0)
-            return true;
-        p += n;
-        if (!*p)
-            return false;
-    }
-}
+#define WIDTH     79
+#define COLUMN    34 /* where the help of an option begins */
+#define NAMES_MAX 128
 
 static const apm_option *
 by_name(const apm_option *table, const char *name, size_t len)
 {
+    apm_str wanted = { name, len };
     for (const apm_option *opt = table; opt && opt->kind; opt++) {
-        if (opt->kind != APM_OPT_HEADING && has_name(opt, name, len))
+        if (opt->name &&
+            (apm_str_eqz(wanted, opt->name) || (opt->alias && apm_str_eqz(wanted, opt->alias))))
             return opt;
     }
     return NULL;
@@ -97,39 +36,27 @@ by_letter(const apm_option *table, char letter)
     return NULL;
 }
 
-struct names {
-    const apm_option *tables[2];
-    char text[64];
-};
-
-/* The n-th long name of both tables, "help" last. */
-static const char *
-nth_name(void *arg, size_t n)
-{
-    struct names *names = arg;
-    for (int t = 0; t < 2; t++) {
-        for (const apm_option *opt = names->tables[t]; opt && opt->kind; opt++) {
-            if (opt->kind == APM_OPT_HEADING || !opt->name || n--)
-                continue;
-            snprintf(names->text, sizeof(names->text), "%.*s", first_name_len(opt), opt->name);
-            return by_name(names->tables[t], names->text, strlen(names->text))->name;
-        }
-    }
-    return n == 0 ? "help" : NULL;
-}
-
 static apium_status
 no_such(const char *word, const apm_option *table, const apm_option *fallback, apium_error *err)
 {
     if (strncmp(word, "--", 2) != 0)
         return apm_fail(err, APIUM_E_INVALID, "No such option: %.2s", word);
-    struct names names = { .tables = { table, fallback } };
     char name[64];
     snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word + 2);
-    const char *near = apm_nearest(name, nth_name, &names);
+    const char *known[NAMES_MAX];
+    size_t n = 0;
+    const apm_option *const tables[] = { table, fallback };
+    for (int t = 0; t < 2; t++) {
+        for (const apm_option *opt = tables[t]; opt && opt->kind && n < NAMES_MAX - 1; opt++) {
+            if (opt->name)
+                known[n++] = opt->name;
+        }
+    }
+    known[n++] = "help";
+    const char *near = apm_setting_nearest(name, known, n);
     if (near)
-        return apm_fail(err, APIUM_E_INVALID, "No such option: --%s (did you mean --%.*s?)", name,
-                        (int)strcspn(near, "|"), near);
+        return apm_fail(err, APIUM_E_INVALID, "No such option: --%s (did you mean --%s?)", name,
+                        near);
     return apm_fail(err, APIUM_E_INVALID, "No such option: --%s", name);
 }
 
@@ -138,9 +65,9 @@ static const char *
 shown(const apm_option *opt, char out[96])
 {
     if (opt->letter && opt->name)
-        snprintf(out, 96, "'-%c' / '--%.*s'", opt->letter, first_name_len(opt), opt->name);
+        snprintf(out, 96, "'-%c' / '--%s'", opt->letter, opt->name);
     else if (opt->name)
-        snprintf(out, 96, "'--%.*s'", first_name_len(opt), opt->name);
+        snprintf(out, 96, "'--%s'", opt->name);
     else
         snprintf(out, 96, "'-%c'", opt->letter);
     return out;
@@ -403,11 +330,9 @@ apm_options_print(const apm_option *table, FILE *to)
         int n = 0;
         if (opt->letter)
             n = snprintf(left, sizeof(left), "-%c", opt->letter);
-        for (const char *p = opt->name; p && *p; p += strspn(p, "|")) {
-            int len = (int)strcspn(p, "|");
-            n += snprintf(left + n, sizeof(left) - (size_t)n, "%s--%.*s", n ? ", " : "", len, p);
-            p += len;
-        }
+        n += snprintf(left + n, sizeof(left) - (size_t)n, "%s--%s", n ? ", " : "", opt->name);
+        if (opt->alias)
+            n += snprintf(left + n, sizeof(left) - (size_t)n, ", --%s", opt->alias);
         if (opt->kind == APM_OPT_CHOICE) {
             char all[80];
             join(opt, all, sizeof(all));

@@ -31,7 +31,8 @@ typedef struct apm_opt_number {
 typedef struct apm_option {
     apm_option_kind kind;
     char letter;         /* 'c' for -c; 0 none */
-    const char *name;    /* "purge|discard": the first is the one shown */
+    const char *name;    /* "purge" for --purge */
+    const char *alias;   /* another spelling; NULL none */
     const char *meta;    /* what the value is, for --help */
     size_t at;           /* offset of the value in the command's struct; unused with `setting` */
     const char *setting; /* the setting this option stands for; flags give "true" */
@@ -68,8 +69,5 @@ apium_status apm_options_read(const apm_option *table, void *values, const apm_o
 void apm_options_print(const apm_option *table, FILE *to);
 /* Print text indented and wrapped at 79 columns; lines that begin with a space are kept as they are. */
 void apm_options_wrap(const char *text, int indent, FILE *to);
-
-/* The word of the list that is nearest to a misspelled one, or NULL when none is near. */
-const char *apm_nearest(const char *word, const char *(*nth)(void *arg, size_t n), void *arg);
 
 #endif

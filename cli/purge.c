@@ -10,10 +10,10 @@ struct values {
 
 static const apm_option options[] = {
     { APM_OPT_HEADING, .help = "Purging Options" },
-    { APM_OPT_FLAG, 'f', "force", NULL, AT(force), .help = "Don't prompt for verification." },
-    { APM_OPT_TEXT, 'Q', "queues", "NAME,...", AT(queues),
+    { APM_OPT_FLAG, 'f', "force", NULL, NULL, AT(force), .help = "Don't prompt for verification." },
+    { APM_OPT_TEXT, 'Q', "queues", NULL, "NAME,...", AT(queues),
       .help = "Queues to purge; without it, those of the settings." },
-    { APM_OPT_TEXT, 'X', "exclude-queues", "NAME,...", AT(exclude),
+    { APM_OPT_TEXT, 'X', "exclude-queues", NULL, "NAME,...", AT(exclude),
       .help = "Queues not to purge." },
     { 0 },
 };

@@ -13,9 +13,9 @@ struct values {
 
 static const apm_option options[] = {
     { APM_OPT_HEADING, .help = "Report Options" },
-    { APM_OPT_FLAG, 'a', "all", NULL, offsetof(struct values, all),
+    { APM_OPT_FLAG, 'a', "all", NULL, NULL, offsetof(struct values, all),
       .help = "Every setting with its meaning, also those with their default." },
-    { APM_OPT_FLAG, 'j', "json", NULL, offsetof(struct values, json),
+    { APM_OPT_FLAG, 'j', "json", NULL, NULL, offsetof(struct values, json),
       .help = "The settings only, an object of JSON a line." },
     { 0 },
 };

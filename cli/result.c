@@ -11,17 +11,18 @@ struct values {
 
 static const apm_option options[] = {
     { APM_OPT_HEADING, .help = "Result Options" },
-    { APM_OPT_TEXT, 't', "task", "NAME", AT(task),
+    { APM_OPT_TEXT, 't', "task", NULL, "NAME", AT(task),
       .help = "Accepted: results are read without their task." },
-    { APM_OPT_FLAG, 0, "traceback", NULL, AT(traceback), .help = "Show the traceback instead." },
-    { APM_OPT_FLAG, 0, "state", NULL, AT(state),
+    { APM_OPT_FLAG, 0, "traceback", NULL, NULL, AT(traceback),
+      .help = "Show the traceback instead." },
+    { APM_OPT_FLAG, 0, "state", NULL, NULL, AT(state),
       .help = "Show the state there is now, and do not wait." },
-    { APM_OPT_FLAG, 'j', "json", NULL, AT(json),
+    { APM_OPT_FLAG, 'j', "json", NULL, NULL, AT(json),
       .help = "Show the whole document as it is stored." },
     { APM_OPT_HEADING, .help = "Waiting Options" },
-    { APM_OPT_NUMBER, 0, "timeout", "SECONDS", AT(timeout),
+    { APM_OPT_NUMBER, 0, "timeout", NULL, "SECONDS", AT(timeout),
       .help = "Give up after this time; without it, never." },
-    { APM_OPT_FLAG, 0, "no-wait", NULL, AT(no_wait), .help = "The same as --timeout 0." },
+    { APM_OPT_FLAG, 0, "no-wait", NULL, NULL, AT(no_wait), .help = "The same as --timeout 0." },
     { 0 },
 };
 

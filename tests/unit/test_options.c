@@ -19,21 +19,23 @@ static const char *const levels[] = { "DEBUG", "INFO", NULL };
 
 static const apm_option table[] = {
     { APM_OPT_HEADING, .help = "Some Options" },
-    { APM_OPT_FLAG, 'f', "force", NULL, offsetof(struct values, force), .help = "Do it." },
-    { APM_OPT_FLAG, 'q', "quiet|silent", NULL, offsetof(struct values, quiet), .help = "Hush." },
-    { APM_OPT_TEXT, 'Q', "queue", "NAME", offsetof(struct values, queue), .help = "Where." },
-    { APM_OPT_ARRAY, 'a', "args", "JSON", offsetof(struct values, args), .help = "With what." },
-    { APM_OPT_CHOICE, 'l', "level", NULL, offsetof(struct values, level), .choices = levels,
+    { APM_OPT_FLAG, 'f', "force", NULL, NULL, offsetof(struct values, force), .help = "Do it." },
+    { APM_OPT_FLAG, 'q', "quiet", "silent", NULL, offsetof(struct values, quiet), .help = "Hush." },
+    { APM_OPT_TEXT, 'Q', "queue", NULL, "NAME", offsetof(struct values, queue), .help = "Where." },
+    { APM_OPT_ARRAY, 'a', "args", NULL, "JSON", offsetof(struct values, args),
+      .help = "With what." },
+    { APM_OPT_CHOICE, 'l', "level", NULL, NULL, offsetof(struct values, level), .choices = levels,
       .help = "How much." },
-    { APM_OPT_INT, 'c', "count", "N", offsetof(struct values, count), .min = 1, .max = 8,
+    { APM_OPT_INT, 'c', "count", NULL, "N", offsetof(struct values, count), .min = 1, .max = 8,
       .help = "How many." },
-    { APM_OPT_NUMBER, 0, "seconds", "S", offsetof(struct values, seconds), .help = "How long." },
-    { APM_OPT_INT, 0, "multiplier", "N", .setting = "worker_prefetch_multiplier",
+    { APM_OPT_NUMBER, 0, "seconds", NULL, "S", offsetof(struct values, seconds),
+      .help = "How long." },
+    { APM_OPT_INT, 0, "multiplier", NULL, "N", .setting = "worker_prefetch_multiplier",
       .help = "A setting." },
     { 0 },
 };
 static const apm_option globals_table[] = {
-    { APM_OPT_TEXT, 'A', "app", "MODULE", offsetof(struct globals, app), .help = "Which." },
+    { APM_OPT_TEXT, 'A', "app", NULL, "MODULE", offsetof(struct globals, app), .help = "Which." },
     { 0 },
 };
 
