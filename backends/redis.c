@@ -26,7 +26,6 @@ typedef struct redis_backend {
     apm_backend base;
     int db;
     char *prefix; /* of all keys: "" or ending in Celery's separator */
-    int64_t expires_s;
     watched *watched;
 } redis_backend;
 
@@ -34,6 +33,14 @@ static redis_backend *
 redis_of(apm_backend *backend)
 {
     return (redis_backend *)backend;
+}
+
+/* Whole seconds, as SETEX takes them; 0: never. */
+static int64_t
+expires_s(const apm_backend *backend)
+{
+    double seconds = backend->settings->result_expires;
+    return seconds <= 0 ? 0 : seconds < 1 ? 1 : (int64_t)seconds;
 }
 
 static char *
@@ -52,7 +59,7 @@ redis_record(apm_backend *base, apm_unit *unit, const apm_record *record, apium_
     if (!key)
         return apm_fail(err, APIUM_E_NOMEM, "cannot store the result of %.*s: out of memory",
                         APM_STR_ARG(record->task_id));
-    apm_redis_unit_record(unit, backend->db, apm_strz(key), backend->expires_s, record->doc);
+    apm_redis_unit_record(unit, backend->db, apm_strz(key), expires_s(base), record->doc);
     free(key);
     return APIUM_OK;
 }
@@ -147,11 +154,8 @@ redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, vo
     watched *w = NULL;
 
     HASH_FIND_STR(backend->watched, task_id, w);
-    if (w) {
-        w->on_change = on_change;
-        w->arg = arg;
-        return APIUM_OK;
-    }
+    if (w)
+        return apm_fail(err, APIUM_E_INVALID, "the result of %s is watched already", task_id);
     w = calloc(1, sizeof(*w) + len + 1);
     if (!w)
         goto no_memory;
@@ -238,9 +242,6 @@ redis_open(apm_backend *base, apium_error *err)
     bool joined = len && strchr(":_-.", prefix[len - 1]);
     if (asprintf(&backend->prefix, "%s%s", len ? prefix : "", len && !joined ? "_" : "") < 0)
         return apm_fail(err, APIUM_E_NOMEM, "cannot open the Redis backend: out of memory");
-    backend->expires_s = base->settings->result_expires > 0 ? (int64_t)base->settings->result_expires : 0;
-    if (base->settings->result_expires > 0 && backend->expires_s == 0)
-        backend->expires_s = 1; /* SETEX knows whole seconds, and 0 would mean for ever */
     return APIUM_OK;
 }
 
