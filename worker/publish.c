@@ -86,6 +86,11 @@ apm_retry_publish(apm_work *work, apm_unit *unit, const apm_outcome *outcome, ap
     next.retries = outcome->retries;
     next.eta_us = outcome->retry_eta_us;
     next.redelivered = false;
+    /* As in Celery a retry is sent by the task itself: that is its parent when nobody else was. */
+    if (!apm_str_is(next.root_id))
+        next.root_id = next.id;
+    if (!apm_str_is(next.parent_id))
+        next.parent_id = next.id;
 
     const char *queue = NULL;
     apm_str headers = APM_STR_NONE;
