@@ -504,7 +504,8 @@ broker_consume(apm_broker *base, const apm_queue *queue, apium_error *err)
                         queue->name);
     b->queues[b->n_queues++] = (consumed){ name, true };
     b->dry = false;
-    arm(b);
+    /* A first look around at once: a node that was killed is often started again. */
+    uv_timer_start(&b->ticker->timer, on_tick, 0, 0);
     apm_sqlite_stir(base->link);
     return APIUM_OK;
 }

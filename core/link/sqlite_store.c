@@ -200,6 +200,7 @@ typedef struct life {
     units todo;
     unsigned failures; /* in a row */
     int64_t next_try_ms;
+    bool hopeless; /* the last failure was of a kind that waiting does not cure */
     bool up;
 } life;
 
@@ -256,10 +257,6 @@ after_fault(life *l, units *batch, const apium_error *err)
     if (l->failures < 6)
         wait = BACKOFF_MS << l->failures;
     wait += (int64_t)((double)wait * 0.2 * (2.0 * apm_random_unit() - 1.0));
-    if (l->s->patience_ms >= 0 && l->todo.first) {
-        int64_t left = l->todo.first->since_ms + l->s->patience_ms - apm_clock_ms();
-        wait = left < wait ? (left > 10 ? left : 10) : wait;
-    }
     l->failures++;
     l->next_try_ms = apm_clock_ms() + wait;
     /* The first trouble may be over at once (the file was locked for a moment): no need to alarm
@@ -270,7 +267,8 @@ after_fault(life *l, units *batch, const apium_error *err)
                  (double)wait / 1000.0, l->failures);
         tell(l->s, false, why);
     }
-    give_up(l, err->status == APIUM_E_REFUSED, err);
+    l->hopeless = err->status == APIUM_E_REFUSED;
+    give_up(l, l->hopeless, err);
 }
 
 /* One transaction's worth. */
@@ -321,6 +319,20 @@ doze(store *s, int64_t left)
     pthread_cond_timedwait(&s->more, &s->mutex, &until);
 }
 
+/* Nobody's patience ends before we have tried for the last time; who must not wait for a repair hears so
+ * at once. */
+static void
+hasten(life *l)
+{
+    int64_t patience = l->s->patience_ms;
+
+    if (patience < 0 || !l->todo.first)
+        return;
+    int64_t last = l->hopeless ? 0 : l->todo.first->since_ms + patience;
+    if (last < l->next_try_ms)
+        l->next_try_ms = last;
+}
+
 /* Wait for units, the end of a back-off, or the end. True: stop. */
 static bool
 gather(life *l)
@@ -331,6 +343,7 @@ gather(life *l)
     pthread_mutex_lock(&s->mutex);
     while (!s->inbox.first && !s->stop) {
         if (l->failures) {
+            hasten(l);
             left = l->next_try_ms - apm_clock_ms();
             if (left <= 0)
                 break;
@@ -342,6 +355,7 @@ gather(life *l)
         }
     }
     apm_sqlite_units_append(&l->todo, &s->inbox);
+    hasten(l);
     bool stop = s->stop;
     pthread_mutex_unlock(&s->mutex);
     return stop;
