@@ -463,21 +463,51 @@ stop(apm_broker *broker, apm_done_cb *done, void *arg)
     apm_amqp_intake_when_quiet(&self->intake, on_quiet, self);
 }
 
+/* Whole seconds until the task's time, as Celery counts them for the server to wait; 0: none, or not by the server. */
+static int64_t
+delay_of(const apm_route *route, const apm_message *msg)
+{
+    apm_arena arena = { 0 };
+    apm_json headers;
+    const char *text;
+    int64_t eta, seconds = 0;
+
+    if (!route->queue || !route->exchange || !*route->exchange || !apm_amqp_delays(route->queue))
+        return 0;
+    if (apm_json_parse(msg->headers, &headers, NULL) == APIUM_OK &&
+        apm_json_cstr(apm_json_get(headers, "eta"), "eta", &arena, &text, NULL) == APIUM_OK &&
+        apm_date_parse(apm_strz(text), 0, &eta, NULL) == APIUM_OK)
+        seconds = (eta - apm_clock_wall_us()) / 1000000;
+    apm_arena_clear(&arena);
+    return seconds < 0 || seconds > APM_AMQP_DELAY_MAX_S ? 0 : seconds;
+}
+
 static apium_status
 publish(apm_broker *broker, apm_unit *unit, const apm_route *route, const apm_message *msg,
         apium_error *err)
 {
+    apm_amqp_publish publish_ = {
+        .exchange = apm_strz(route->exchange ? route->exchange : ""),
+        .routing_key = apm_strz(route->routing_key ? route->routing_key : ""),
+        .mandatory = route->mandatory,
+        .needs = route->queue,
+        .msg = msg,
+    };
+    int64_t seconds = delay_of(route, msg);
+    apm_buf key;
+
     (void)broker;
-    return apm_amqp_publish_add(
-        unit,
-        &(apm_amqp_publish){
-            .exchange = apm_strz(route->exchange ? route->exchange : ""),
-            .routing_key = apm_strz(route->routing_key ? route->routing_key : ""),
-            .mandatory = route->mandatory,
-            .needs = route->queue,
-            .msg = msg,
-        },
-        err);
+    if (seconds == 0)
+        return apm_amqp_publish_add(unit, &publish_, err);
+    apm_buf_init(&key, 1024);
+    if (apm_amqp_delay_key(&key, seconds, route->routing_key) == APIUM_OK) {
+        publish_.delayed = true;
+        publish_.exchange = APM_STR(APM_AMQP_DELAY_EXCHANGE);
+        publish_.routing_key = apm_buf_str(&key);
+    }
+    apium_status st = apm_amqp_publish_add(unit, &publish_, err);
+    apm_buf_clear(&key);
+    return st;
 }
 
 static apium_status

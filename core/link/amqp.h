@@ -29,6 +29,7 @@ extern const apm_link_ops apm_amqp_kind;
 typedef struct apm_amqp_publish {
     apm_str exchange, routing_key;
     bool mandatory;
+    bool delayed;           /* by the ladder of amqp_delay.c, which is declared before too */
     const apm_queue *needs; /* declared before; NULL: nothing. Copied */
     const apm_message *msg; /* copied */
 } apm_amqp_publish;
@@ -162,6 +163,14 @@ void apm_amqp_disown(apm_link *link, const void *arg);
 void apm_amqp_give_back(apm_link *link, uint64_t tag);
 /* Call fn on the loop, soon, not from inside this call. E_NOMEM. */
 apium_status apm_amqp_later(apm_link *link, void (*fn)(void *arg), void *arg);
+/* Does a message for this queue with a time in the future wait on the server (Celery's native delayed delivery)? Quorum queues
+ * behind a topic exchange. */
+bool apm_amqp_delays(const apm_queue *queue);
+#define APM_AMQP_DELAY_LEVELS   28
+#define APM_AMQP_DELAY_MAX_S    ((INT64_C(1) << APM_AMQP_DELAY_LEVELS) - 1)
+#define APM_AMQP_DELAY_EXCHANGE "celery_delayed_27"
+/* Append the routing key to that exchange for a delay; E_INVALID outside 1..APM_AMQP_DELAY_MAX_S. */
+apium_status apm_amqp_delay_key(apm_buf *buf, int64_t seconds, const char *routing_key);
 /* Does the queue's declaration make it a quorum queue? */
 bool apm_amqp_is_quorum(const apm_queue *queue);
 /* Read a content header into msg: strings and the headers' JSON go to the arena. Exchange, routing key and

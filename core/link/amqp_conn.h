@@ -22,7 +22,7 @@
 
 #include "core/link/stream.h"
 
-#define APM_AMQP_CALL_STEPS 4
+#define APM_AMQP_CALL_STEPS 6
 
 typedef struct apm_amqp_conn apm_amqp_conn;
 typedef struct apm_amqp_channel apm_amqp_channel;

@@ -146,6 +146,8 @@ apm_amqp_call_declare(apm_amqp_call *call, const apm_queue *queue, apium_error *
                                   .exchange = apm_amqp_bytesz(queue->exchange),
                                   .routing_key = apm_amqp_bytesz(queue->routing_key),
                               });
+        if (apm_amqp_delays(queue))
+            apm_amqp_call_bind_delays(call, queue);
     }
     empty_amqp_pool(&pool);
     apm_buf_clear(&bytes);
@@ -185,6 +187,18 @@ apm_amqp_decl_get(apm_amqp_link *link, const apm_queue *queue, apm_amqp_decl **o
     return APIUM_OK;
 }
 
+apium_status
+apm_amqp_decl_ladder(apm_amqp_link *link, apm_amqp_decl **out, apium_error *err)
+{
+    static const apm_queue queue = { .name = APM_AMQP_DELAY_EXCHANGE };
+    apium_status st = apm_amqp_decl_get(link, &queue, out, err);
+
+    if (st == APIUM_OK)
+        (*out)->ladder = true;
+    return st;
+}
+
+/* One part is answered; the last of them decides. */
 static void
 on_declared(void *arg, apium_status status, const amqp_method_t *reply,
             const apm_amqp_content *content, const apium_error *err)
@@ -194,16 +208,32 @@ on_declared(void *arg, apium_status status, const amqp_method_t *reply,
 
     (void)reply;
     (void)content;
-    if (status == APIUM_OK) {
+    if (status != APIUM_OK)
+        decl->failure = *err;
+    if (--decl->left > 0)
+        return;
+    if (decl->failure.status == APIUM_OK) {
         decl->state = APM_AMQP_DECL_OK;
     } else {
         decl->state = APM_AMQP_DECL_NEW;
-        apm_fail(&said, status, "cannot declare the queue \"%s\": %s", decl->queue->name,
-                 err->text);
-        said.retriable = err->retriable;
+        apm_fail(&said, decl->failure.status, "cannot declare the queue \"%s\": %s",
+                 decl->queue->name, decl->failure.text);
+        said.retriable = decl->failure.retriable;
         apm_amqp_units_refuse(decl->link, decl, &said);
     }
     apm_amqp_wake(decl->link);
+}
+
+static void
+ask_ladder(apm_amqp_decl *decl)
+{
+    apium_error err = { 0 };
+
+    /* One more than its parts, so that no answer is the last before all have been asked for. */
+    decl->left = APM_AMQP_DELAY_LEVELS + 2;
+    unsigned asked = apm_amqp_delays_ask(&decl->link->publish.admin, on_declared, decl, &err);
+    decl->left -= APM_AMQP_DELAY_LEVELS + 1 - asked;
+    on_declared(decl, err.status, NULL, NULL, &err);
 }
 
 void
@@ -214,6 +244,12 @@ apm_amqp_decl_ask(apm_amqp_decl *decl)
     if (decl->state != APM_AMQP_DECL_NEW)
         return;
     decl->state = APM_AMQP_DECL_ASKED;
+    decl->failure = (apium_error){ 0 };
+    decl->left = 1;
+    if (decl->ladder) {
+        ask_ladder(decl);
+        return;
+    }
     apm_amqp_call *call = apm_amqp_call_new(on_declared, decl);
     apium_status st = call ? apm_amqp_call_declare(call, decl->queue, &err)
                            : apm_fail(&err, APIUM_E_NOMEM, "out of memory");

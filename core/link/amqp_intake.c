@@ -426,8 +426,13 @@ start_consumer(apm_amqp_consumer *consumer)
         retry_later(consumer);
         return;
     }
-    apm_amqp_channel_ask(&side_of(intake)->admin, call);
-    apm_amqp_wake(apm_amqp_link_of(intake->link));
+    apm_amqp_link *link = apm_amqp_link_of(intake->link);
+    if (apm_amqp_delays(consumer->queue) && !link->ladder_asked) {
+        /* Python's producers send to it and leave its making to the workers. What is wrong with it they are told. */
+        link->ladder_asked = true;
+        apm_amqp_delays_ask(&link->consume.admin, NULL, NULL, &err);
+    }
+    apm_amqp_channel_ask(&link->consume.admin, call);
 }
 
 /* ---- the window ---- */
@@ -699,6 +704,7 @@ apm_amqp_intake_when_quiet(apm_amqp_intake *intake, void (*done)(void *arg), voi
 void
 apm_amqp_intakes_opened(apm_amqp_link *link)
 {
+    link->ladder_asked = false;
     for (apm_amqp_intake *intake = link->intakes; intake; intake = intake->next)
         apm_amqp_channel_open(&intake->channel);
 }

@@ -4,6 +4,7 @@
  *   amqp_publish.c  units: their publishes, confirms, returns
  *   amqp_intake.c   consumers, tags and their settlement
  *   amqp_declare.c  queues with their exchanges and bindings
+ *   amqp_delay.c    Celery's native delayed delivery
  */
 #ifndef APM_LINK_AMQP_LINK_H
 #define APM_LINK_AMQP_LINK_H
@@ -30,13 +31,16 @@ typedef struct apm_amqp_side {
     double heartbeat_s;
 } apm_amqp_side;
 
-/* A queue whose declaration publishes wait for. */
+/* A queue (or the ladder of delays) whose declaration publishes wait for. */
 typedef struct apm_amqp_decl {
     struct apm_amqp_decl *next;
     apm_amqp_link *link;
     apm_queue *queue;
     enum { APM_AMQP_DECL_NEW, APM_AMQP_DECL_ASKED, APM_AMQP_DECL_OK } state;
     bool required; /* before anything is published */
+    bool ladder;   /* it is amqp_delay.c's; queue has only a name */
+    unsigned left; /* of its parts, unanswered */
+    apium_error failure;
 } apm_amqp_decl;
 
 /* One message to publish. Its text follows it in memory. */
@@ -98,6 +102,7 @@ struct apm_amqp_link {
     apm_amqp_unit *finished, **finished_tail;
 
     apm_amqp_intake *intakes;
+    bool ladder_asked; /* over the present consuming connection */
     struct apm_amqp_later *later, **later_tail;
     apm_buf scratch;
 };
@@ -122,6 +127,14 @@ apium_status apm_amqp_decl_get(apm_amqp_link *link, const apm_queue *queue, apm_
 void apm_amqp_decl_ask(apm_amqp_decl *decl);
 void apm_amqp_decls_forget(apm_amqp_link *link); /* the connection is new: ask again */
 void apm_amqp_decls_free(apm_amqp_link *link);
+
+apium_status apm_amqp_decl_ladder(apm_amqp_link *link, apm_amqp_decl **out, apium_error *err);
+
+/* amqp_delay.c */
+/* Ask for every part of the ladder; done is called for each. The number of parts asked for: err is set when it is not all of them. */
+unsigned apm_amqp_delays_ask(apm_amqp_channel *channel, apm_amqp_call_done *done, void *arg,
+                             apium_error *err);
+void apm_amqp_call_bind_delays(apm_amqp_call *call, const apm_queue *queue);
 
 /* amqp_publish.c */
 extern const apm_amqp_channel_ops apm_amqp_publisher_ops;

@@ -108,13 +108,8 @@ apm_amqp_unit_drop(apm_unit *head)
 }
 
 static apium_status
-add_need(apm_amqp_unit *unit, const apm_queue *queue, apium_error *err)
+add_need(apm_amqp_unit *unit, apm_amqp_decl *decl, apium_error *err)
 {
-    apm_amqp_decl *decl;
-    apium_status st = apm_amqp_decl_get(link_of(unit), queue, &decl, err);
-
-    if (st != APIUM_OK)
-        return st;
     for (unsigned i = 0; i < unit->n_needs; i++)
         if (unit->needs[i] == decl)
             return APIUM_OK;
@@ -123,12 +118,27 @@ add_need(apm_amqp_unit *unit, const apm_queue *queue, apium_error *err)
         apm_amqp_decl **more = realloc(unit->needs, cap * sizeof(*more));
         if (!more)
             return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%s\": out of memory",
-                            queue->name);
+                            decl->queue->name);
         unit->needs = more;
         unit->cap_needs = cap;
     }
     unit->needs[unit->n_needs++] = decl;
     return APIUM_OK;
+}
+
+static apium_status
+add_needs(apm_amqp_unit *unit, const apm_amqp_publish *publish, apium_error *err)
+{
+    apm_amqp_link *link = link_of(unit);
+    apm_amqp_decl *decl;
+    apium_status st = APIUM_OK;
+
+    if (publish->needs && (st = apm_amqp_decl_get(link, publish->needs, &decl, err)) == APIUM_OK)
+        st = add_need(unit, decl, err);
+    if (st == APIUM_OK && publish->delayed &&
+        (st = apm_amqp_decl_ladder(link, &decl, err)) == APIUM_OK)
+        st = add_need(unit, decl, err);
+    return st;
 }
 
 static apm_str
@@ -166,7 +176,7 @@ apm_amqp_publish_add(apm_unit *head, const apm_amqp_publish *publish, apium_erro
             err, APIUM_E_TOOBIG,
             "cannot publish to \"%.*s\": the headers are %zu bytes, over the server's %u",
             APM_STR_ARG(publish->routing_key), header->len, link->publish.conn.frame_max);
-    if (publish->needs && (st = add_need(unit, publish->needs, err)) != APIUM_OK)
+    if ((st = add_needs(unit, publish, err)) != APIUM_OK)
         return st;
 
     size_t text =

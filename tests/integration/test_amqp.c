@@ -327,6 +327,58 @@ START_TEST(a_thousand_units_with_an_answer_each_are_done_once)
 }
 END_TEST
 
+START_TEST(a_task_with_a_time_waits_on_the_server_where_it_can)
+{
+    apm_queue q = { .name = "delayed",
+                    .exchange = "delays",
+                    .exchange_type = APM_TOPIC,
+                    .routing_key = "delayed.key",
+                    .queue_type = "quorum",
+                    .durable = true };
+    apm_route route = {
+        .queue = &q, .exchange = "delays", .routing_key = "delayed.key", .mandatory = true
+    };
+    char date[APM_DATE_MAX], headers[200];
+    apm_message msg = message("[]");
+    fate f = { 0 };
+
+    apm_date_print(apm_clock_wall_us() + 3900000, 0, date);
+    snprintf(headers, sizeof(headers), "{\"task\": \"t\", \"id\": \"i\", \"eta\": \"%s\"}", date);
+    msg.headers = apm_strz(headers);
+    apm_unit *unit = apm_unit_new(k.broker->link);
+    ck_ok(apm_broker_publish(k.broker, unit, &route, &msg, err));
+    apm_unit_commit(unit, note_fate, &f);
+    receive_from(&k, &q, 5);
+    wait_for(&k, f.n == 1);
+    ck_assert_msg(f.bad == 0, "%s", f.err.text);
+    int64_t sent = apm_clock_ms();
+    pass(&k, 1500);
+    ck_assert_uint_eq(k.n_got, 0);
+    wait_for(&k, k.n_got == 1);
+    ck_assert_int_ge(apm_clock_ms() - sent, 2500); /* 3 s, in two steps */
+    ck_assert(apm_str_eqz(k.got[0]->msg.body, "[]"));
+    ck_assert_ptr_nonnull(memmem(k.got[0]->msg.headers.p, k.got[0]->msg.headers.len, "x-death", 7));
+    settle(&k, take(&k, 0), APM_ACK, NULL);
+    /* Exactly what Celery declares: declared again with its arguments, nothing is refused. */
+    rabbitmq_python(
+        server,
+        "import os, amqp, urllib.parse\n"
+        "c = amqp.Connection('127.0.0.1:%d' % urllib.parse.urlparse(os.environ['AMQP_URL']).port)\n"
+        "c.connect(); ch = c.channel()\n"
+        "for l in range(27, -1, -1):\n"
+        "    down = 'celery_delayed_%d' % (l - 1) if l else 'celery_delayed_delivery'\n"
+        "    ch.exchange_declare('celery_delayed_%d' % l, 'topic', durable=True, "
+        "auto_delete=False)\n"
+        "    ch.queue_declare('celery_delayed_%d' % l, durable=True, auto_delete=False, "
+        "arguments={\n"
+        "        'x-queue-type': 'quorum', 'x-overflow': 'reject-publish', 'x-message-ttl': 2**l * "
+        "1000,\n"
+        "        'x-dead-letter-exchange': down, 'x-dead-letter-strategy': 'at-least-once'})\n"
+        "ch.exchange_declare('celery_delayed_delivery', 'topic', durable=True, "
+        "auto_delete=False)\n");
+}
+END_TEST
+
 /* ---- the server says no ---- */
 
 static void
@@ -915,6 +967,7 @@ main(int argc, char **argv)
         a_cancelled_queue_sends_nothing_and_can_be_consumed_again,
         the_more_urgent_message_comes_first,
         a_thousand_units_with_an_answer_each_are_done_once,
+        a_task_with_a_time_waits_on_the_server_where_it_can,
         a_task_that_no_queue_takes_fails_at_the_sender,
         only_the_unroutable_message_among_many_fails,
         an_unknown_exchange_fails_its_unit_alone,
