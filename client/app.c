@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "client/annotate.h"
@@ -266,6 +268,17 @@ apium_app_config(apium_app *app, const char *path, apium_error *err)
 }
 
 /* --- asking --- */
+
+apium_status
+apium_fail(apium_error *err, apium_status status, const char *fmt, ...)
+{
+    char text[sizeof(err->text)];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    return apm_fail(err, status, "%s", text);
+}
 
 const char *
 apium_version(void)

@@ -54,6 +54,13 @@ typedef struct apium_error {
 /* The short fixed text of a status, e.g. "timed out". */
 APIUM_API const char *apium_status_text(apium_status status);
 
+/*
+ * Fill in an error of yours, in a hook for instance; the answer is the status, so that a failure is one statement:
+ *     return apium_fail(err, APIUM_E_CLOSED, "cannot open the database: %s", why);
+ */
+APIUM_API apium_status apium_fail(apium_error *err, apium_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* The library's version, "0.1.0". */
 APIUM_API const char *apium_version(void);
 

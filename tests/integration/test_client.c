@@ -469,6 +469,51 @@ START_TEST(what_cannot_be_sent_says_why)
 }
 END_TEST
 
+START_TEST(eager_results_are_stored_when_the_settings_say_so)
+{
+    apium_run *run;
+    apium_result *res;
+    apium_app *eager;
+    const apium_module module = {
+        APIUM_ABI, sizeof(apium_task_def), "eager", tasks, NULL, settings
+    };
+    if (to_sender_only)
+        return;
+    ck_ok(apium_app_new("eager", NULL, &eager, err));
+    ck_ok(apium_app_add(eager, &module, err));
+    ck_ok(apium_app_set(eager, "task_always_eager", "true", err));
+    ck_ok(apium_app_set(eager, "task_store_eager_result", "true", err));
+    ck_ok(apium_call(eager, "t.add", apium_json("[20, 22]"),
+                     &(apium_send_opts){ .task_id = "eager-1" }, NULL, err));
+    ck_ok(apium_call(eager, "t.add", apium_json("[20, 22]"),
+                     &(apium_send_opts){ .task_id = "eager-2", .ignore_result = APIUM_ON }, NULL,
+                     err));
+    apium_app_free(eager);
+    ck_ok(apium_run_of(app, "eager-1", &run, err));
+    ck_ok(apium_get(run, 1000, &res, err));
+    ck_assert_str_eq(apium_result_json(res), "42");
+    apium_result_free(res);
+    apium_run_free(run);
+    ck_ok(apium_run_of(app, "eager-2", &run, err));
+    ck_ok(apium_state(run, &res, err));
+    ck_assert_str_eq(apium_result_state(res), "PENDING");
+    apium_result_free(res);
+    apium_run_free(run);
+}
+END_TEST
+
+START_TEST(an_ignored_result_is_not_waited_for)
+{
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_call(app, "t.add", apium_json("[1]"),
+                     &(apium_send_opts){ .ignore_result = APIUM_ON }, &run, err));
+    ck_fails(apium_wait(run, 10000, &res, err), APIUM_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err->text, "the task was sent to ignore its result"));
+    apium_run_free(run);
+}
+END_TEST
+
 int
 main(int argc, char **argv)
 {
@@ -488,6 +533,8 @@ main(int argc, char **argv)
         a_forked_process_may_go_on_using_the_app,
         threads_may_share_an_app,
         what_cannot_be_sent_says_why,
+        eager_results_are_stored_when_the_settings_say_so,
+        an_ignored_result_is_not_waited_for,
     };
     if (argc != 3)
         return 2;

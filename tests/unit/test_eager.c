@@ -197,6 +197,66 @@ START_TEST(callbacks_of_an_eager_task_are_called)
 }
 END_TEST
 
+static void
+hook_before(apium_task *task)
+{
+    (void)task;
+    strcat(calls, "before ");
+}
+
+static void
+hook_after(apium_task *task, apium_verdict verdict)
+{
+    (void)task;
+    strcat(calls, verdict == APIUM_SUCCESS   ? "after-success "
+                  : verdict == APIUM_FAILURE ? "after-failure "
+                                             : "after-other ");
+}
+
+static void
+hook_failure(apium_task *task)
+{
+    strcat(calls, apium_task_exception(task));
+    strcat(calls, " ");
+}
+
+static void
+hook_retry(apium_task *task)
+{
+    strcat(calls, apium_task_exception(task));
+    strcat(calls, "-again ");
+}
+
+START_TEST(the_apps_hooks_surround_every_task)
+{
+    const apium_hooks hooks = { .before_task = hook_before,
+                                .after_task = hook_after,
+                                .on_failure = hook_failure,
+                                .on_retry = hook_retry };
+    const apium_module module = { APIUM_ABI, sizeof(apium_task_def), NULL, NULL, &hooks, NULL };
+    ck_ok(apium_app_add(app, &module, err));
+    apium_result_free(result_of("t.add", "[1, 2]"));
+    ck_assert_str_eq(calls, "before after-success ");
+    *calls = '\0';
+    apium_result_free(result_of("t.add", "[1]"));
+    ck_assert_str_eq(calls, "before TypeError after-failure ");
+    *calls = '\0';
+    apium_result_free(result_of("t.flaky", "[]"));
+    ck_assert_str_eq(
+        calls, "before RuntimeError-again after-other before RuntimeError-again after-other before "
+               "after-success ");
+}
+END_TEST
+
+START_TEST(an_error_can_be_filled_in_by_everybody)
+{
+    ck_fails(apium_fail(err, APIUM_E_CLOSED, "cannot open %s: %s", "db", "no"), APIUM_E_CLOSED);
+    ck_assert_str_eq(err->text, "cannot open db: no");
+    ck_assert(err->retriable);
+    ck_assert_int_eq(apium_fail(NULL, APIUM_E_CLOSED, "nobody listens"), APIUM_E_CLOSED);
+}
+END_TEST
+
 START_TEST(a_task_that_is_not_registered_is_sent_for_real)
 {
     ck_ok(apium_app_set(app, "broker_url", "nonsense://", err));
@@ -332,6 +392,8 @@ main(void)
         an_eager_failure_is_an_error_when_the_settings_say_so,
         an_eager_task_may_call_another,
         callbacks_of_an_eager_task_are_called,
+        the_apps_hooks_surround_every_task,
+        an_error_can_be_filled_in_by_everybody,
         a_task_that_is_not_registered_is_sent_for_real,
         results_without_a_backend_cannot_be_waited_for,
         an_app_knows_its_tasks,
