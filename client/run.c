@@ -64,7 +64,10 @@ settle_verdict(apium_task *task, apium_verdict verdict)
         out->traceback = APM_STR_NONE;
         return verdict;
     case APIUM_FAILURE:
-        if (out->kind != APM_DONE_FAILURE)
+        if (out->kind == APM_DONE_RETRY && apm_str_is(out->exc.type))
+            out->kind =
+                APM_DONE_FAILURE; /* it thought better of trying again: the cause is what remains */
+        else if (out->kind != APM_DONE_FAILURE)
             name_the_failure(task);
         return verdict;
     case APIUM_RETRY:

@@ -189,6 +189,21 @@ START_TEST(a_retry_has_a_time_a_number_and_a_cause)
 }
 END_TEST
 
+static apium_verdict
+again_but_not(apium_task *task)
+{
+    apium_retry(task, 1, "down");
+    return APIUM_FAILURE;
+}
+
+START_TEST(a_retry_that_is_not_returned_is_a_failure_with_its_cause)
+{
+    RUN(again_but_not);
+    ck_assert_int_eq(outcome.kind, APM_DONE_FAILURE);
+    ck_assert_str_eq(raised(), "RuntimeError: down");
+}
+END_TEST
+
 START_TEST(the_default_delay_is_three_minutes)
 {
     countdown = APIUM_DEFAULT_DELAY;
@@ -606,6 +621,7 @@ main(void)
         a_failure_without_a_reason_is_a_runtime_error,
         after_the_soft_limit_a_failure_is_the_limits,
         a_retry_has_a_time_a_number_and_a_cause,
+        a_retry_that_is_not_returned_is_a_failure_with_its_cause,
         the_default_delay_is_three_minutes,
         when_retries_are_used_up_the_cause_is_the_failure,
         without_a_cause_it_is_max_retries_exceeded,
