@@ -15,17 +15,8 @@ COUNT = 1000   # of each kind
 TASK_MS = 8
 KINDS = {"work": "ledger.work", "late": "ledger.late", "sure": "ledger.sure"}
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-    servers["rabbitmq"] = harness.RabbitMQ().start()
-
-
-def tearDownModule():
-    for server in servers.values():
-        server.stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 def kill(pid):
@@ -150,16 +141,16 @@ class Kills:
 
 class OnRedis(Kills, unittest.TestCase):
     def urls(self):
-        return servers["redis"].url(0), servers["redis"].url(1)
+        return servers.redis.url(0), servers.redis.url(1)
 
     def nothing_is_left(self):
-        client = servers["redis"].client(0)
+        client = servers.redis.client(0)
         harness.eventually(lambda: client.hlen("unacked") == 0 and client.zcard("unacked_index") == 0, 120, every=0.2)
 
 
 class OnRabbit(Kills, unittest.TestCase):
     def urls(self):
-        return servers["rabbitmq"].url(), servers["redis"].url(2)
+        return servers.rabbitmq.url(), servers.redis.url(2)
 
 
 class OnSqlite(Kills, unittest.TestCase):

@@ -8,17 +8,8 @@ import uuid
 import harness
 import kombu
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-    servers["rabbitmq"] = harness.RabbitMQ().start()
-
-
-def tearDownModule():
-    for server in servers.values():
-        server.stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 def message(body=b"[[2, 3], {}, {}]", content_type="application/json", encoding="utf-8", **changes):
@@ -140,10 +131,10 @@ class BadInput:
 class OnRedis(BadInput, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["redis"].url(0), servers["redis"].url(1)
+        return servers.redis.url(0), servers.redis.url(1)
 
     def test_what_is_no_envelope_is_kept_too(self):
-        client = servers["redis"].client(0)
+        client = servers.redis.client(0)
         good = json.dumps({"body": base64.b64encode(b"[[], {}, {}]").decode(), "headers": {}, "properties": {}})
         for name, raw in {"not JSON": b"hello", "no object": b"[1]", "no properties": b'{"body": "e30="}',
                           "bad base64": good.replace('"body": "', '"body": "!!').encode(), "bytes": bytes(range(256)),
@@ -156,13 +147,13 @@ class OnRedis(BadInput, unittest.TestCase):
         self.assertEqual(client.hlen("unacked"), 0)
 
     def test_nothing_is_left_or_delivered_again(self):
-        client = servers["redis"].client(0)
+        client = servers.redis.client(0)
         self.publish(*REFUSED["no id header"][0])
         self.works()
         harness.eventually(lambda: client.hlen("unacked") == 0 and client.llen("celery") == 0, 10)
 
     def test_a_queue_key_of_the_wrong_type_stops_nothing(self):
-        client = servers["redis"].client(0)
+        client = servers.redis.client(0)
         client.set("other-queue", "a string")
         other = harness.Worker(self.broker, self.backend, "-c", "1", "-Q", "celery,other-queue", "-n", "o@%h").start()
         try:
@@ -176,7 +167,7 @@ class OnRedis(BadInput, unittest.TestCase):
 class OnRabbit(BadInput, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["rabbitmq"].url(), servers["redis"].url(3)
+        return servers.rabbitmq.url(), servers.redis.url(3)
 
 
 if __name__ == "__main__":

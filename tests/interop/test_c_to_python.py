@@ -5,17 +5,8 @@ import unittest
 
 import harness
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-    servers["rabbitmq"] = harness.RabbitMQ().start()
-
-
-def tearDownModule():
-    for server in servers.values():
-        server.stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 class CToPython:
@@ -104,7 +95,7 @@ class CToPython:
 class RedisRedis(CToPython, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["redis"].url(0), servers["redis"].url(1)
+        return servers.redis.url(0), servers.redis.url(1)
 
     def test_result_reads_what_python_stored(self):
         task_id = self.call("tasks.add", "-a", "[1, 2]").stdout.strip()
@@ -129,13 +120,13 @@ class RedisRedis(CToPython, unittest.TestCase):
 class AmqpRpc(CToPython, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["rabbitmq"].url(), "rpc://"
+        return servers.rabbitmq.url(), "rpc://"
 
 
 class AmqpRedis(CToPython, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["rabbitmq"].url(), servers["redis"].url(3)
+        return servers.rabbitmq.url(), servers.redis.url(3)
 
     def test_a_task_that_nobody_could_receive_is_an_error(self):
         done = self.call("tasks.add", "-a", "[1, 2]", "--exchange", "amq.direct", "--routing-key", "nowhere", check=False)

@@ -8,17 +8,8 @@ import harness
 from celery import exceptions
 from celery.result import AsyncResult
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-    servers["rabbitmq"] = harness.RabbitMQ().start()
-
-
-def tearDownModule():
-    for server in servers.values():
-        server.stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 def every_plane():
@@ -213,14 +204,14 @@ class Stored:
 class RedisRedis(Stored, PythonToC, unittest.TestCase):
     @staticmethod
     def urls():
-        redis = servers["redis"]
+        redis = servers.redis
         return redis.url(0), redis.url(1)
 
 
 class AmqpRpc(PythonToC, unittest.TestCase):
     @staticmethod
     def urls():
-        return servers["rabbitmq"].url(), "rpc://"
+        return servers.rabbitmq.url(), "rpc://"
 
 
 class AmqpRedis(Stored, PythonToC, unittest.TestCase):
@@ -229,7 +220,7 @@ class AmqpRedis(Stored, PythonToC, unittest.TestCase):
 
     @staticmethod
     def urls():
-        return servers["rabbitmq"].url(), servers["redis"].url(2)
+        return servers.rabbitmq.url(), servers.redis.url(2)
 
 
 class Priorities(unittest.TestCase):
@@ -250,14 +241,14 @@ class Priorities(unittest.TestCase):
         return [int(key.split(":")[1]) for word, key, *_ in ledger.lines() if word == "begin"]
 
     def test_the_lowest_number_is_first_on_redis(self):
-        redis = servers["redis"]
+        redis = servers.redis
         given = [9, 6, 3, 0] * 5
         self.assertEqual(self.order(redis.url(4), {}, given, redis.url(5)), sorted(given))
 
     def test_the_highest_number_is_first_on_rabbitmq(self):
         given = [0, 5, 9, 1] * 5
         conf = {"task_queue_max_priority": 10, "task_default_queue": "by-priority"}
-        began = self.order(servers["rabbitmq"].url(), conf, given, servers["redis"].url(6))
+        began = self.order(servers.rabbitmq.url(), conf, given, servers.redis.url(6))
         self.assertEqual(began, sorted(given, reverse=True))
 
 

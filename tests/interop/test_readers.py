@@ -7,21 +7,14 @@ import unittest
 
 import harness
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-
-
-def tearDownModule():
-    servers["redis"].stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 class Readers(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.redis = servers["redis"]
+        cls.redis = servers.redis
         cls.where = {"broker": cls.redis.url(0), "backend": cls.redis.url(1)}
         cls.worker = harness.Worker(cls.redis.url(0), cls.redis.url(1), "-c", "1").start()
 

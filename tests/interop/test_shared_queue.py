@@ -5,17 +5,8 @@ import unittest
 
 import harness
 
-servers = {}
-
-
-def setUpModule():
-    servers["redis"] = harness.Redis().start()
-    servers["rabbitmq"] = harness.RabbitMQ().start()
-
-
-def tearDownModule():
-    for server in servers.values():
-        server.stop()
+servers = harness.Servers()
+tearDownModule = servers.stop
 
 
 def send_all(app, name, count, **options):
@@ -46,19 +37,19 @@ class SharedQueue(unittest.TestCase):
         self.assertEqual(len(ledger.count("begin")), count)
 
     def test_ten_thousand_on_redis(self):
-        redis = servers["redis"]
+        redis = servers.redis
         self.exactly_once(redis.url(0), redis.url(1), 10_000, 180)
         self.assertEqual(redis.client(0).hlen("unacked"), 0)
         self.assertEqual(redis.client(0).zcard("unacked_index"), 0)
 
     def test_two_thousand_on_rabbitmq(self):
-        self.exactly_once(servers["rabbitmq"].url(), servers["redis"].url(2), 2_000, 90)
+        self.exactly_once(servers.rabbitmq.url(), servers.redis.url(2), 2_000, 90)
 
 
 class VisibilityTimeout(unittest.TestCase):
     def test_a_task_longer_than_it_runs_once(self):
         """The Python nodes take back what is older than 30 s, the C node's setting is 20 s, the task takes 45 s."""
-        redis, ledger = servers["redis"], harness.Ledger()
+        redis, ledger = servers.redis, harness.Ledger()
         options = {"broker_transport_options": {"visibility_timeout": 30}}
         shorter = {"broker_transport_options": {"visibility_timeout": 20}}
         app = harness.app(redis.url(4), redis.url(5))
@@ -82,7 +73,7 @@ class VisibilityTimeout(unittest.TestCase):
 class GivingBack(unittest.TestCase):
     def test_a_python_worker_gives_back_while_c_workers_drain(self):
         """What a stopped Python worker had fetched is in the queue or done within 5 s, with C workers at full rate."""
-        redis, ledger = servers["redis"], harness.Ledger()
+        redis, ledger = servers.redis, harness.Ledger()
         broker, backend, client = redis.url(6), redis.url(7), redis.client(6)
         app = harness.app(broker, backend)
         # Slow tasks first: the Python worker runs two of them and holds more.

@@ -228,6 +228,31 @@ class RabbitMQ(Process):
         self.epmd.kill_group()
 
 
+class Servers:
+    """The servers of one test program, each started when it is first asked for."""
+
+    def __init__(self):
+        self.started = {}
+
+    def _get(self, name, make):
+        if name not in self.started:
+            self.started[name] = make().start()
+        return self.started[name]
+
+    @property
+    def redis(self):
+        return self._get("redis", Redis)
+
+    @property
+    def rabbitmq(self):
+        return self._get("rabbitmq", RabbitMQ)
+
+    def stop(self):
+        for server in self.started.values():
+            server.stop()
+        self.started.clear()
+
+
 def environment(broker, backend, conf=None):
     """What tells an apium worker and a Celery one the same things."""
     env = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": backend or "", "PYTHONPATH": str(ROOT / "tests" / "interop")}
