@@ -26,7 +26,8 @@ struct run {
     uint32_t states; /* custom states reported */
 };
 
-/* What the soft limit's handler compares with: the job that user code runs now, 0 between jobs. Processes only. */
+/* What the soft limit's handler compares with: the job that user code runs now, 0 between jobs.
+ * Processes only. */
 static _Atomic uint32_t running_seq;
 static _Atomic int *running_stop;
 static pid_t main_tid;
@@ -203,7 +204,8 @@ apm_child_run(const apm_child *child)
 
 /* ---- a process of its own ---- */
 
-/* The soft limit. It carries the number of the job that is meant: when that one is over, it means nobody. */
+/* The soft limit. It carries the number of the job that is meant: when that one is over, it means
+ * nobody. */
 static void
 on_soft_limit(int signum, siginfo_t *info, void *context)
 {
@@ -223,8 +225,8 @@ on_soft_limit(int signum, siginfo_t *info, void *context)
     errno = saved;
 }
 
-/* What a task may expect: everything as a new program has it, but ^C and the end of the terminal are the main process's
- * business, and a peer that closes its connection is no reason to die. */
+/* What a task may expect: everything as a new program has it, but ^C and the end of the terminal
+ * are the main process's business, and a peer that closes its connection is no reason to die. */
 static void
 set_signals(void)
 {
@@ -244,8 +246,9 @@ set_signals(void)
 }
 
 /*
- * Die with the main process, whatever user code does then, but not with the fork server. The life pipe has one write end, in the
- * main process; the kernel sends our own description of its read end SIGKILL when that closes.
+ * Die with the main process, whatever user code does then, but not with the fork server. The life
+ * pipe has one write end, in the main process; the kernel sends our own description of its read end
+ * SIGKILL when that closes.
  */
 static void
 bind_life(int life_fd)
@@ -256,7 +259,8 @@ bind_life(int life_fd)
     if (fd < 0 || fcntl(fd, F_SETOWN, getpid()) < 0 || fcntl(fd, F_SETSIG, SIGKILL) < 0 ||
         fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) < 0)
         _exit(APM_CHILD_NO_START); /* rather none than one that outlives its worker */
-    /* Armed: if it closed before, nobody tells us any more. End of file is 0, an open empty pipe EAGAIN. */
+    /* Armed: if it closed before, nobody tells us any more. End of file is 0, an open empty pipe
+     * EAGAIN. */
     if (read(fd, &byte, 1) == 0)
         _exit(APM_CHILD_LEFT);
     close(life_fd);
@@ -286,8 +290,7 @@ apm_child_process(const apm_child *child, int life_fd)
     const apium_hooks *hooks = apm_app_hooks(child->app);
     int code = APM_CHILD_NO_START;
     if (hooks->process_start && hooks->process_start(child->app, &err) != APIUM_OK) {
-        apm_log(APM_LOG_ERROR, "pool.start", "the hook process_start failed: %s",
-                err.text);
+        apm_log(APM_LOG_ERROR, "pool.start", "the hook process_start failed: %s", err.text);
     } else {
         code = apm_child_run(child);
         if (hooks->process_stop)

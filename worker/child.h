@@ -1,5 +1,6 @@
 /*
- * child.h - what runs in a pool process or pool thread: take a slot, run it, leave the outcome, again.
+ * child.h - what runs in a pool process or pool thread: take a slot, run it, leave the outcome,
+ * again.
  */
 #ifndef APM_WORKER_CHILD_H
 #define APM_WORKER_CHILD_H
@@ -28,8 +29,9 @@ typedef struct apm_child {
 int apm_child_run(const apm_child *child);
 
 /*
- * The life of a freshly forked pool process: bind it to the main process's life (`life_fd`: the read end of the pipe whose
- * only write end the main process has), wait for the go-ahead on the socket, work, leave.
+ * The life of a freshly forked pool process: bind it to the main process's life (`life_fd`: the
+ * read end of the pipe whose only write end the main process has), wait for the go-ahead on the
+ * socket, work, leave.
  */
 _Noreturn void apm_child_process(const apm_child *child, int life_fd);
 

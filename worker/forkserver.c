@@ -1,7 +1,8 @@
 /*
- * forkserver.c - the process that forks pool processes. It has loaded the tasks and does nothing else, in one thread:
- * so a fork of it is clean, cheap and always the same, however long the main process has been running.
- * It dies with the main process (the kernel's parent-death signal); its children do not die with it.
+ * forkserver.c - the process that forks pool processes. It has loaded the tasks and does nothing
+ * else, in one thread: so a fork of it is clean, cheap and always the same, however long the main
+ * process has been running. It dies with the main process (the kernel's parent-death signal); its
+ * children do not die with it.
  */
 #include "worker/forkserver.h"
 
@@ -159,8 +160,10 @@ fork_one(struct server *server, const apm_fs_msg *ask)
     return ok;
 }
 
-/* Report the dead. A status is on its way before its zombie is gone: if we die in between, the main process gets the
- * zombie instead, so it always learns the status. False: the main process is gone. */
+/*
+ * Report the dead. A status is on its way before its zombie is gone: if we die in between, the main
+ * process gets the zombie instead, so it always learns the status. False: the main process is gone.
+ */
 static bool
 bury(void)
 {

@@ -1,6 +1,6 @@
 /*
- * forkserver.h - what the main process and the fork server say to each other, over a SOCK_SEQPACKET pair: one message
- * a packet, descriptors beside it.
+ * forkserver.h - what the main process and the fork server say to each other, over a SOCK_SEQPACKET
+ * pair: one message a packet, descriptors beside it.
  *
  *     fork server                               main process
  *     HELLO {bytes of the table} + memfd  ───▶   (once; or FAILED {text} and the end)
@@ -8,8 +8,8 @@
  *     FORKED {seat, pid} + socket, pidfd  ───▶   (or FORKED {seat, error number})
  *     EXITED {pid, status}                ───▶
  *
- * The pool process waits for one byte on its socket before it touches anything: until then its fork server may die without
- * the main process ever hearing of it, and then the socket ends.
+ * The pool process waits for one byte on its socket before it touches anything: until then its fork
+ * server may die without the main process ever hearing of it, and then the socket ends.
  */
 #ifndef APM_WORKER_FORKSERVER_H
 #define APM_WORKER_FORKSERVER_H
@@ -41,11 +41,12 @@ typedef struct apm_fs_msg {
 
 /* Send a message with n descriptors. False: the other side is gone. */
 bool apm_fs_send(int sock, const apm_fs_msg *msg, const int *fds, unsigned n);
-/* Receive one, without waiting when `nowait`: 1, 0 nothing there yet, -1 the end. fds not sent are -1; the caller owns
- * the others. */
+/* Receive one, without waiting when `nowait`: 1, 0 nothing there yet, -1 the end. fds not sent are
+ * -1; the caller owns the others. */
 int apm_fs_recv(int sock, bool nowait, apm_fs_msg *msg, int fds[APM_FS_FDS]);
 
-/* The task table as bytes, and back: an array of n infos followed by their text, one allocation for free(). */
+/* The task table as bytes, and back: an array of n infos followed by their text, one allocation for
+ * free(). */
 void apm_fs_table_write(const apium_app *app, apm_buf *buf);
 apium_status apm_fs_table_read(apm_str bytes, apm_task_info **infos, size_t *n, apium_error *err);
 

@@ -78,7 +78,8 @@ apm_fs_recv(int sock, bool nowait, apm_fs_msg *msg, int fds[APM_FS_FDS])
     return 1;
 }
 
-/* ---- the table: for each task its numbers, then its five texts with their NULs; a lone byte 1 before each that is there ---- */
+/* ---- the table: for each task its numbers, then its five texts with their NULs; a lone byte 1
+ * before each that is there ---- */
 
 static const size_t texts[] = {
     offsetof(apm_task_info, name),        offsetof(apm_task_info, rate_limit),

@@ -1,4 +1,5 @@
-/* limits.c - time limits, signals to pool processes, and what a job is said to have ended with when its process cannot say it */
+/* limits.c - time limits, signals to pool processes, and what a job is said to have ended with when
+ * its process cannot say it */
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -55,7 +56,8 @@ static void
 enforce_hard(apm_pool *pool, apm_job *job, int64_t now_ns)
 {
     apm_process *process = &pool->processes[job->process];
-    /* From here on it takes no other job, so the signals cannot hit one. Over by now: it is delivered at the next look. */
+    /* From here on it takes no other job, so the signals cannot hit one. Over by now: it is
+     * delivered at the next look. */
     if (!apm_slots_hold(&pool->slots, process->seat, job->slot))
         return;
     job->hard_sent = true;

@@ -1,4 +1,5 @@
-/* pool.c - see pool.h. Jobs on their way through the slots, and when to look at them and when to sleep. */
+/* pool.c - see pool.h. Jobs on their way through the slots, and when to look at them and when to
+ * sleep. */
 #include "worker/pool.h"
 
 #include <assert.h>
@@ -258,7 +259,8 @@ on_busy(uv_idle_t *idle)
     (void)idle; /* active, it keeps the loop from sleeping */
 }
 
-/* The loop is about to sleep: say so, then look once more. Who does something after that look wakes us. */
+/* The loop is about to sleep: say so, then look once more. Who does something after that look wakes
+ * us. */
 static void
 on_prepare(uv_prepare_t *prepare)
 {
@@ -299,7 +301,8 @@ on_tick(uv_timer_t *timer)
     if (pool->waiting == 0 || pool->happened != before)
         return; /* stir has started it again */
     apm_slots_wake(&pool->slots);
-    /* All processes run something that we know of: the first to end wakes us, for nothing else can happen. */
+    /* All processes run something that we know of: the first to end wakes us, for nothing else can
+     * happen. */
     if (pool->tick_ms >= TICK_MAX_MS && pool->n_running >= pool->n_up)
         return;
     pool->tick_ms = pool->tick_ms * 2 < TICK_MAX_MS ? pool->tick_ms * 2 : TICK_MAX_MS;

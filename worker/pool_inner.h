@@ -1,6 +1,6 @@
 /*
- * pool_inner.h - the main process's side of a pool, as its files share it: pool.c (jobs, looking, sleeping), limits.c (time limits
- * and signals), prefork.c and threads.c (where the work is done).
+ * pool_inner.h - the main process's side of a pool, as its files share it: pool.c (jobs, looking,
+ * sleeping), limits.c (time limits and signals), prefork.c and threads.c (where the work is done).
  */
 #ifndef APM_WORKER_POOL_INNER_H
 #define APM_WORKER_POOL_INNER_H
@@ -14,7 +14,8 @@
 
 #define APM_NEVER INT64_MAX /* as a deadline */
 
-/* A descriptor on the loop; allocated, because a handle outlives what it stood for until its close callback. */
+/* A descriptor on the loop; allocated, because a handle outlives what it stood for until its close
+ * callback. */
 typedef struct apm_watch apm_watch;
 typedef void apm_watch_fn(apm_watch *watch);
 struct apm_watch {
@@ -66,14 +67,17 @@ typedef struct apm_pool_kind {
     apium_status (*start)(apm_pool *pool, const apm_pool_opts *opts, apium_error *err);
     /* Put on the loop what has to be there. */
     bool (*open)(apm_pool *pool);
-    /* Put a process into a seat that is AWAY: it becomes ASKED, and UP with apm_pool_seated (or AWAY again). */
+    /* Put a process into a seat that is AWAY: it becomes ASKED, and UP with apm_pool_seated (or
+     * AWAY again). */
     void (*seat)(apm_pool *pool, apm_process *process);
     /* The eventfd was written to; may be NULL. */
     void (*woken)(apm_pool *pool);
-    /* Something of the kind's own is due at `next`: `run` it. Deadlines on the monotonic clock in ns. */
+    /* Something of the kind's own is due at `next`: `run` it. Deadlines on the monotonic clock in
+     * ns. */
     int64_t (*next)(const apm_pool *pool);
     void (*run)(apm_pool *pool, int64_t now_ns);
-    /* No process is left (or they cannot be killed, and it is `now`): end what remains; then apm_pool_closed. Perhaps again with `now`. */
+    /* No process is left (or they cannot be killed, and it is `now`): end what remains; then
+     * apm_pool_closed. Perhaps again with `now`. */
     void (*stop)(apm_pool *pool, bool now);
     void (*free)(apm_pool *pool);
 } apm_pool_kind;
@@ -153,7 +157,8 @@ void apm_pool_seated(apm_pool *pool, apm_process *process, int pid);
 void apm_pool_unseated(apm_pool *pool, apm_process *process);
 /* It is there, but not wanted any more, and was sent away. */
 void apm_pool_refused(apm_pool *pool, apm_process *process);
-/* It is dead; status is waitpid's, -1 unknown. What it had begun is lost, what it had finished is delivered. */
+/* It is dead; status is waitpid's, -1 unknown. What it had begun is lost, what it had finished is
+ * delivered. */
 void apm_pool_died(apm_pool *pool, apm_process *process, int status);
 /* End the jobs that this dead process had begun. */
 void apm_pool_bury(apm_pool *pool, const apm_process *process, int status);

@@ -1,6 +1,6 @@
 /*
- * prefork.c - the main process's side of processes: the fork server is started, asked, watched and started again, pool processes
- * are adopted and buried.
+ * prefork.c - the main process's side of processes: the fork server is started, asked, watched and
+ * started again, pool processes are adopted and buried.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -157,7 +157,8 @@ server_again(apm_pool *pool)
 
 /* ---- its messages ---- */
 
-/* It cannot set up the app. At start that is the end; later the processes that are there work on, and it is tried again. */
+/* It cannot set up the app. At start that is the end; later the processes that are there work on,
+ * and it is tried again. */
 static void
 server_failed(apm_pool *pool, const apium_error *err)
 {
@@ -298,8 +299,9 @@ on_control(apm_watch *watch)
 /* ---- deaths ---- */
 
 /*
- * What a fork server that died leaves comes to us, for we are a subreaper: pool processes, what it forked and never told us of, what
- * tasks had started. The main process has no other children while it runs, so the unknown ones are reaped unread.
+ * What a fork server that died leaves comes to us, for we are a subreaper: pool processes, what it
+ * forked and never told us of, what tasks had started. The main process has no other children while
+ * it runs, so the unknown ones are reaped unread.
  */
 static void
 reap_strays(apm_pool *pool)
@@ -493,7 +495,8 @@ prefork_run(apm_pool *pool, int64_t now_ns)
     for (unsigned i = 0; i < pool->slots.seated; i++) {
         apm_process *process = &pool->processes[i];
         if (process->life == APM_UP && process->bury_ns <= now_ns) {
-            /* Dead for so long, and the fork server does not say what of: without it the zombie comes to us. */
+            /* Dead for so long, and the fork server does not say what of: without it the zombie
+             * comes to us. */
             process->bury_ns = APM_NEVER;
             self->kill_ns = now_ns;
         }

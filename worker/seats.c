@@ -1,6 +1,6 @@
 /*
- * seats.c - the processes of a pool, whatever they are: who belongs into which seat, when, and what becomes of the jobs
- * of one that died.
+ * seats.c - the processes of a pool, whatever they are: who belongs into which seat, when, and what
+ * becomes of the jobs of one that died.
  */
 #include <signal.h>
 #include <sys/wait.h>
@@ -9,7 +9,8 @@
 #include "core/base/error.h"
 #include "worker/pool_inner.h"
 
-/* How soon a seat gets its next process: one that died in a job, and one that died before it took any (doubling). */
+/* How soon a seat gets its next process: one that died in a job, and one that died before it took
+ * any (doubling). */
 #define AGAIN_NS      (20 * INT64_C(1000000))
 #define BACKOFF_NS    (100 * INT64_C(1000000))
 #define BACKOFF_STEPS 7 /* 12.8 s */
@@ -210,8 +211,9 @@ apm_pool_died(apm_pool *pool, apm_process *process, int status)
 }
 
 /*
- * The shared memory says what cannot be: user code has written over it. Nothing in it is certain any more, so all processes
- * go and it is made anew. What had not begun is put in again; what had is lost, unless its outcome is there.
+ * The shared memory says what cannot be: user code has written over it. Nothing in it is certain
+ * any more, so all processes go and it is made anew. What had not begun is put in again; what had
+ * is lost, unless its outcome is there.
  */
 void
 apm_pool_overwritten(apm_pool *pool)

@@ -271,7 +271,7 @@ apm_slots_reset(apm_slots *slots)
     }
     for (unsigned i = 0; i < slots->seated; i++)
         apm_slots_reseat(slots, i);
-    /* The lowest number on top: slots are reused last-in first-out, so few pages are ever touched. */
+    /* The lowest number on top: slots are reused last-in first-out, so few pages are touched. */
     for (slots->n_free = 0; slots->n_free < n; slots->n_free++)
         slots->free[slots->n_free] = n - 1 - slots->n_free;
     slots->broken = false;

@@ -1,8 +1,9 @@
 /*
- * slots.h - the memory that the main process and its pool processes share, and the rules for touching it.
+ * slots.h - the memory that the main process and its pool processes share, and the rules for
+ * touching it.
  *
- *   head ▼                          tail ▼        the queue: slot numbers in the order of submission, each with the
- *   [ 4#17 │ 2#18 │ 9#19 │ 1#20 │ 3#21 │ ]        sequence number it was submitted under
+ *   head ▼                        tail ▼    the queue: slots in the order of submission,
+ *   [ 4#17 │ 2#18 │ 9#19 │ 1#20 │ 3#21 │ ]  each with the number it was submitted under
  *              │
  *              ▼
  *   slot 2 { word: RUNNING by 1 #18, began, stop, lengths }  + its request and its outcome
@@ -13,17 +14,20 @@
  *         ▲   main       │    process            process        main        │
  *         └──take back───┘ main                    └── process died: main ──┘
  *
- * A process takes by compare-and-swap on the slot FIRST and advances `head` afterwards; whoever finds that the slot at
- * the head is no longer ready under that number (taken, or taken back) advances it too. So a process that is
- * killed between any two instructions leaves no slot that nobody points to, and a number is run at most once. Only the main process pushes,
- * so the queue needs no other care.
+ * A process takes by compare-and-swap on the slot FIRST and advances `head` afterwards; whoever
+ * finds that the slot at the head is no longer ready under that number (taken, or taken back)
+ * advances it too. So a process that is killed between any two instructions leaves no slot that
+ * nobody points to, and a number is run at most once. Only the main process pushes, so the queue
+ * needs no other care.
  *
- * Sleeping: a process sleeps on the futex in its seat, the main process in its loop's poll. Each says so first and looks
- * once more before it sleeps; the other side publishes first and looks at the flag then. Sequentially
- * consistent, so one of the two always sees the other: no wake-up is lost, and none is sent to who is awake.
+ * Sleeping: a process sleeps on the futex in its seat, the main process in its loop's poll. Each
+ * says so first and looks once more before it sleeps; the other side publishes first and looks at
+ * the flag then. Sequentially consistent, so one of the two always sees the other: no wake-up is
+ * lost, and none is sent to who is awake.
  *
- * The main process believes nothing it reads here: sequence numbers, queue order and free slots are its own private copies; a
- * word that no rule allows makes `broken` true. User code can scribble on all of this.
+ * The main process believes nothing it reads here: sequence numbers, queue order and free slots are
+ * its own private copies; a word that no rule allows makes `broken` true. User code can scribble on
+ * all of this.
  */
 #ifndef APM_WORKER_SLOTS_H
 #define APM_WORKER_SLOTS_H
@@ -106,23 +110,26 @@ void apm_slots_reset(apm_slots *slots);
 
 /* How many can be pushed now. */
 unsigned apm_slots_room(const apm_slots *slots);
-/* Take a free slot, store the request, make it ready under `seq` (not 0, not in use). E_BUSY without room, E_TOOBIG. */
+/* Take a free slot, store the request, make it ready under `seq` (not 0, not in use). E_BUSY
+ * without room, E_TOOBIG. */
 apium_status
 apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, unsigned *slot, apium_error *err);
 /* Wake as many sleepers as there is work for. */
 void apm_slots_wake(apm_slots *slots);
 /* True: it had not begun and will not. */
 bool apm_slots_take_back(apm_slots *slots, unsigned slot);
-/* The next slot, in the order of pushing, that was taken by a process since the last call; -1 when there is none. */
+/* The next slot, in the order of pushing, that was taken by a process since the last call; -1 when
+ * there is none. */
 int apm_slots_next_taken(apm_slots *slots);
 /* The state of a slot that we pushed; RUNNING and DONE tell whose it is. */
 apm_slot_state apm_slots_look(apm_slots *slots, unsigned slot, unsigned *seat);
-/* The outcome of a DONE slot, copied into buf (reset first): nobody can change it after it was checked. */
+/* The outcome of a DONE slot, copied into buf (reset first): nobody can change it after it was
+ * checked. */
 apium_status apm_slots_outcome(apm_slots *slots, unsigned slot, apm_buf *buf, apium_error *err);
 /* Free a slot that is DONE, or RUNNING by a process that is dead. */
 void apm_slots_release(apm_slots *slots, unsigned slot);
-/* Keep the seat's process from taking anything but the job it runs. False when it does not run it any more (nothing is held then). A
- * signal sent after true cannot hit another job. */
+/* Keep the seat's process from taking anything but the job it runs. False when it does not run it
+ * any more (nothing is held then). A signal sent after true cannot hit another job. */
 bool apm_slots_hold(apm_slots *slots, unsigned seat, unsigned slot);
 void apm_slots_unhold(apm_slots *slots, unsigned seat);
 void apm_slots_command(apm_slots *slots, unsigned seat, uint32_t command);

@@ -125,7 +125,8 @@ apm_states_pop(apm_states *states)
     states->at += sizeof(struct header) + frame.state.len + frame.meta.len;
     if (states->at < states->in.len && states->at < CHUNK)
         return;
-    /* Move what is left to the front, seldom enough to cost nothing; a rare huge frame's storage goes. */
+    /* Move what is left to the front, seldom enough to cost nothing; a rare huge frame's storage
+     * goes. */
     size_t left = states->in.len - states->at;
     memmove(states->in.p, states->in.p + states->at, left);
     states->in.len = left;

@@ -14,8 +14,8 @@ void
 apm_pool_tasks(apm_pool *pool, apm_task_info *tasks, size_t n)
 {
     if (pool->tasks) {
-        free(
-            tasks); /* a fork server that was started again: the first table stays, the worker points into it */
+        /* A fork server that was started again: the worker points into the first table. */
+        free(tasks);
         return;
     }
     if (n > 0)

@@ -1,7 +1,7 @@
 /*
- * threads.c - pools without processes: threads, and solo, which is one thread. The same slots and the same loop of work, in memory
- * that happens to be shared with nobody. A thread cannot be killed: no hard limits, no terminate, and a stop `now` leaves
- * what runs to itself.
+ * threads.c - pools without processes: threads, and solo, which is one thread. The same slots and
+ * the same loop of work, in memory that happens to be shared with nobody. A thread cannot be
+ * killed: no hard limits, no terminate, and a stop `now` leaves what runs to itself.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -191,7 +191,8 @@ threads_stop(apm_pool *pool, bool now)
         apm_process *process = &pool->processes[i];
         if (process->life != APM_UP)
             continue;
-        /* It cannot be killed. It is asked to stop, its job is given up, and what it uses stays until the program ends. */
+        /* It cannot be killed. It is asked to stop, its job is given up, and what it uses stays
+         * until the program ends. */
         for (unsigned j = 0; j < pool->n_running; j++) {
             const apm_job *job = pool->jobs[pool->running[j]];
             if (job->process == (int)i)

@@ -1,6 +1,7 @@
 /*
- * title.c - see title.h. The usual way is to write over argv, which others may still point to (a path, a URL). Instead the
- * kernel is told that the command line is somewhere else: PR_SET_MM_MAP, which needs no privilege.
+ * title.c - see title.h. The usual way is to write over argv, which others may still point to (a
+ * path, a URL). Instead the kernel is told that the command line is somewhere else: PR_SET_MM_MAP,
+ * which needs no privilege.
  */
 #include "worker/title.h"
 
@@ -15,7 +16,8 @@
 
 #define SHOWN_SIZE 128
 
-/* Of its own mapping: the kernel reads a command line from anonymous memory only, not from a program's data. */
+/* Of its own mapping: the kernel reads a command line from anonymous memory only, not from a
+ * program's data. */
 static char *shown;
 
 void

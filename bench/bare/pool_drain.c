@@ -1,5 +1,6 @@
 /*
- * pool.c - how many no-op jobs a second a bare pool runs: no broker, no backend, no worker around it.
+ * pool.c - how many no-op jobs a second a bare pool runs: no broker, no backend, no worker around
+ * it.
  *     bench-pool [prefork|threads|solo] [processes] [jobs]
  */
 #include <stdio.h>
