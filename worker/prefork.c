@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -29,6 +30,8 @@
 #define BUSY_NS           (50 * MS)
 #define BURY_NS           (2000 * MS) /* a dead process's status has to come in that time */
 #define LEAVE_NS          (2000 * MS) /* a fork server told to leave */
+
+#define OTHER_DESCRIPTORS 512
 
 struct prefork {
     char *const *argv;
@@ -431,6 +434,18 @@ on_server_exit(apm_watch *watch)
 
 /* ---- the kind ---- */
 
+/* Each process costs us two descriptors; many would leave none for connections. */
+static void
+make_room_for_descriptors(unsigned concurrency)
+{
+    struct rlimit limit;
+    rlim_t need = 2 * (rlim_t)concurrency + OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
+        return;
+    limit.rlim_cur = need < limit.rlim_max ? need : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static apium_status
 prefork_start(apm_pool *pool, const apm_pool_opts *opts, apium_error *err)
 {
@@ -439,6 +454,7 @@ prefork_start(apm_pool *pool, const apm_pool_opts *opts, apium_error *err)
         return apm_fail_sys(err, ENOMEM, "cannot make the pool");
     *self = (struct prefork){ .argv = opts->argv, .life = { -1, -1 }, .kill_ns = APM_NEVER };
     pool->self = self;
+    make_room_for_descriptors(opts->concurrency);
     if (pipe2(self->life, O_CLOEXEC) < 0)
         return apm_fail_sys(err, errno, "cannot make the pool's life pipe");
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)

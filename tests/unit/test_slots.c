@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -471,6 +472,230 @@ START_TEST(threads_run_every_slot_once)
 }
 END_TEST
 
+/* ---- every instruction ---- */
+
+static void
+run_one(apm_slots *slots)
+{
+    uint32_t seq;
+    int slot = apm_slots_take(slots, 0, &seq);
+    if (slot < 0)
+        return;
+    (void)apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), NULL);
+    (void)apm_slots_done(slots, 0, (unsigned)slot, seq, 1);
+}
+
+static void
+run_for_ever(apm_slots *slots)
+{
+    for (;;) {
+        uint32_t seq;
+        int slot = apm_slots_take(slots, 0, &seq);
+        if (slot < 0)
+            apm_slots_sleep(slots, 0);
+        else if (apm_slots_done(slots, 0, (unsigned)slot, seq, 1))
+            _exit(3); /* "the main process has to be woken" */
+    }
+}
+
+/* A process that is stopped just before it calls what. Once before that, so that the dynamic linker is done. */
+static pid_t
+fork_traced(apm_slots *slots, void (*what)(apm_slots *slots))
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+            _exit(1);
+        run_one(slots);
+        (void)raise(SIGSTOP);
+        what(slots);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFSTOPPED(status), "cannot trace a process here");
+    return pid;
+}
+
+static bool
+sleeps(pid_t pid)
+{
+    char path[32], state = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+    fclose(file);
+    return state == 'S';
+}
+
+/* Let it run for that many instructions. False: it ended, or went to sleep. */
+static bool
+step(pid_t pid, unsigned instructions)
+{
+    int status;
+    for (unsigned i = 0; i < instructions; i++) {
+        ck_assert_int_eq((int)ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+        pid_t got;
+        while ((got = waitpid(pid, &status, WNOHANG)) == 0)
+            if (sleeps(pid))
+                return false;
+        ck_assert_int_eq(got, pid);
+        if (WIFEXITED(status))
+            return false;
+    }
+    return true;
+}
+
+/* Let it run free; one that slept is stopped when it has been woken. */
+static void
+let_go(pid_t pid, bool slept)
+{
+    int64_t deadline = apm_clock_ms() + 5000;
+    while (slept && waitpid(pid, NULL, WNOHANG) == 0)
+        ck_assert_msg(apm_clock_ms() < deadline, "it was not woken");
+    ck_assert_int_eq((int)ptrace(PTRACE_DETACH, pid, NULL, NULL), 0);
+}
+
+static void
+end_traced(pid_t pid)
+{
+    (void)kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) > 0)
+        ;
+}
+
+/* Four numbers: the first was run before the trace, the second may have been in its hands. */
+static void
+settle_after_kill(apm_slots *slots, unsigned instructions)
+{
+    unsigned seat, done = 0, lost = 0, taken[4], n = 0;
+    uint32_t seq;
+    int slot;
+    while ((slot = apm_slots_take(slots, 1, &seq)) >= 0) {
+        ck_ok(apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), err));
+        (void)apm_slots_done(slots, 1, (unsigned)slot, seq, 1);
+    }
+    while ((slot = apm_slots_next_taken(slots)) >= 0) {
+        ck_assert_uint_lt(n, 4);
+        taken[n++] = (unsigned)slot;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        apm_slot_state state = apm_slots_look(slots, taken[i], &seat);
+        ck_assert_msg(state == APM_SLOT_DONE || (state == APM_SLOT_RUNNING && seat == 0),
+                      "after %u instructions: state %d", instructions, state);
+        done += state == APM_SLOT_DONE;
+        lost += state == APM_SLOT_RUNNING;
+        apm_slots_release(slots, taken[i]);
+    }
+    ck_assert_msg(done + lost == 4 && lost <= 1 && !slots->broken,
+                  "after %u instructions: %u done, %u lost", instructions, done, lost);
+    ck_assert_uint_eq(apm_slots_room(slots), slots->n);
+}
+
+/* The memory as it is now, and what we alone know: as if the process had been killed at this instruction. */
+static void
+copy_slots(apm_slots *to, const apm_slots *from)
+{
+    unsigned n = from->n;
+    memcpy((void *)to->shared, (const void *)from->shared,
+           (size_t)((const char *)(from->seat + from->seats) - (const char *)from->shared));
+    memcpy(to->order, from->order, n * sizeof(*to->order));
+    memcpy(to->live, from->live, n * sizeof(*to->live));
+    memcpy(to->free, from->free, n * sizeof(*to->free));
+    to->tail = from->tail;
+    to->seen = from->seen;
+    to->n_free = from->n_free;
+    to->delivered = from->delivered;
+}
+
+START_TEST(a_process_killed_after_any_instruction_leaves_no_slot_that_nobody_points_to)
+{
+    apm_slots slots = make(8, 2), copy = make(8, 2);
+    unsigned instructions = 0;
+    for (uint32_t seq = 1; seq <= 4; seq++)
+        push(&slots, seq, APM_STR("x"));
+    pid_t pid = fork_traced(&slots, run_one);
+    do {
+        copy_slots(&copy, &slots);
+        settle_after_kill(&copy, instructions++);
+    } while (step(pid, 1));
+    end_traced(pid);
+    ck_assert_uint_gt(instructions, 50);
+    apm_slots_close(&slots);
+    apm_slots_close(&copy);
+}
+END_TEST
+
+/* A sanitizer's build has very many instructions. */
+static unsigned
+stride(unsigned instructions)
+{
+    return instructions < 300 ? 1 : 25;
+}
+
+START_TEST(a_process_that_falls_asleep_misses_no_work)
+{
+    apm_slots slots = make(8, 1);
+    uint32_t seq = 0;
+    unsigned instructions = 0, seat;
+    for (bool running = true; running; instructions += stride(instructions)) {
+        unsigned first = push(&slots, ++seq, APM_STR("x"));
+        pid_t pid = fork_traced(&slots, run_for_ever);
+        running = step(pid, instructions);
+        ck_assert_int_eq(apm_slots_next_taken(&slots), (int)first);
+        apm_slots_release(&slots, first);
+        /* It is somewhere on its way to sleep: now work comes. */
+        unsigned slot = push(&slots, ++seq, APM_STR("y"));
+        apm_slots_wake(&slots);
+        let_go(pid, !running);
+        int64_t deadline = apm_clock_ms() + 5000;
+        while (apm_slots_look(&slots, slot, &seat) != APM_SLOT_DONE)
+            ck_assert_msg(apm_clock_ms() < deadline, "it sleeps, after %u instructions",
+                          instructions);
+        end_traced(pid);
+        ck_assert_int_eq(apm_slots_next_taken(&slots), (int)slot);
+        apm_slots_release(&slots, slot);
+        apm_slots_reseat(&slots, 0);
+    }
+    ck_assert_uint_gt(instructions, 20);
+    apm_slots_close(&slots);
+}
+END_TEST
+
+START_TEST(a_main_process_that_falls_asleep_misses_no_outcome)
+{
+    apm_slots slots = make(8, 1);
+    uint32_t seq = 0;
+    unsigned instructions = 0, seat;
+    for (bool seen = false; !seen; instructions += stride(instructions)) {
+        unsigned first = push(&slots, ++seq, APM_STR("x")),
+                 slot = push(&slots, ++seq, APM_STR("y"));
+        pid_t pid = fork_traced(&slots, run_for_ever);
+        int status = 0;
+        ck_assert(step(pid, instructions));
+        /* It is somewhere on its way to the end of a job: now the main process falls asleep. */
+        apm_slots_main_state(&slots, APM_MAIN_SLEEPS);
+        seen = apm_slots_look(&slots, slot, &seat) == APM_SLOT_DONE;
+        let_go(pid, false);
+        int64_t deadline = apm_clock_ms() + 5000;
+        while (!seen && waitpid(pid, &status, WNOHANG) == 0)
+            ck_assert_msg(apm_clock_ms() < deadline, "not woken, after %u instructions",
+                          instructions);
+        ck_assert(seen || (WIFEXITED(status) && WEXITSTATUS(status) == 3));
+        end_traced(pid);
+        apm_slots_main_state(&slots, APM_MAIN_AWAKE);
+        ck_assert_int_eq(apm_slots_next_taken(&slots), (int)first);
+        ck_assert_int_eq(apm_slots_next_taken(&slots), (int)slot);
+        apm_slots_release(&slots, first);
+        apm_slots_release(&slots, slot);
+        apm_slots_reseat(&slots, 0);
+    }
+    ck_assert_uint_gt(instructions, 20);
+    apm_slots_close(&slots);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -490,6 +715,9 @@ main(void)
         a_lone_outcome_wakes_a_dozing_main_process,
         processes_killed_anywhere_run_every_slot_at_most_once_and_lose_only_what_they_held,
         threads_run_every_slot_once,
+        a_process_killed_after_any_instruction_leaves_no_slot_that_nobody_points_to,
+        a_process_that_falls_asleep_misses_no_work,
+        a_main_process_that_falls_asleep_misses_no_outcome,
         NULL,
     };
     return suite_run("slots", tests, 60);
