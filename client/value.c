@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define VALUE_DEPTH (APM_JSON_DEPTH - 2) /* of a value inside a message or a result */
+
 apium_value
 apium_null(void)
 {
@@ -325,6 +327,25 @@ keep(apm_buf *buf, apm_arena *arena, apm_str *out, apium_error *err)
     return ok ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "out of memory");
 }
 
+/* How deep validated JSON is nested. */
+static size_t
+depth_of(apm_str text)
+{
+    size_t depth = 0, deepest = 0;
+    for (const char *p = text.p, *end = text.p + text.len; p < end; p++) {
+        if (*p == '"') {
+            for (p++; *p != '"'; p++)
+                p += *p == '\\';
+        } else if (*p == '[' || *p == '{') {
+            if (++depth > deepest)
+                deepest = depth;
+        } else if (*p == ']' || *p == '}') {
+            depth--;
+        }
+    }
+    return deepest;
+}
+
 static apium_status
 take(const apium_value *value, apm_arena *arena, apm_json *out, apium_error *err)
 {
@@ -369,6 +390,9 @@ take(const apium_value *value, apm_arena *arena, apm_json *out, apium_error *err
         apium_status st = apm_json_parse(text, &parsed, &why);
         if (st != APIUM_OK)
             return apm_fail(err, st == APIUM_E_DECODE ? APIUM_E_ENCODE : st, "%s", why.text);
+        /* Nobody could read the message or result around it. */
+        if (parsed.text.len > 2 * VALUE_DEPTH && depth_of(parsed.text) > VALUE_DEPTH)
+            return apm_fail(err, APIUM_E_TOOBIG, "nested deeper than %d", VALUE_DEPTH);
         bool ok = true;
         *out = (apm_json){ parsed.type, apm_arena_str(arena, parsed.text, &ok) };
         return ok ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "out of memory");

@@ -69,6 +69,28 @@ START_TEST(what_is_no_json_is_refused_when_it_is_used)
 }
 END_TEST
 
+START_TEST(a_value_may_be_nested_as_deep_as_readers_follow)
+{
+    char deep[2 * 600 + 1], *p = deep;
+    apm_json out;
+    for (size_t depth = 509; depth <= 512; depth++) {
+        memset(deep, '[', depth);
+        memset(deep + depth, ']', depth);
+        deep[2 * depth] = '\0';
+        if (depth <= 510)
+            ck_assert_str_eq(json(apium_json(deep)), deep);
+        else
+            ck_fails(apm_value_take(apium_json(deep), &arena, &out, err), APIUM_E_TOOBIG);
+    }
+    /* Brackets in strings are text. */
+    *p++ = '"';
+    memset(p, '[', 1100);
+    memcpy(p + 550, "\\\"\\\\", 4);
+    strcpy(p + 1100, "\"");
+    ck_assert_str_eq(json(apium_json(deep)), deep);
+}
+END_TEST
+
 START_TEST(a_template_takes_every_length_of_integer)
 {
     ck_assert_str_eq(
@@ -128,6 +150,7 @@ main(void)
         json_passes_byte_for_byte,
         what_is_no_json_is_refused_when_it_is_used,
         a_template_takes_every_length_of_integer,
+        a_value_may_be_nested_as_deep_as_readers_follow,
         a_template_escapes_strings,
         a_template_keeps_floats_floats,
         a_template_refuses_what_it_cannot_write,
