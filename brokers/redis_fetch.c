@@ -12,89 +12,17 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "redis_fetch.lua.h"
+#include "redis_adopt.lua.h"
 
 #define BATCH_MAX       256             /* messages of one fetch */
 #define BATCH_BYTES     (4 << 20)       /* a fetch stops after so many bytes */
 #define UNLIMITED_BATCH 128             /* a fetch without a window */
 #define ERROR_PAUSE_MS  1000
 
-/*
- * ARGV: unacked, index, tag prefix, count, largest message, bytes that end the batch, steps, rotate, several pops at once,
- * queues; for each queue its name as JSON and its lists by step.
- * Answer: seconds, microseconds, more (stopped before the lists were empty), then pairs: 16 * queue + step and the message
- * (its size if it is too large, -1 if the list is none).
- */
-static apm_redis_script fetch_script = { .text =
-    "local A, call = ARGV, redis.call\n"
-    "local unacked, index, prefix, want = A[1], A[2], A[3], tonumber(A[4])\n"
-    "local largest, full, steps, rotate, many = tonumber(A[5]), tonumber(A[6]), tonumber(A[7]), A[8] == '1', A[9] == '1'\n"
-    /* Lua does not roll back: look before popping. */
-    "local t = call('TYPE', unacked)['ok']\n"
-    "if t ~= 'hash' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. unacked .. ' is a ' .. t) end\n"
-    "t = call('TYPE', index)['ok']\n"
-    "if t ~= 'zset' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. index .. ' is a ' .. t) end\n"
-    "local now = call('TIME')\n"
-    "local score = string.format('%d.%06d', now[1], now[2])\n"
-    "local out, n, bytes = {tonumber(now[1]), tonumber(now[2]), 0}, 0, 0\n"
-    "local entries, scores = {}, {}\n"
-    "local function take(q, s, m)\n"
-    "  n = n + 1\n"
-    "  bytes = bytes + #m\n"
-    "  local tag = prefix .. n\n"
-    "  entries[2 * n - 1] = tag\n"
-    "  entries[2 * n] = '[' .. m .. ',\"\",' .. A[q] .. ']'\n"
-    "  scores[2 * n - 1] = score\n"
-    "  scores[2 * n] = tag\n"
-    "  out[#out + 1] = q * 16 + s\n"
-    "  out[#out + 1] = #m > largest and #m or m\n"
-    "end\n"
-    "local function pop(q, s, count)\n"
-    "  local list = A[q + s]\n"
-    "  local got\n"
-    "  if count > 1 then got = redis.pcall('RPOP', list, count) else got = redis.pcall('RPOP', list) end\n"
-    "  if not got then return 0 end\n"
-    "  if type(got) == 'string' then take(q, s, got) return 1 end\n"
-    "  if got.err then out[#out + 1] = q * 16 + s out[#out + 1] = -1 return 0 end\n"
-    "  for _, m in ipairs(got) do take(q, s, m) end\n"
-    "  return #got\n"
-    "end\n"
-    "local order = {}\n"
-    "for i = 1, tonumber(A[10]) do order[i] = 11 + (i - 1) * (steps + 1) end\n"
-    "for s = 1, steps do\n"
-    "  local empty, live = {}, #order\n"
-    "  while live > 0 and n < want and bytes < full do\n"
-    "    local i = 1\n"
-    "    while empty[order[i]] do i = i + 1 end\n"
-    "    local q = order[i]\n"
-    "    local chunk = 1\n"
-    "    if many and (live == 1 or not rotate) then chunk = math.min(want - n, 32) end\n"
-    "    local got = pop(q, s, chunk)\n"
-    "    if got < chunk then empty[q] = true live = live - 1 end\n"
-    "    if got > 0 and rotate then table.remove(order, i) order[#order + 1] = q end\n"
-    "  end\n"
-    "  if live > 0 then out[3] = 1 break end\n"
-    "end\n"
-    "for i = 1, 2 * n, 200 do\n"
-    "  local last = math.min(i + 199, 2 * n)\n"
-    "  call('HSET', unacked, unpack(entries, i, last))\n"
-    "  call('ZADD', index, unpack(scores, i, last))\n"
-    "end\n"
-    "return out\n" };
+static apm_redis_script fetch_script = { .text = redis_fetch_lua };
 
-/* ARGV: unacked, index, tag prefix, count. Answer: seconds, microseconds, then pairs: number and entry, with a fresh score. */
-static apm_redis_script adopt_script = { .text =
-    "local now = redis.call('TIME')\n"
-    "local score = string.format('%d.%06d', now[1], now[2])\n"
-    "local out = {tonumber(now[1]), tonumber(now[2])}\n"
-    "for i = 1, tonumber(ARGV[4]) do\n"
-    "  local m = redis.call('HGET', ARGV[1], ARGV[3] .. i)\n"
-    "  if m then\n"
-    "    redis.call('ZADD', ARGV[2], score, ARGV[3] .. i)\n"
-    "    out[#out + 1] = i\n"
-    "    out[#out + 1] = m\n"
-    "  end\n"
-    "end\n"
-    "return out\n" };
+static apm_redis_script adopt_script = { .text = redis_adopt_lua };
 
 static void
 tag_prefix(const redis_broker *broker, uint64_t number, char out[TAG_MAX])

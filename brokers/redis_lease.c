@@ -18,6 +18,10 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "redis_renew.lua.h"
+#include "redis_due.lua.h"
+#include "redis_stale.lua.h"
+#include "redis_take.lua.h"
 
 #define RENEW_TAGS  500
 #define SWEEP_TAKE  64
@@ -47,103 +51,13 @@ typedef struct redis_lease {
     seen *seen;
 } redis_lease;
 
-/* ARGV: unacked, index, tags. Answer: seconds, microseconds, the tags that are gone. */
-static apm_redis_script renew_script = { .text =
-    "local now = redis.call('TIME')\n"
-    "local score = string.format('%d.%06d', now[1], now[2])\n"
-    "local out = {tonumber(now[1]), tonumber(now[2])}\n"
-    "for i = 3, #ARGV do\n"
-    "  if redis.call('HEXISTS', ARGV[1], ARGV[i]) == 1 then redis.call('ZADD', ARGV[2], score, ARGV[i])\n"
-    "  else out[#out + 1] = ARGV[i] end\n"
-    "end\n"
-    "return out\n" };
+static apm_redis_script renew_script = { .text = redis_renew_lua };
 
-/*
- * ARGV: unacked, index, held mark, parked mark, key prefix, separator, limit.
- * Moves what is due to the front of its list. Answer: seconds, microseconds, moved, more, whether entries of Python's are
- * there, the next due time (or "").
- */
-static apm_redis_script due_script = { .text =
-    "local call = redis.call\n"
-    "local unacked, index, held, parked, prefix, sep = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]\n"
-    "local limit = tonumber(ARGV[7])\n"
-    "local now = call('TIME')\n"
-    "local score = string.format('%d.%06d', now[1], now[2])\n"
-    "local moved, foreign = 0, 0\n"
-    "local function back(tag)\n"
-    "  local step, queue = tag:match('^[^:]*:(%d+):[^:]*:%d+:(.*)$')\n"
-    "  local entry = call('HGET', unacked, tag)\n"
-    "  local m = entry and entry:match('^%[(.*),\"\",\".*\"%]$')\n"
-    "  if m and step then\n"
-    "    local list = prefix .. queue\n"
-    "    if step ~= '0' then list = list .. sep .. step end\n"
-    "    local ok = redis.pcall('RPUSH', list, m)\n"
-    "    if type(ok) == 'table' and ok.err then return end\n" /* not a list: stays until somebody puts that right */
-    "    moved = moved + 1\n"
-    "  elseif entry then return end\n"
-    "  call('HDEL', unacked, tag)\n"
-    "  call('ZREM', index, tag)\n"
-    "end\n"
-    "local function look(tags)\n"
-    "  for _, tag in ipairs(tags) do\n"
-    "    if tag:sub(1, #parked) == parked then back(tag)\n"
-    "    elseif tag:sub(1, #held) ~= held then foreign = 1 end\n"
-    "  end\n"
-    "end\n"
-    "local tags = call('ZRANGEBYSCORE', index, '-inf', score, 'LIMIT', 0, limit)\n"
-    "look(tags)\n"
-    "local more = 0\n"
-    "if #tags == limit then\n"
-    "  tags = call('ZRANGEBYSCORE', index, string.format('%d.%06d', now[1] - 2, now[2]), score, 'LIMIT', 0, limit)\n"
-    "  look(tags)\n"
-    "  if #tags == limit and moved > 0 then more = 1 end\n"
-    "end\n"
-    "local due = call('ZRANGEBYSCORE', index, '(' .. score, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)\n"
-    "return {tonumber(now[1]), tonumber(now[2]), moved, more, foreign, due[2] or ''}\n" };
+static apm_redis_script due_script = { .text = redis_due_lua };
 
-/* ARGV: index, held mark, parked mark, lease, visibility timeout, limit. Answer: seconds, microseconds, then pairs: tag and score of
- * what is older than its kind may be. */
-static apm_redis_script stale_script = { .text =
-    "local now = redis.call('TIME')\n"
-    "local t = now[1] + now[2] / 1000000\n"
-    "local held, parked, lease, timeout = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])\n"
-    "local out, at, limit = {tonumber(now[1]), tonumber(now[2])}, 0, tonumber(ARGV[6])\n"
-    "repeat\n"
-    "  local page = redis.call('ZRANGEBYSCORE', ARGV[1], '-inf', string.format('%.6f', t - math.min(lease, timeout)),\n"
-    "                          'WITHSCORES', 'LIMIT', at, 500)\n"
-    "  for i = 1, #page, 2 do\n"
-    "    local tag, age = page[i], t - tonumber(page[i + 1])\n"
-    "    local ours = tag:sub(1, #held) == held\n"
-    "    if tag:sub(1, #parked) ~= parked and age > (ours and lease or timeout) and #out < limit then\n"
-    "      out[#out + 1] = tag\n"
-    "      out[#out + 1] = page[i + 1]\n"
-    "    end\n"
-    "  end\n"
-    "  at = at + 500\n"
-    "until #page < 1000 or #out >= limit\n"
-    "return out\n" };
+static apm_redis_script stale_script = { .text = redis_stale_lua };
 
-/* ARGV: unacked, index, tag prefix, then pairs: tag and the score it must still have. Answer: seconds, microseconds, then pairs:
- * number and entry, which is now under our tag of that number. */
-static apm_redis_script take_script = { .text =
-    "local now = redis.call('TIME')\n"
-    "local score = string.format('%d.%06d', now[1], now[2])\n"
-    "local out = {tonumber(now[1]), tonumber(now[2])}\n"
-    "for i = 4, #ARGV, 2 do\n"
-    "  local tag, n = ARGV[i], (i - 2) / 2\n"
-    "  if redis.call('ZSCORE', ARGV[2], tag) == ARGV[i + 1] then\n"
-    "    local entry = redis.call('HGET', ARGV[1], tag)\n"
-    "    if entry then\n"
-    "      redis.call('HSET', ARGV[1], ARGV[3] .. n, entry)\n"
-    "      redis.call('ZADD', ARGV[2], score, ARGV[3] .. n)\n"
-    "      redis.call('HDEL', ARGV[1], tag)\n"
-    "      out[#out + 1] = n\n"
-    "      out[#out + 1] = entry\n"
-    "    end\n"
-    "    redis.call('ZREM', ARGV[2], tag)\n"
-    "  end\n"
-    "end\n"
-    "return out\n" };
+static apm_redis_script take_script = { .text = redis_take_lua };
 
 static void schedule(redis_broker *broker);
 

@@ -7,59 +7,18 @@
 #include <stdlib.h>
 
 #include "core/base/error.h"
+#include "redis_count.lua.h"
+#include "redis_dead.lua.h"
+#include "redis_purge.lua.h"
+#include "redis_length.lua.h"
 
 #define PAGE "1000"
 
-/* ARGV: unacked, index, parked mark, from rank, to rank. Answer: how many were there, then triples: queue as JSON or text
- * ("p" or "h" before it), as each entry names it. */
-static apm_redis_script count_script = { .text =
-    "local tags = redis.call('ZRANGE', ARGV[2], ARGV[4], ARGV[5])\n"
-    "local counts, out = {}, {#tags}\n"
-    "for _, tag in ipairs(tags) do\n"
-    "  local name\n"
-    "  if tag:sub(1, #ARGV[3]) == ARGV[3] then name = 'p' .. (tag:match('^[^:]*:%d+:[^:]*:%d+:(.*)$') or '')\n"
-    "  else\n"
-    /* The last string of the entry: apium writes the queue there, kombu the routing key, which mostly is the queue. */
-    "    local entry = redis.call('HGET', ARGV[1], tag)\n"
-    "    local json = entry and entry:sub(-1024):match('.*,%s*(\"[^\\n]*\")%]$')\n"
-    "    local ok, list = pcall(cjson.decode, '[' .. (json or '\"\"') .. ']')\n"
-    "    name = 'h' .. (ok and list[#list] or '')\n"
-    "  end\n"
-    "  counts[name] = (counts[name] or 0) + 1\n"
-    "end\n"
-    "for name, n in pairs(counts) do out[#out + 1] = name out[#out + 1] = n end\n"
-    "return out\n" };
+static apm_redis_script count_script = { .text = redis_count_lua };
 
-/* ARGV: dead-letter list, from, to. Answer: how many were there, then pairs: queue and number. */
-static apm_redis_script dead_script = { .text =
-    "local docs = redis.call('LRANGE', ARGV[1], ARGV[2], ARGV[3])\n"
-    "local counts, out = {}, {#docs}\n"
-    "for _, doc in ipairs(docs) do\n"
-    "  local json = doc:sub(1, 1024):match('^{\"queue\": (\".-[^\\\\]\"), \"reason\"')\n"
-    "  local ok, list = pcall(cjson.decode, '[' .. (json or '\"\"') .. ']')\n"
-    "  local name = ok and list[1] or ''\n"
-    "  counts[name] = (counts[name] or 0) + 1\n"
-    "end\n"
-    "for name, n in pairs(counts) do out[#out + 1] = name out[#out + 1] = n end\n"
-    "return out\n" };
+static apm_redis_script dead_script = { .text = redis_dead_lua };
 
-/* ARGV: index, unacked, parked mark, queue, limit, lists. Empties the lists and a page of the queue's parked entries. Answer: how many
- * went, whether more are parked. */
-static apm_redis_script purge_script = { .text =
-    "local n, gone, at = 0, {}, 0\n"
-    "for i = 6, #ARGV do n = n + redis.call('LLEN', ARGV[i]) redis.call('DEL', ARGV[i]) end\n"
-    "local limit, page = tonumber(ARGV[5]), nil\n"
-    "repeat\n"
-    "  page = redis.call('ZREVRANGE', ARGV[1], at, at + 999)\n"
-    "  for _, tag in ipairs(page) do\n"
-    "    if tag:sub(1, #ARGV[3]) == ARGV[3] and tag:match('^[^:]*:%d+:[^:]*:%d+:(.*)$') == ARGV[4] and #gone < limit then\n"
-    "      gone[#gone + 1] = tag\n"
-    "    end\n"
-    "  end\n"
-    "  at = at + 1000\n"
-    "until #page < 1000 or #gone >= limit\n"
-    "for _, tag in ipairs(gone) do redis.call('HDEL', ARGV[2], tag) redis.call('ZREM', ARGV[1], tag) end\n"
-    "return {n + #gone, #gone >= limit and 1 or 0}\n" };
+static apm_redis_script purge_script = { .text = redis_purge_lua };
 
 /* ---- a walk: what is found out step by step for one caller ---- */
 
@@ -234,14 +193,7 @@ count_page(walk *w)
     apm_redis_send(w->broker->base.link, req, w->broker);
 }
 
-/* ARGV: lists. Answer: the sum of their lengths. */
-static apm_redis_script length_script = { .text =
-    "local n = 0\n"
-    "for i = 1, #ARGV do\n"
-    "  local len = redis.pcall('LLEN', ARGV[i])\n"
-    "  if type(len) == 'number' then n = n + len end\n"
-    "end\n"
-    "return n\n" };
+static apm_redis_script length_script = { .text = redis_length_lua };
 
 static void measure(walk *w);
 

@@ -3,7 +3,7 @@
  *
  *   redis.c           the life of the link: connect, greet, lose, try again, close
  *   redis_request.c   commands and scripts waiting, sent, lost, sent again
- *   redis_unit.c      units, gathered into calls of the unit script (redis_script.c)
+ *   redis_unit.c      units, gathered into calls of one script (redis_unit.lua)
  *   redis_sub.c       subscriptions
  *   redis_sentinel.c  asking sentinels for the master
  */
@@ -126,9 +126,6 @@ void redis_unit_commit(apm_unit *unit);
 void redis_units_pump(apm_redis *link);
 void redis_units_tick(apm_redis *link);
 void redis_units_clear(apm_redis *link, apium_status status, const char *why);
-
-/* redis_script.c */
-extern apm_redis_script redis_unit_script;
 
 /* redis_sub.c */
 void redis_subs_down(apm_redis *link);

@@ -12,6 +12,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "redis_unit.lua.h"
 
 #define CALL_UNITS   64          /* 16 to 64 settlements a call measured best; 128 is slower */
 #define CALL_BYTES   (1 << 20)
@@ -19,6 +20,8 @@
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
+
+static apm_redis_script unit_script = { .text = redis_unit_lua };
 
 struct redis_unit {
     apm_unit head;
@@ -360,7 +363,7 @@ send_call(apm_redis *link)
     snprintf(call->token, sizeof(call->token), "%s:%llu", link->once, (unsigned long long)++link->call_no);
 
     apm_redis_req *req =
-        apm_redis_begin_script(&link->base, &redis_unit_script, link->target.db,
+        apm_redis_begin_script(&link->base, &unit_script, link->target.db,
                                APM_REDIS_REPEAT | (unacked ? APM_REDIS_UNACKED : 0), on_call, call);
     link->calls++;
     if (!req) {

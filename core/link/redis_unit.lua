@@ -1,0 +1,198 @@
+-- The one script in which settlements, results and follow-up messages are applied together.
+--
+-- ARGV: token, its life in seconds, the selected database,
+--       n, tokens that may go,
+--       n, key sets (database, unacked, index, dead, prefix, separator),
+--       n, settlements (number of words that follow, operations).
+-- Answer: seconds, microseconds, and for each settlement 0 (applied), 1 (fenced) or the text of an error.
+--
+-- - A settlement is first checked in all its operations, then applied in all: Lua does not roll back. A failure of one does
+--   not touch its neighbours.
+-- - Tags are removed last, all at once.
+-- - The token remembers the answers of this call: sent again (its answer was lost) it changes nothing and says the same.
+-- - SELECT before every access whose database is not the selected one; the variable `db` follows exactly what
+--   SELECT did, so a neighbour that failed cannot leave us in the wrong one.
+-- - No unpack beyond a few hundred values (Lua's stack).
+local A, call, at = ARGV, redis.call, 4
+local now = call('TIME')
+local answers = {tonumber(now[1]), tonumber(now[2])}
+local seen = call('GET', A[1])
+if seen then
+  for _, a in ipairs(cjson.decode(seen)) do answers[#answers + 1] = a end
+  return answers
+end
+for i = 1, tonumber(A[at]) do call('DEL', A[at + i]) end
+at = at + 1 + A[at]
+local sets = {}
+local n = tonumber(A[at])
+at = at + 1
+for i = 1, n do
+  sets[i] = {db = A[at], unacked = A[at + 1], index = A[at + 2], dead = A[at + 3], prefix = A[at + 4],
+             sep = A[at + 5], gone = {}, is_gone = {}}
+  at = at + 6
+end
+local home = A[3]
+local db = home
+local function use(want)
+  if db ~= want then call('SELECT', want) db = want end
+end
+local function must_be(key, kind)
+  local is = call('TYPE', key)['ok']
+  if is ~= 'none' and is ~= kind then error('WRONGTYPE ' .. key .. ' is a ' .. is .. ', not a ' .. kind, 0) end
+end
+-- Python's stored pattern (escaped words, .*? and [^\.]) as a Lua pattern.
+local function fits(pattern, text)
+  local out, i = '', 1
+  while i <= #pattern do
+    local c = pattern:sub(i, i)
+    if pattern:sub(i, i + 2) == '.*?' then out = out .. '.-' i = i + 3
+    elseif pattern:sub(i, i + 4) == '[^\\.]' then out = out .. '[^%.]' i = i + 5
+    elseif (c == '^' and i == 1) or (c == '$' and i == #pattern) then out = out .. c i = i + 1
+    else
+      if c == '\\' then i = i + 1 c = pattern:sub(i, i) end
+      if c:find('^%p') then c = '%' .. c end
+      out = out .. c i = i + 1
+    end
+  end
+  return text:find(out) ~= nil
+end
+local function bound(set, exchange, topic, key, step)
+  local lists, known = {}, {}
+  use(set.db)
+  for _, m in ipairs(call('SMEMBERS', set.prefix .. '_kombu.binding.' .. exchange)) do
+    local a = m:find(set.sep, 1, true)
+    local b = a and m:find(set.sep, a + #set.sep, true)
+    if b then
+      local rk, pattern, queue = m:sub(1, a - 1), m:sub(a + #set.sep, b - 1), m:sub(b + #set.sep)
+      local fit = rk == key
+      if topic and pattern ~= '' then fit = fits(pattern, key) end
+      if fit and not known[queue] then
+        known[queue] = true
+        lists[#lists + 1] = set.prefix .. queue .. step
+      end
+    end
+  end
+  for _, list in ipairs(lists) do must_be(list, 'list') end
+  return lists
+end
+local fenced
+local note = {}
+-- what the check of the operation at that word found out for its application
+local function held(set, tag)
+  use(set.db)
+  if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
+  if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
+end
+local width = {S = 5, P = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
+-- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
+local function succeeded(key)
+  local start = call('GETRANGE', key, 0, 63)
+  if start == '' then return false end
+  local state = start:match('^%s*{%s*"status"%s*:%s*"([^"\\]*)"')
+  if not state then
+    local ok, doc = pcall(cjson.decode, call('GET', key))
+    state = ok and type(doc) == 'table' and doc.status
+  end
+  return state == 'SUCCESS'
+end
+local stored
+-- the keys this settlement has stored, as database and key
+local check = {
+  S = function(i) use(A[i + 1]) note[i] = succeeded(A[i + 2]) end,
+  P = function(i) use(A[i + 1]) must_be(A[i + 2], 'list') end,
+  X = function(i)
+    note[i] = bound(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5])
+    if #note[i] == 0 and A[i + 6] == '1' then
+      error('UNROUTABLE no queue is bound to the exchange "' .. A[i + 2] .. '" for the routing key "' .. A[i + 4] .. '"', 0)
+    end
+  end,
+  C = function() end,
+  B = function(i) use(A[i + 1]) must_be(A[i + 2], 'set') end,
+  A = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end,
+  K = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end,
+  D = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end,
+  E = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end,
+}
+local function remove(set, tag)
+  set.gone[#set.gone + 1] = tag
+  set.is_gone[tag] = true
+end
+local function bury(set, doc, keep)
+  use(set.db)
+  call('LPUSH', set.dead, doc)
+  call('LTRIM', set.dead, 0, keep - 1)
+end
+local apply = {
+  S = function(i)
+    local which = A[i + 1] .. ' ' .. A[i + 2]
+    use(A[i + 1])
+    if note[i] or (stored[which] and succeeded(A[i + 2])) then return end
+    stored[which] = true
+    if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
+    call('PUBLISH', A[i + 2], A[i + 4])
+  end,
+  P = function(i) use(A[i + 1]) call(A[i + 3], A[i + 2], A[i + 4]) end,
+  X = function(i)
+    use(sets[tonumber(A[i + 1])].db)
+    for _, list in ipairs(note[i]) do call(A[i + 7], list, A[i + 8]) end
+  end,
+  C = function(i) call('PUBLISH', A[i + 1], A[i + 2]) end,
+  B = function(i) use(A[i + 1]) call('SADD', A[i + 2], A[i + 3]) end,
+  A = function(i) remove(sets[tonumber(A[i + 1])], A[i + 2]) end,
+  K = function(i)
+    local set = sets[tonumber(A[i + 1])]
+    use(set.db)
+    local due, soon = tonumber(A[i + 4]), now[1] + now[2] / 1000000 + 0.001
+    if due < soon then due = soon end
+    -- "above now until due" is how a parked entry is known to be in time
+    call('HSET', set.unacked, A[i + 3], call('HGET', set.unacked, A[i + 2]))
+    call('ZADD', set.index, string.format('%.6f', due), A[i + 3])
+    remove(set, A[i + 2])
+  end,
+  D = function(i) bury(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3]) end,
+  E = function(i)
+    local set = sets[tonumber(A[i + 1])]
+    use(set.db)
+    local text = call('HGET', set.unacked, A[i + 2]) or ''
+    bury(set, A[i + 3] .. cjson.encode(text) .. A[i + 4], A[i + 5])
+  end,
+}
+local function each(from, to, phase)
+  local i = from
+  while i < to and not fenced do
+    local op = A[i]
+    phase[op](i)
+    i = i + width[op]
+  end
+end
+local function settle(from, to)
+  stored = {}
+  each(from, to, check)
+  if not fenced then each(from, to, apply) end
+end
+n = tonumber(A[at])
+at = at + 1
+for _ = 1, n do
+  local from = at + 1
+  at = from + A[at]
+  fenced = false
+  local ok, why = pcall(settle, from, at)
+  if not ok then
+    if type(why) == 'table' then why = why.err or why[1] end
+    answers[#answers + 1] = tostring(why):gsub('^@?user_script:%s*%d+:%s*%-?', '')
+  -- Redis 6
+  else
+    answers[#answers + 1] = fenced and 1 or 0
+  end
+end
+for _, set in ipairs(sets) do
+  for i = 1, #set.gone, 200 do
+    local last = math.min(i + 199, #set.gone)
+    use(set.db)
+    call('HDEL', set.unacked, unpack(set.gone, i, last))
+    call('ZREM', set.index, unpack(set.gone, i, last))
+  end
+end
+use(home)
+call('SETEX', A[1], A[2], cjson.encode({unpack(answers, 3)}))
+return answers
