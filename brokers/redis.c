@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/base/b64.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/ids.h"
@@ -93,138 +92,6 @@ redis_notice(redis_broker *broker, apm_log_level level, const char *fmt, ...)
     broker->base.opts.on_notice(broker->base.opts.arg, level, text);
 }
 
-/* ---- the broker's own units ---- */
-
-/* One under way. It may outlive the broker, whose closing empties `broker`. */
-struct redis_own {
-    redis_broker *broker;
-    redis_own *prev, *next;
-    char *queue; /* bury it as a message for this queue when it cannot be routed */
-    char tag[TAG_MAX];
-    apm_buf raw;
-};
-
-static void
-tell_stopped(redis_broker *broker)
-{
-    /* Lost fetches wait for the next connection; a link that does not come back has nothing more to bring. */
-    bool busy = broker->fetching || broker->adopting || broker->own ||
-                (broker->orphans && broker->base.link->up);
-    if (!broker->stopping || broker->stopped_told || busy)
-        return;
-    broker->stopped_told = true;
-    if (broker->stop_done)
-        broker->stop_done(broker->stop_arg, APIUM_OK, NULL);
-}
-
-static void
-on_own_unit(void *arg, apium_status status, const apium_error *err)
-{
-    redis_own *own = arg;
-    redis_broker *broker = own->broker;
-
-    if (broker) {
-        *(own->prev ? &own->prev->next : &broker->own) = own->next;
-        if (own->next)
-            own->next->prev = own->prev;
-        if (status == APIUM_E_UNROUTABLE && own->queue && !own->raw.failed)
-            redis_refuse(broker, own->queue, apm_buf_str(&own->raw), own->tag, err->text);
-        else if (status != APIUM_OK && status != APIUM_E_FENCED)
-            redis_notice(broker, APM_LOG_ERROR, "cannot move a message of our own accord: %s", err->text);
-    }
-    apm_buf_clear(&own->raw);
-    free(own->queue);
-    free(own);
-}
-
-void
-redis_own_commit(redis_broker *broker, apm_unit *unit)
-{
-    redis_own_commit_or_bury(broker, unit, NULL, APM_STR_NONE, "");
-}
-
-void
-redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw, const char *tag)
-{
-    redis_own *own = malloc(sizeof(*own));
-
-    if (!own) {
-        apm_unit_drop(unit); /* the entry stays ours and is swept later */
-        return;
-    }
-    *own = (redis_own){ .broker = broker, .next = broker->own };
-    apm_buf_init(&own->raw, APM_BUF_MAX);
-    if (queue) {
-        own->queue = strdup(queue);
-        apm_buf_adds(&own->raw, raw);
-        snprintf(own->tag, sizeof(own->tag), "%s", tag);
-    }
-    if (own->next)
-        own->next->prev = own;
-    broker->own = own;
-    apm_unit_commit(unit, on_own_unit, own);
-}
-
-/* ---- the dead-letter list ---- */
-
-void
-redis_dead_doc(apm_buf *buf, const char *queue, const char *reason, apm_str raw)
-{
-    int64_t now = apm_clock_wall_us();
-    apm_json ignored;
-
-    apm_buf_addz(buf, "{\"queue\": ");
-    apm_json_add_stringz(buf, queue);
-    apm_buf_addz(buf, ", \"reason\": ");
-    apm_json_add_stringz(buf, reason);
-    apm_buf_addf(buf, ", \"at\": %lld.%06lld, ", (long long)(now / 1000000), (long long)(now % 1000000));
-    /* As it was where that can be said in JSON; text that is no JSON as a string, bytes that are no text in base64. */
-    if (!apm_str_is(raw)) {
-        apm_buf_addz(buf, "\"message\": ");
-        return; /* the server adds it */
-    }
-    if (apm_json_parse(raw, &ignored, NULL) == APIUM_OK) {
-        apm_buf_addz(buf, "\"message\": ");
-        apm_buf_adds(buf, raw);
-    } else if (apm_utf8_valid(raw, false)) {
-        apm_buf_addz(buf, "\"message\": ");
-        apm_json_add_string(buf, raw);
-    } else {
-        apm_buf_addz(buf, "\"message_base64\": \"");
-        apm_b64_add(buf, raw.p, raw.len);
-        apm_buf_addc(buf, '"');
-    }
-    apm_buf_addc(buf, '}');
-}
-
-static void
-bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw, const char *tag)
-{
-    apm_buf doc;
-
-    apm_buf_init(&doc, APM_BUF_MAX * 2);
-    redis_dead_doc(&doc, queue, reason, raw);
-    if (apm_str_is(raw))
-        apm_redis_unit_bury(unit, &broker->keys, apm_buf_str(&doc), DEAD_KEEP);
-    else
-        apm_redis_unit_bury_entry(unit, &broker->keys, apm_strz(tag), apm_buf_str(&doc), APM_STR("}"), DEAD_KEEP);
-    apm_buf_clear(&doc);
-}
-
-void
-redis_refuse(redis_broker *broker, const char *queue, apm_str raw, const char *tag, const char *why)
-{
-    apm_unit *unit = apm_unit_new(broker->base.link);
-
-    if (unit) {
-        bury(broker, unit, queue, why, raw, tag);
-        apm_redis_unit_ack(unit, &broker->keys, apm_strz(tag));
-        redis_own_commit(broker, unit);
-    }
-    if (broker->base.opts.on_refused)
-        broker->base.opts.on_refused(broker->base.opts.arg, queue, raw, why);
-}
-
 /* ---- declaring ---- */
 
 /* kombu's regular expression for a topic binding; words are escaped as Python's re.escape does. */
@@ -260,6 +127,7 @@ bind_queue(redis_broker *broker, apm_unit *unit, const apm_queue *queue)
     if (!known || !exchange || !*exchange || (known->declared && known->declared == epoch))
         return;
     known->declared = epoch;
+    known->declaration = queue; /* it lives as long as the settings */
     apm_buf_init(&name, 1 << 20);
     apm_buf_init(&member, 1 << 20);
     apm_buf_addf(&name, "%s_kombu.binding.%s", broker->prefix, exchange);
@@ -270,6 +138,23 @@ bind_queue(redis_broker *broker, apm_unit *unit, const apm_queue *queue)
     apm_redis_unit_sadd(unit, broker->db, apm_buf_str(&name), apm_buf_str(&member));
     apm_buf_clear(&name);
     apm_buf_clear(&member);
+}
+
+/* The link is up again: the server may have been started without its data. */
+static void
+bind_again(redis_broker *broker)
+{
+    apm_unit *unit = NULL;
+
+    for (redis_queue *queue = broker->queues; queue; queue = queue->next) {
+        if (!queue->declaration || !queue->consuming)
+            continue; /* who only publishes binds with the next message */
+        if (!unit && !(unit = apm_unit_new(broker->base.link)))
+            return;
+        bind_queue(broker, unit, queue->declaration);
+    }
+    if (unit)
+        redis_own_commit(broker, unit);
 }
 
 static void
@@ -337,6 +222,19 @@ redis_window(apm_broker *base, unsigned window)
     redis_broker *broker = redis_of(base);
     broker->window = window;
     broker->windowed = true;
+}
+
+static void
+tell_stopped(redis_broker *broker)
+{
+    /* Lost fetches wait for the next connection; a link that does not come back has nothing more to bring. */
+    bool busy = broker->fetching || broker->adopting || broker->own ||
+                (broker->orphans && broker->base.link->up);
+    if (!broker->stopping || broker->stopped_told || busy)
+        return;
+    broker->stopped_told = true;
+    if (broker->stop_done)
+        broker->stop_done(broker->stop_arg, APIUM_OK, NULL);
 }
 
 static void
@@ -415,7 +313,7 @@ redis_settle(apm_broker *base, apm_unit *unit, apm_delivery *settle, apm_disposi
         return APIUM_OK;
     apm_buf_init(&marked, APM_BUF_MAX * 2);
     if (how == APM_REJECT) {
-        bury(broker, unit, settle->queue, reason ? reason : "rejected", delivery->raw, delivery->tag);
+        redis_bury(broker, unit, settle->queue, reason ? reason : "rejected", delivery->raw, delivery->tag);
     } else if (how != APM_ACK) {
         st = apm_envelope_redelivered(&marked, delivery->raw, err);
         if (st != APIUM_OK)
@@ -494,6 +392,7 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     (void)link;
     (void)why; /* whoever runs the loop watches the link too, and logs it */
     if (up) {
+        bind_again(broker);
         redis_fetch_adopt(broker);
         redis_lease_up(broker);
         broker->ready = true;
@@ -639,8 +538,7 @@ redis_close(apm_broker *base)
     redis_lease_close(broker);
     apm_redis_disown(base->link, broker);
     redis_fetch_clear(broker);
-    for (redis_own *own = broker->own; own; own = own->next)
-        own->broker = NULL;
+    redis_own_orphan(broker);
     broker->wake->async.data = NULL;
     uv_close((uv_handle_t *)&broker->wake->async, on_wake_closed);
     free(broker->order);

@@ -8,6 +8,7 @@
  *   redis_fetch.c  taking batches from the lists into `unacked`, under tags of our own
  *   redis_wait.c   waiting without popping while the lists are empty
  *   redis_lease.c  renewing what we hold, taking back what the dead held, bringing parked entries back when due
+ *   redis_dead.c   dead letters, and units of the broker's own
  *   redis_look.c   counting, purging, listing
  *
  *   tag of a held entry:    apium.r:<run>:<fetch>:<i>            run: random for each process start, never reused
@@ -37,6 +38,7 @@ typedef struct redis_queue {
     bool consuming;
     bool bad;                /* not a list: said once */
     uint64_t declared;       /* the link's epoch in which its binding was written */
+    const apm_queue *declaration; /* as it was declared, to do it again; NULL: never */
 } redis_queue;
 
 typedef struct redis_delivery {
@@ -115,15 +117,20 @@ apm_str redis_step_suffix(const redis_broker *broker, int priority, char out[64]
 int redis_step_index(const redis_broker *broker, int priority);
 void redis_notice(redis_broker *broker, apm_log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* redis_dead.c */
 /* Keep what is no message in the dead-letter list and remove its entry, in a unit of its own. raw absent: it is too
  * big to have been fetched. */
 void redis_refuse(redis_broker *broker, const char *queue, apm_str raw, const char *tag, const char *why);
-/* Append a dead letter's document. */
-void redis_dead_doc(apm_buf *buf, const char *queue, const char *reason, apm_str raw);
 /* Commit a unit of the broker's own; stop() waits for it. */
 void redis_own_commit(redis_broker *broker, apm_unit *unit);
 /* The same; should the unit turn out unroutable, the message is buried as one for `queue` (NULL: no such provision). */
 void redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw, const char *tag);
+/* The broker closes: what is under way is answered to nobody. */
+void redis_own_orphan(redis_broker *broker);
+/* Append the burial of a message. raw absent: the entry's own text, which was too big to fetch. */
+void redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw, const char *tag);
+void redis_dead(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg);
 
 /* redis_fetch.c */
 void redis_fetch_pump(redis_broker *broker);
@@ -151,7 +158,6 @@ void redis_lease_parked(redis_broker *broker, int64_t due_us); /* we parked some
 void redis_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
 void redis_purge(apm_broker *broker, const char *queue, apm_count_cb *done, void *arg);
 void redis_bindings(apm_broker *broker, apm_bindings_cb *done, void *arg);
-void redis_dead(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg);
 
 /* For tests: how long leases last. */
 void apm_redis_broker_times(apm_broker *broker, const redis_times *times);

@@ -1,5 +1,5 @@
 /*
- * redis_look.c - looking after queues: counting, purging, bindings, dead letters. Nothing here is in a hurry; what may be
+ * redis_look.c - looking after queues: counting, purging, bindings. Nothing here is in a hurry; what may be
  * long (keys, the index, the dead letters) is walked in pages, so that the server serves others between.
  */
 #include "brokers/redis.h"
@@ -468,69 +468,4 @@ redis_purge(apm_broker *base, const char *queue, apm_count_cb *done, void *arg)
     }
     *p = (purge){ .broker = broker, .queue = known, .done = done, .arg = arg };
     purge_page(p);
-}
-
-/* ---- dead letters ---- */
-
-typedef struct dead_ask {
-    apm_dead_cb *done;
-    void *arg;
-} dead_ask;
-
-static void
-read_dead(apm_arena *arena, apm_str doc, apm_dead *out)
-{
-    apm_json whole;
-    double at = 0;
-
-    *out = (apm_dead){ .queue = "", .reason = "", .message = doc };
-    if (apm_json_parse(doc, &whole, NULL) != APIUM_OK || whole.type != APM_JSON_OBJECT)
-        return;
-    (void)!apm_json_cstr(apm_json_get(whole, "queue"), "queue", arena, &out->queue, NULL);
-    (void)!apm_json_cstr(apm_json_get(whole, "reason"), "reason", arena, &out->reason, NULL);
-    if (apm_json_double(apm_json_get(whole, "at"), "at", &at, NULL) == APIUM_OK)
-        out->at_us = (int64_t)(at * 1e6);
-    apm_json message = apm_json_get(whole, "message");
-    if (message.type == APM_JSON_NONE)
-        message = apm_json_get(whole, "message_base64");
-    if (message.type == APM_JSON_STRING)
-        (void)!apm_json_string(message, "message", arena, &out->message, NULL);
-    else if (message.type != APM_JSON_NONE)
-        out->message = message.text;
-}
-
-static void
-on_dead(void *arg, const redisReply *reply, const apium_error *err)
-{
-    dead_ask *ask_ = arg;
-    size_t n = !err && reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
-    apm_dead *dead = calloc(n ? n : 1, sizeof(*dead));
-    apm_arena arena = { 0 };
-
-    for (size_t i = 0; i < n && dead; i++)
-        read_dead(&arena, (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len }, &dead[i]);
-    ask_->done(ask_->arg, dead, dead ? n : 0, err);
-    apm_arena_clear(&arena);
-    free(dead);
-    free(ask_);
-}
-
-void
-redis_dead(apm_broker *base, size_t limit, apm_dead_cb *done, void *arg)
-{
-    redis_broker *broker = redis_of(base);
-    dead_ask *ask_ = calloc(1, sizeof(*ask_));
-    apm_redis_req *req =
-        ask_ ? apm_redis_begin(base->link, broker->db, APM_REDIS_REPEAT, on_dead, ask_) : NULL;
-
-    if (!req) {
-        free(ask_);
-        return;
-    }
-    *ask_ = (dead_ask){ .done = done, .arg = arg };
-    apm_redis_addz(req, "LRANGE");
-    apm_redis_addz(req, broker->dead);
-    apm_redis_addz(req, "0");
-    apm_redis_addi(req, limit ? (int64_t)limit - 1 : -1);
-    apm_redis_send(base->link, req, broker);
 }

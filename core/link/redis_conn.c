@@ -13,6 +13,8 @@
 #include "core/base/clock.h"
 #include "core/base/error.h"
 
+#define BUFFER_MAX ((size_t)2 << 30) /* several of the largest units at once */
+
 typedef enum phase { NAME, SOCKET, TLS, GREETING, READY, OVER } phase;
 
 typedef struct awaited {
@@ -602,10 +604,10 @@ apm_redis_conn_open(const apm_redis_conn_opts *opts)
         return NULL;
     }
     conn->reader->maxbuf = 1 << 20; /* hiredis frees a read buffer at 16 KiB otherwise, again and again */
-    apm_buf_init(&conn->out, APM_BUF_MAX * 2);
-    apm_buf_init(&conn->sent, APM_BUF_MAX * 2);
-    apm_buf_init(&conn->plain, APM_BUF_MAX * 2);
-    apm_buf_init(&conn->cipher, APM_BUF_MAX * 2);
+    apm_buf_init(&conn->out, BUFFER_MAX);
+    apm_buf_init(&conn->sent, BUFFER_MAX);
+    apm_buf_init(&conn->plain, BUFFER_MAX);
+    apm_buf_init(&conn->cipher, BUFFER_MAX);
     conn->heard_ms = apm_clock_ms();
     conn->deadline_ms = conn->heard_ms + opts->connect_ms;
     conn->name.data = conn;
