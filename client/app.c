@@ -138,7 +138,8 @@ annotate(registry *reg, const apm_settings *settings, apium_error *err)
         }
         reg->sorted[i] = reg->shown[i];
     }
-    qsort(reg->sorted, reg->n, sizeof(*reg->sorted), by_name);
+    if (reg->n > 1)
+        qsort(reg->sorted, reg->n, sizeof(*reg->sorted), by_name);
     reg->annotated_from = settings->task_annotations.text.p;
     return st;
 }
