@@ -97,7 +97,9 @@ on_got(void *arg, const redisReply *reply, const apium_error *err)
 static void
 ask(redis_backend *backend, const char *key, question *q)
 {
-    apm_redis_req *req = q && key ? apm_redis_begin(backend->base.link, backend->db, APM_REDIS_REPEAT, on_got, q) : NULL;
+    apm_redis_req *req =
+        q && key ? apm_redis_begin(backend->base.link, backend->db, APM_REDIS_REPEAT, on_got, q)
+                 : NULL;
 
     if (!req) {
         if (q)
@@ -147,7 +149,8 @@ on_message(void *arg, apm_str channel, const apm_str *payload)
 }
 
 static apium_status
-redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err)
+redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
+            apium_error *err)
 {
     redis_backend *backend = redis_of(base);
     size_t len = strlen(task_id);
@@ -214,7 +217,8 @@ redis_forget(apm_backend *base, const char *task_id, apm_backend_done *done, voi
     char *key = meta_key(backend, apm_strz(task_id));
     question *q = calloc(1, sizeof(*q));
     apm_redis_req *req =
-        key && q ? apm_redis_begin(base->link, backend->db, APM_REDIS_REPEAT, on_forgotten, q) : NULL;
+        key && q ? apm_redis_begin(base->link, backend->db, APM_REDIS_REPEAT, on_forgotten, q)
+                 : NULL;
 
     if (req) {
         *q = (question){ .on_done = done, .arg = arg };
@@ -252,7 +256,7 @@ redis_close(apm_backend *base)
     watched *w, *next;
 
     HASH_ITER(hh, backend->watched, w, next)
-        unwatch(backend, w);
+    unwatch(backend, w);
     apm_redis_disown(base->link, backend);
     free(backend->prefix);
 }

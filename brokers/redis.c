@@ -43,8 +43,8 @@ redis_queue_get(redis_broker *broker, const char *name)
     for (int s = 0; s < broker->n_steps; s++) {
         queue->list[s] = broker->steps[s] == 0
                              ? apm_arena_printf(&broker->names, "%s%s", broker->prefix, name)
-                             : apm_arena_printf(&broker->names, "%s%s%s%d", broker->prefix, name, broker->sep,
-                                                broker->steps[s]);
+                             : apm_arena_printf(&broker->names, "%s%s%s%d", broker->prefix, name,
+                                                broker->sep, broker->steps[s]);
         ok = ok && queue->list[s];
     }
     if (!ok)
@@ -121,7 +121,8 @@ bind_queue(redis_broker *broker, apm_unit *unit, const apm_queue *queue)
 {
     uint64_t epoch = apm_redis_epoch(broker->base.link);
     redis_queue *known = redis_queue_get(broker, queue->name);
-    const char *exchange = queue->exchange, *key = queue->routing_key ? queue->routing_key : queue->name;
+    const char *exchange = queue->exchange,
+               *key = queue->routing_key ? queue->routing_key : queue->name;
     apm_buf name, member;
 
     if (!known || !exchange || !*exchange || (known->declared && known->declared == epoch))
@@ -185,9 +186,11 @@ redis_consume(apm_broker *base, const apm_queue *queue, apium_error *err)
 
     if (known && known->consuming)
         return APIUM_OK;
-    redis_queue **order = known ? realloc(broker->order, (broker->n_order + 1) * sizeof(*order)) : NULL;
+    redis_queue **order =
+        known ? realloc(broker->order, (broker->n_order + 1) * sizeof(*order)) : NULL;
     if (!order)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory", queue->name);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot consume from \"%s\": out of memory",
+                        queue->name);
     broker->order = order;
     order[broker->n_order++] = known;
     if (broker->sorted)
@@ -208,12 +211,14 @@ redis_cancel(apm_broker *base, const char *name, apium_error *err)
         if (strcmp(queue->name, name) != 0)
             continue;
         broker->n_order--;
-        memmove(&broker->order[i], &broker->order[i + 1], (broker->n_order - i) * sizeof(*broker->order));
+        memmove(&broker->order[i], &broker->order[i + 1],
+                (broker->n_order - i) * sizeof(*broker->order));
         queue->consuming = false;
         redis_wait_drop(broker, queue);
         return APIUM_OK;
     }
-    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed", name);
+    return apm_fail(err, APIUM_E_NOTFOUND, "cannot stop consuming from \"%s\": it is not consumed",
+                    name);
 }
 
 static void
@@ -252,7 +257,8 @@ redis_stop(apm_broker *base, apm_done_cb *done, void *arg)
 /* ---- publishing and settling ---- */
 
 static apium_status
-redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg, apium_error *err)
+redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg,
+              apium_error *err)
 {
     redis_broker *broker = redis_of(base);
     apm_message copy = *msg;
@@ -268,7 +274,8 @@ redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const ap
     if (text.failed || (int64_t)text.len > redis_max_message(broker)) {
         size_t len = text.len;
         apm_buf_clear(&text);
-        return apm_fail(err, APIUM_E_TOOBIG, "cannot publish to \"%.*s\": the message has over %zu bytes",
+        return apm_fail(err, APIUM_E_TOOBIG,
+                        "cannot publish to \"%.*s\": the message has over %zu bytes",
                         APM_STR_ARG(copy.routing_key), len);
     }
     if (route->queue)
@@ -283,8 +290,9 @@ redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const ap
             apm_buf_addf(&name, "/%s", route->routing_key);
         apm_redis_unit_publish(unit, apm_buf_str(&name), apm_buf_str(&text));
     } else {
-        apm_redis_unit_route(unit, &broker->keys, route->exchange, route->exchange_type == APM_TOPIC,
-                             copy.routing_key, step, route->mandatory, false, apm_buf_str(&text));
+        apm_redis_unit_route(unit, &broker->keys, route->exchange,
+                             route->exchange_type == APM_TOPIC, copy.routing_key, step,
+                             route->mandatory, false, apm_buf_str(&text));
     }
     apm_buf_clear(&name);
     apm_buf_clear(&text);
@@ -301,8 +309,8 @@ settled(redis_delivery *delivery)
 }
 
 static apium_status
-redis_settle(apm_broker *base, apm_unit *unit, apm_delivery *settle, apm_disposition how, const char *reason,
-             apium_error *err)
+redis_settle(apm_broker *base, apm_unit *unit, apm_delivery *settle, apm_disposition how,
+             const char *reason, apium_error *err)
 {
     redis_broker *broker = redis_of(base);
     redis_delivery *delivery = (redis_delivery *)settle;
@@ -313,14 +321,15 @@ redis_settle(apm_broker *base, apm_unit *unit, apm_delivery *settle, apm_disposi
         return APIUM_OK;
     apm_buf_init(&marked, APM_BUF_MAX * 2);
     if (how == APM_REJECT) {
-        redis_bury(broker, unit, settle->queue, reason ? reason : "rejected", delivery->raw, delivery->tag);
+        redis_bury(broker, unit, settle->queue, reason ? reason : "rejected", delivery->raw,
+                   delivery->tag);
     } else if (how != APM_ACK) {
         st = apm_envelope_redelivered(&marked, delivery->raw, err);
         if (st != APIUM_OK)
             goto out;
         int step = redis_step_index(broker, settle->msg.priority);
-        apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]), how == APM_RESTORE,
-                            apm_buf_str(&marked));
+        apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]),
+                            how == APM_RESTORE, apm_buf_str(&marked));
     }
     apm_redis_unit_ack(unit, &broker->keys, apm_strz(delivery->tag));
     settled(delivery);
@@ -339,8 +348,9 @@ redis_park(apm_broker *base, apm_unit *unit, apm_delivery *park, int64_t due_us,
     if (park->hold == APM_LOST)
         return APIUM_OK;
     apm_buf_init(&tag, 1 << 20);
-    apm_buf_addf(&tag, PARKED_MARK "%d:%s:%llu:%s", broker->steps[redis_step_index(broker, park->msg.priority)],
-                 broker->run, (unsigned long long)++broker->park_no, park->queue);
+    apm_buf_addf(&tag, PARKED_MARK "%d:%s:%llu:%s",
+                 broker->steps[redis_step_index(broker, park->msg.priority)], broker->run,
+                 (unsigned long long)++broker->park_no, park->queue);
     if (tag.failed) {
         apm_buf_clear(&tag);
         return apm_fail(err, APIUM_E_NOMEM, "cannot park a message: out of memory");
@@ -454,18 +464,26 @@ read_options(redis_broker *broker, apium_error *err)
 {
     const apm_settings *settings = apm_links_settings(broker->base.link->set);
     const char *prefix = settings->global_keyprefix ? settings->global_keyprefix : "";
-    const char *order = settings->queue_order_strategy ? settings->queue_order_strategy : "round_robin";
+    const char *order =
+        settings->queue_order_strategy ? settings->queue_order_strategy : "round_robin";
 
     broker->prefix = strdup(prefix);
     broker->sep = strdup(settings->sep && *settings->sep ? settings->sep : "\x06\x16");
     broker->unacked = joined(prefix, settings->unacked_key ? settings->unacked_key : "unacked");
-    broker->index = joined(prefix, settings->unacked_index_key ? settings->unacked_index_key : "unacked_index");
+    broker->index =
+        joined(prefix, settings->unacked_index_key ? settings->unacked_index_key : "unacked_index");
     broker->dead = joined(prefix, "apium.dead");
-    broker->fanout = fanout_prefix(settings->fanout_prefix ? settings->fanout_prefix : "/{db}.", broker->db);
-    if (!broker->prefix || !broker->sep || !broker->unacked || !broker->index || !broker->dead || !broker->fanout)
+    broker->fanout =
+        fanout_prefix(settings->fanout_prefix ? settings->fanout_prefix : "/{db}.", broker->db);
+    if (!broker->prefix || !broker->sep || !broker->unacked || !broker->index || !broker->dead ||
+        !broker->fanout)
         return apm_fail(err, APIUM_E_NOMEM, "cannot open the Redis broker: out of memory");
-    broker->keys = (apm_redis_keys){ .db = broker->db, .unacked = broker->unacked, .index = broker->index,
-                                     .dead = broker->dead, .prefix = broker->prefix, .sep = broker->sep };
+    broker->keys = (apm_redis_keys){ .db = broker->db,
+                                     .unacked = broker->unacked,
+                                     .index = broker->index,
+                                     .dead = broker->dead,
+                                     .prefix = broker->prefix,
+                                     .sep = broker->sep };
     broker->n_steps = settings->n_priority_steps;
     memcpy(broker->steps, settings->priority_steps, sizeof(broker->steps));
     if (broker->n_steps <= 0) {
@@ -475,8 +493,9 @@ read_options(redis_broker *broker, apium_error *err)
     }
     broker->sorted = strcmp(order, "sorted") == 0;
     broker->rotate = !broker->sorted && strcmp(order, "priority") != 0;
-    broker->times = (redis_times){ .renew_ms = RENEW_MS, .lease_ms = LEASE_MS, .sweep_ms = SWEEP_MS,
-                                   .stale_ms = STALE_MS };
+    broker->times = (redis_times){
+        .renew_ms = RENEW_MS, .lease_ms = LEASE_MS, .sweep_ms = SWEEP_MS, .stale_ms = STALE_MS
+    };
     /* A Python node with a short visibility timeout must not find a live entry older than that. */
     int64_t third_ms = (int64_t)(settings->visibility_timeout * 1000.0 / 3.0);
     if (third_ms > 0 && third_ms < broker->times.renew_ms)
@@ -506,7 +525,8 @@ redis_open(apm_broker *base, apium_error *err)
     }
     snprintf(broker->run, sizeof(broker->run), "%016llx", (unsigned long long)apm_random64());
     broker->wake = calloc(1, sizeof(*broker->wake));
-    if (!broker->wake || redis_wait_open(broker) != APIUM_OK || redis_lease_open(broker) != APIUM_OK) {
+    if (!broker->wake || redis_wait_open(broker) != APIUM_OK ||
+        redis_lease_open(broker) != APIUM_OK) {
         redis_wait_close(broker);
         redis_lease_close(broker);
         free(broker->wake);

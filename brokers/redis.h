@@ -21,8 +21,8 @@
 #include "core/link/redis.h"
 
 #define MAX_STEPS   10
-#define TAG_MAX     64          /* of a held entry */
-#define DEAD_KEEP   10000       /* dead letters that stay */
+#define TAG_MAX     64    /* of a held entry */
+#define DEAD_KEEP   10000 /* dead letters that stay */
 #define HELD_MARK   "apium.r:"
 #define PARKED_MARK "apium.e:"
 
@@ -32,12 +32,12 @@ typedef struct redis_own redis_own;
 typedef struct redis_queue {
     struct redis_queue *next;
     char *name;
-    char *json;              /* the name as a JSON string */
-    char *list[MAX_STEPS];   /* keys, with the global prefix */
+    char *json;            /* the name as a JSON string */
+    char *list[MAX_STEPS]; /* keys, with the global prefix */
     redis_waiter *waiter[MAX_STEPS];
     bool consuming;
-    bool bad;                /* not a list: said once */
-    uint64_t declared;       /* the link's epoch in which its binding was written */
+    bool bad;                     /* not a list: said once */
+    uint64_t declared;            /* the link's epoch in which its binding was written */
     const apm_queue *declaration; /* as it was declared, to do it again; NULL: never */
 } redis_queue;
 
@@ -59,40 +59,42 @@ typedef struct redis_fetch {
 } redis_fetch;
 
 typedef struct redis_times {
-    int64_t renew_ms, lease_ms, sweep_ms, stale_ms; /* stale_ms: a score that did not move for so long is dead */
+    int64_t renew_ms, lease_ms, sweep_ms,
+        stale_ms; /* stale_ms: a score that did not move for so long is dead */
 } redis_times;
 
 typedef struct redis_broker {
     apm_broker base;
     int db;
     apm_redis_keys keys;
-    char *unacked, *index, *dead, *prefix, *sep, *fanout; /* what keys borrows; the prefix of fanout channels */
+    char *unacked, *index, *dead, *prefix, *sep,
+        *fanout; /* what keys borrows; the prefix of fanout channels */
     int steps[MAX_STEPS], n_steps;
-    bool rotate, sorted;      /* queue_order_strategy */
+    bool rotate, sorted; /* queue_order_strategy */
     char run[17];
     uint64_t fetch_no, park_no;
     apm_redis_hook hook;
     apm_link_watch watch;
     apm_arena names;
 
-    redis_queue *queues;      /* all that were ever named */
-    redis_queue **order;      /* the consuming ones, the next to be served first */
+    redis_queue *queues; /* all that were ever named */
+    redis_queue **order; /* the consuming ones, the next to be served first */
     size_t n_order;
-    apm_delivery *held;       /* unsettled */
+    apm_delivery *held; /* unsettled */
     size_t n_held;
     unsigned window;
     bool windowed;
-    bool ready;               /* the lists may hold something */
-    size_t last_found;        /* messages of the last fetch */
-    int64_t pause_until_ms;   /* after an error of the server */
-    redis_fetch *fetching;    /* at most one */
-    redis_fetch *orphans;     /* answers lost: what they took is to be adopted */
+    bool ready;             /* the lists may hold something */
+    size_t last_found;      /* messages of the last fetch */
+    int64_t pause_until_ms; /* after an error of the server */
+    redis_fetch *fetching;  /* at most one */
+    redis_fetch *orphans;   /* answers lost: what they took is to be adopted */
     unsigned adopting;
-    size_t reserved;          /* slots that a fetch or an orphan may fill */
-    redis_own *own;           /* units of the broker's own under way; stop() waits for them */
+    size_t reserved; /* slots that a fetch or an orphan may fill */
+    redis_own *own;  /* units of the broker's own under way; stop() waits for them */
     struct redis_wake {
         uv_async_t async;
-    } *wake;                  /* to answer stop() from the loop */
+    } * wake; /* to answer stop() from the loop */
 
     bool stopping, stopped_told;
     apm_done_cb *stop_done;
@@ -121,15 +123,18 @@ void redis_notice(redis_broker *broker, apm_log_level level, const char *fmt, ..
 /* redis_dead.c */
 /* Keep what is no message in the dead-letter list and remove its entry, in a unit of its own. raw absent: it is too
  * big to have been fetched. */
-void redis_refuse(redis_broker *broker, const char *queue, apm_str raw, const char *tag, const char *why);
+void redis_refuse(redis_broker *broker, const char *queue, apm_str raw, const char *tag,
+                  const char *why);
 /* Commit a unit of the broker's own; stop() waits for it. */
 void redis_own_commit(redis_broker *broker, apm_unit *unit);
 /* The same; should the unit turn out unroutable, the message is buried as one for `queue` (NULL: no such provision). */
-void redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw, const char *tag);
+void redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw,
+                              const char *tag);
 /* The broker closes: what is under way is answered to nobody. */
 void redis_own_orphan(redis_broker *broker);
 /* Append the burial of a message. raw absent: the entry's own text, which was too big to fetch. */
-void redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw, const char *tag);
+void redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason,
+                apm_str raw, const char *tag);
 void redis_dead(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg);
 
 /* redis_fetch.c */
@@ -155,7 +160,8 @@ void redis_lease_down(redis_broker *broker);
 void redis_lease_parked(redis_broker *broker, int64_t due_us); /* we parked something ourselves */
 
 /* redis_look.c */
-void redis_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
+void redis_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                   void *arg);
 void redis_purge(apm_broker *broker, const char *queue, apm_count_cb *done, void *arg);
 void redis_bindings(apm_broker *broker, apm_bindings_cb *done, void *arg);
 

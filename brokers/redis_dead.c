@@ -34,7 +34,8 @@ on_own_unit(void *arg, apium_status status, const apium_error *err)
         if (status == APIUM_E_UNROUTABLE && own->queue && !own->raw.failed)
             redis_refuse(broker, own->queue, apm_buf_str(&own->raw), own->tag, err->text);
         else if (status != APIUM_OK && status != APIUM_E_FENCED)
-            redis_notice(broker, APM_LOG_ERROR, "cannot move a message of our own accord: %s", err->text);
+            redis_notice(broker, APM_LOG_ERROR, "cannot move a message of our own accord: %s",
+                         err->text);
     }
     apm_buf_clear(&own->raw);
     free(own->queue);
@@ -56,7 +57,8 @@ redis_own_commit(redis_broker *broker, apm_unit *unit)
 }
 
 void
-redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw, const char *tag)
+redis_own_commit_or_bury(redis_broker *broker, apm_unit *unit, const char *queue, apm_str raw,
+                         const char *tag)
 {
     redis_own *own = malloc(sizeof(*own));
 
@@ -89,7 +91,8 @@ dead_doc(apm_buf *buf, const char *queue, const char *reason, apm_str raw)
     apm_json_add_stringz(buf, queue);
     apm_buf_addz(buf, ", \"reason\": ");
     apm_json_add_stringz(buf, reason);
-    apm_buf_addf(buf, ", \"at\": %lld.%06lld, ", (long long)(now / 1000000), (long long)(now % 1000000));
+    apm_buf_addf(buf, ", \"at\": %lld.%06lld, ", (long long)(now / 1000000),
+                 (long long)(now % 1000000));
     /* As it was where that can be said in JSON; text that is no JSON as a string, bytes that are no text in base64. */
     if (!apm_str_is(raw)) {
         apm_buf_addz(buf, "\"message\": ");
@@ -110,7 +113,8 @@ dead_doc(apm_buf *buf, const char *queue, const char *reason, apm_str raw)
 }
 
 void
-redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw, const char *tag)
+redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *reason, apm_str raw,
+           const char *tag)
 {
     apm_buf doc;
 
@@ -119,7 +123,8 @@ redis_bury(redis_broker *broker, apm_unit *unit, const char *queue, const char *
     if (apm_str_is(raw))
         apm_redis_unit_bury(unit, &broker->keys, apm_buf_str(&doc), DEAD_KEEP);
     else
-        apm_redis_unit_bury_entry(unit, &broker->keys, apm_strz(tag), apm_buf_str(&doc), APM_STR("}"), DEAD_KEEP);
+        apm_redis_unit_bury_entry(unit, &broker->keys, apm_strz(tag), apm_buf_str(&doc),
+                                  APM_STR("}"), DEAD_KEEP);
     apm_buf_clear(&doc);
 }
 
@@ -175,7 +180,8 @@ on_dead(void *arg, const redisReply *reply, const apium_error *err)
     apm_arena arena = { 0 };
 
     for (size_t i = 0; i < n && dead; i++)
-        read_dead(&arena, (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len }, &dead[i]);
+        read_dead(&arena, (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len },
+                  &dead[i]);
     ask_->done(ask_->arg, dead, dead ? n : 0, err);
     apm_arena_clear(&arena);
     free(dead);

@@ -15,9 +15,9 @@
 #include "redis_fetch.lua.h"
 #include "redis_adopt.lua.h"
 
-#define BATCH_MAX       256             /* messages of one fetch */
-#define BATCH_BYTES     (4 << 20)       /* a fetch stops after so many bytes */
-#define UNLIMITED_BATCH 128             /* a fetch without a window */
+#define BATCH_MAX       256       /* messages of one fetch */
+#define BATCH_BYTES     (4 << 20) /* a fetch stops after so many bytes */
+#define UNLIMITED_BATCH 128       /* a fetch without a window */
 #define ERROR_PAUSE_MS  1000
 
 static apm_redis_script fetch_script = { .text = redis_fetch_lua };
@@ -33,8 +33,8 @@ tag_prefix(const redis_broker *broker, uint64_t number, char out[TAG_MAX])
 static void
 feed_clock(redis_broker *broker, const redisReply *reply)
 {
-    apm_redis_clock_feed(broker->base.link,
-                         reply->element[0]->integer * INT64_C(1000000) + reply->element[1]->integer);
+    apm_redis_clock_feed(broker->base.link, reply->element[0]->integer * INT64_C(1000000) +
+                                                reply->element[1]->integer);
 }
 
 /* ---- deliveries ---- */
@@ -77,9 +77,11 @@ deliver(redis_broker *broker, redis_queue *queue, apm_str text, const char *tag)
 
     if (!delivery)
         return NULL;
-    delivery->base.arena.next_block = text.len * 2 + 512; /* the text and its body decoded: one block */
+    delivery->base.arena.next_block =
+        text.len * 2 + 512; /* the text and its body decoded: one block */
     delivery->raw = apm_arena_str(&delivery->base.arena, text, &ok);
-    if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg, &ignored, &err) != APIUM_OK) {
+    if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg,
+                                 &ignored, &err) != APIUM_OK) {
         if (!ok)
             apm_fail(&err, APIUM_E_NOMEM, "out of memory");
         if (err.status != APIUM_E_NOMEM)
@@ -105,7 +107,8 @@ give_back(redis_broker *broker, redis_delivery **batch, size_t n)
         apm_unit *unit = apm_unit_new(broker->base.link);
         if (unit) {
             int step = redis_step_index(broker, delivery->base.msg.priority);
-            apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]), true, delivery->raw);
+            apm_redis_unit_push(unit, broker->db, apm_strz(delivery->queue->list[step]), true,
+                                delivery->raw);
             apm_redis_unit_ack(unit, &broker->keys, apm_strz(delivery->tag));
             redis_own_commit(broker, unit);
         }
@@ -145,7 +148,8 @@ rotate(redis_broker *broker, const redis_queue *served)
         if (broker->order[i] != served)
             continue;
         redis_queue *queue = broker->order[i];
-        memmove(&broker->order[i], &broker->order[i + 1], (broker->n_order - i - 1) * sizeof(*broker->order));
+        memmove(&broker->order[i], &broker->order[i + 1],
+                (broker->n_order - i - 1) * sizeof(*broker->order));
         broker->order[broker->n_order - 1] = queue;
         return;
     }
@@ -169,7 +173,8 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
         redis_queue *queue = fetch->queues[q];
         if (what->type == REDIS_REPLY_INTEGER && what->integer < 0) {
             if (!queue->bad)
-                redis_notice(broker, APM_LOG_ERROR, "cannot receive from \"%s\": its key is not a list", queue->name);
+                redis_notice(broker, APM_LOG_ERROR,
+                             "cannot receive from \"%s\": its key is not a list", queue->name);
             queue->bad = true;
             continue;
         }
@@ -178,12 +183,14 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
             rotate(broker, queue);
         if (what->type == REDIS_REPLY_INTEGER) {
             char why[96];
-            snprintf(why, sizeof(why), "the message has %lld bytes, more than max_message_bytes (%lld)",
+            snprintf(why, sizeof(why),
+                     "the message has %lld bytes, more than max_message_bytes (%lld)",
                      what->integer, (long long)redis_max_message(broker));
             redis_refuse(broker, queue->name, APM_STR_NONE, tag, why);
             continue;
         }
-        redis_delivery *delivery = deliver(broker, queue, (apm_str){ what->str, (size_t)what->len }, tag);
+        redis_delivery *delivery =
+            deliver(broker, queue, (apm_str){ what->str, (size_t)what->len }, tag);
         if (delivery)
             batch[n++] = delivery;
     }
@@ -205,7 +212,8 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
     }
     broker->reserved -= fetch->count;
     if (err || reply->type != REDIS_REPLY_ARRAY || reply->elements < 3) {
-        redis_notice(broker, APM_LOG_ERROR, "cannot receive: %s", err ? err->text : "an answer that makes no sense");
+        redis_notice(broker, APM_LOG_ERROR, "cannot receive: %s",
+                     err ? err->text : "an answer that makes no sense");
         broker->pause_until_ms = apm_clock_ms() + ERROR_PAUSE_MS;
     } else {
         feed_clock(broker, reply);
@@ -238,8 +246,8 @@ send_fetch(redis_broker *broker, unsigned count)
 
     if (!fetch)
         return;
-    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &fetch_script, broker->db, APM_REDIS_UNACKED,
-                                                on_fetched, fetch);
+    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &fetch_script, broker->db,
+                                                APM_REDIS_UNACKED, on_fetched, fetch);
     if (!req) {
         free(fetch);
         return;
@@ -268,8 +276,8 @@ send_fetch(redis_broker *broker, unsigned count)
 void
 redis_fetch_pump(redis_broker *broker)
 {
-    if (!broker->windowed || broker->stopping || !broker->n_order || broker->fetching || broker->orphans ||
-        apm_clock_ms() < broker->pause_until_ms)
+    if (!broker->windowed || broker->stopping || !broker->n_order || broker->fetching ||
+        broker->orphans || apm_clock_ms() < broker->pause_until_ms)
         return;
     if (!broker->ready) {
         redis_wait_arm(broker);
@@ -354,8 +362,9 @@ redis_fetch_adopt(redis_broker *broker)
     for (redis_fetch *next; orphans; orphans = next) {
         char prefix[TAG_MAX];
         next = orphans->next;
-        apm_redis_req *req = apm_redis_begin_script(broker->base.link, &adopt_script, broker->db,
-                                                    APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_adopted, orphans);
+        apm_redis_req *req =
+            apm_redis_begin_script(broker->base.link, &adopt_script, broker->db,
+                                   APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_adopted, orphans);
         if (!req) {
             orphans->next = broker->orphans;
             broker->orphans = orphans;

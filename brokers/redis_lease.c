@@ -23,12 +23,13 @@
 #include "redis_stale.lua.h"
 #include "redis_take.lua.h"
 
-#define RENEW_TAGS  500
-#define SWEEP_TAKE  64
-#define SWEEP_LIST  512
-#define DUE_LIST    1000
-#define LOOK_MS     1000  /* somebody else may have parked something that is due earlier than what we know of */
-#define STALLED_MS  5000  /* our loop stood still for so long */
+#define RENEW_TAGS 500
+#define SWEEP_TAKE 64
+#define SWEEP_LIST 512
+#define DUE_LIST   1000
+#define LOOK_MS                                                                                    \
+    1000 /* somebody else may have parked something that is due earlier than what we know of */
+#define STALLED_MS 5000 /* our loop stood still for so long */
 
 /* An entry of a node of ours seen stale at an earlier sweep. */
 typedef struct seen {
@@ -42,12 +43,12 @@ typedef struct seen {
 typedef struct redis_lease {
     uv_timer_t timer;
     int64_t ticked_ms, renew_ms, due_ms, sweep_ms; /* when next; 0: not at all */
-    int64_t sound_ms;      /* renewals succeed since; 0: not yet */
+    int64_t sound_ms;                              /* renewals succeed since; 0: not yet */
     unsigned renewing;
     bool looking, sweeping, renew_failed;
     unsigned sweep_no;
-    uint64_t take_no;      /* the fetch number under which a sweep takes */
-    bool take_more;        /* there was more than one sweep takes */
+    uint64_t take_no; /* the fetch number under which a sweep takes */
+    bool take_more;   /* there was more than one sweep takes */
     seen *seen;
 } redis_lease;
 
@@ -66,8 +67,8 @@ feed_clock(redis_broker *broker, const redisReply *reply)
 {
     if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements < 2)
         return false;
-    apm_redis_clock_feed(broker->base.link,
-                         reply->element[0]->integer * INT64_C(1000000) + reply->element[1]->integer);
+    apm_redis_clock_feed(broker->base.link, reply->element[0]->integer * INT64_C(1000000) +
+                                                reply->element[1]->integer);
     return true;
 }
 
@@ -260,7 +261,8 @@ held_by_us(const redis_broker *broker, const char *tag)
 
 /* What kombu wrote: [message, exchange, routing key]. */
 static bool
-split_kombu(apm_str entry, apm_arena *arena, apm_str *message, const char **exchange, const char **key)
+split_kombu(apm_str entry, apm_arena *arena, apm_str *message, const char **exchange,
+            const char **key)
 {
     apm_json whole;
 
@@ -271,7 +273,8 @@ split_kombu(apm_str entry, apm_arena *arena, apm_str *message, const char **exch
         return false;
     *message = m.text;
     *exchange = "";
-    return (e.type != APM_JSON_STRING || apm_json_cstr(e, "exchange", arena, exchange, NULL) == APIUM_OK) &&
+    return (e.type != APM_JSON_STRING ||
+            apm_json_cstr(e, "exchange", arena, exchange, NULL) == APIUM_OK) &&
            apm_json_cstr(k, "routing_key", arena, key, NULL) == APIUM_OK;
 }
 
@@ -289,7 +292,8 @@ give_back(redis_broker *broker, apm_str entry, const char *tag)
 
     apm_buf_init(&marked, APM_BUF_MAX * 2);
     apm_buf_init(&list, 1 << 20);
-    if (!split_kombu(entry, &arena, &message, &exchange, &key) && redis_entry_split(entry, &message, &json)) {
+    if (!split_kombu(entry, &arena, &message, &exchange, &key) &&
+        redis_entry_split(entry, &message, &json)) {
         apm_json name;
         if (apm_json_parse(json, &name, NULL) == APIUM_OK)
             (void)!apm_json_cstr(name, "queue", &arena, &key, NULL);
@@ -342,7 +346,8 @@ on_taken(void *arg, const redisReply *reply, const apium_error *err)
             give_back(broker, (apm_str){ entry->str, (size_t)entry->len }, tag);
         }
         if (n)
-            redis_notice(broker, APM_LOG_WARNING, "Restored %zu unacknowledged messages of nodes that are gone", n);
+            redis_notice(broker, APM_LOG_WARNING,
+                         "Restored %zu unacknowledged messages of nodes that are gone", n);
         if (broker->lease->take_more)
             broker->lease->sweep_ms = apm_clock_ms();
     }
@@ -395,8 +400,8 @@ on_stale(void *arg, const redisReply *reply, const apium_error *err)
         taken++;
     }
     HASH_ITER(hh, lease->seen, one, next)
-        if (one->sweep != lease->sweep_no)
-            seen_free(lease, one);
+    if (one->sweep != lease->sweep_no)
+        seen_free(lease, one);
     if (req) {
         lease->sweeping = true;
         apm_redis_send(broker->base.link, req, broker);
@@ -447,8 +452,8 @@ on_timer(uv_timer_t *timer)
     if (!broker->stopping && broker->windowed) {
         if (!lease->looking && now >= lease->due_ms)
             look_for_due(broker);
-        if (!lease->sweeping && lease->sound_ms && now - lease->sound_ms >= broker->times.lease_ms &&
-            now >= lease->sweep_ms)
+        if (!lease->sweeping && lease->sound_ms &&
+            now - lease->sound_ms >= broker->times.lease_ms && now >= lease->sweep_ms)
             sweep(broker);
     }
     schedule(broker);
@@ -516,7 +521,7 @@ redis_lease_close(redis_broker *broker)
     if (!lease)
         return;
     HASH_ITER(hh, lease->seen, one, next)
-        seen_free(lease, one);
+    seen_free(lease, one);
     lease->timer.data = lease;
     uv_close((uv_handle_t *)&lease->timer, on_timer_closed);
     broker->lease = NULL;

@@ -32,10 +32,10 @@ typedef struct walk {
     apm_arena arena;
     found *queues, **tail;
     size_t n;
-    bool all;         /* names are looked for too */
-    bool lists;       /* ... in the lists themselves; before that in the bindings */
-    long long from;   /* rank of the page */
-    found *counting;  /* whose lists are being counted */
+    bool all;        /* names are looked for too */
+    bool lists;      /* ... in the lists themselves; before that in the bindings */
+    long long from;  /* rank of the page */
+    found *counting; /* whose lists are being counted */
     apm_binding *bindings;
     size_t n_bindings, cap_bindings;
     apm_buf keys;
@@ -73,8 +73,9 @@ static apm_redis_req *
 ask(walk *w, apm_redis_script *script, const char *command, apm_redis_answer *done)
 {
     apm_link *link = w->broker->base.link;
-    apm_redis_req *req = script ? apm_redis_begin_script(link, script, w->broker->db, APM_REDIS_REPEAT, done, w)
-                                : apm_redis_begin(link, w->broker->db, APM_REDIS_REPEAT, done, w);
+    apm_redis_req *req =
+        script ? apm_redis_begin_script(link, script, w->broker->db, APM_REDIS_REPEAT, done, w)
+               : apm_redis_begin(link, w->broker->db, APM_REDIS_REPEAT, done, w);
     if (!req) {
         apium_error err;
         apm_fail(&err, APIUM_E_NOMEM, "cannot look at the queues: out of memory");
@@ -162,7 +163,8 @@ on_count_page(void *arg, const redisReply *reply, const apium_error *err)
         const redisReply *name = reply->element[i];
         found *f = name->len ? find(w, (apm_str){ name->str + 1, (size_t)name->len - 1 }) : NULL;
         if (f)
-            *(name->str[0] == 'p' ? &f->info.parked : &f->info.unacked) += reply->element[i + 1]->integer;
+            *(name->str[0] == 'p' ? &f->info.parked : &f->info.unacked) +=
+                reply->element[i + 1]->integer;
     }
     w->from += reply->element[0]->integer;
     if (reply->element[0]->integer) {
@@ -239,7 +241,8 @@ note_list(walk *w, apm_str key)
     const redis_broker *broker = w->broker;
     size_t prefix = strlen(broker->prefix), sep = strlen(broker->sep);
 
-    if (apm_str_eqz(key, broker->dead) || key.len <= prefix || strncmp(key.p, broker->prefix, prefix) != 0)
+    if (apm_str_eqz(key, broker->dead) || key.len <= prefix ||
+        strncmp(key.p, broker->prefix, prefix) != 0)
         return;
     apm_str name = { key.p + prefix, key.len - prefix };
     for (size_t at = name.len > sep ? name.len - sep : 0; at > 0; at--) {
@@ -348,7 +351,8 @@ on_members(void *arg, const redisReply *reply, const apium_error *err)
     const char *key = w->keys.p + w->keys_at;
     const char *exchange = apm_arena_printf(&w->arena, "%s", strstr(key, "_kombu.binding.") + 15);
     for (size_t i = 0; i < reply->elements && exchange; i++)
-        note_binding(w, exchange, (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len });
+        note_binding(w, exchange,
+                     (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len });
     w->keys_at += strlen(key) + 1;
     read_bindings(w);
 }
@@ -436,8 +440,8 @@ static void
 purge_page(purge *p)
 {
     redis_broker *broker = p->broker;
-    apm_redis_req *req =
-        apm_redis_begin_script(broker->base.link, &purge_script, broker->db, APM_REDIS_UNACKED, on_purged, p);
+    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &purge_script, broker->db,
+                                                APM_REDIS_UNACKED, on_purged, p);
 
     if (!req) {
         apium_error err;

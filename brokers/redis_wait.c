@@ -11,22 +11,23 @@
 #include "core/base/clock.h"
 #include "core/base/ids.h"
 
-#define MAX_WAITERS  64
-#define BLOCK_S      25
-#define AGAIN_MS     1000 /* a waiting connection that ended is opened again after so long */
-#define MISS_MS      4    /* woken for nothing (another node was quicker): a random pause of up to so much */
-#define POLL_MIN_MS  1    /* without waiters for all lists: look after 1 ms, then ever later */
-#define OLD_MAX_MS   50   /* before 6.2 that is all there is, so look often */
-#define REST_MIN_MS  50
-#define REST_MAX_MS  1000
+#define MAX_WAITERS 64
+#define BLOCK_S     25
+#define AGAIN_MS    1000 /* a waiting connection that ended is opened again after so long */
+#define MISS_MS                                                                                    \
+    4 /* woken for nothing (another node was quicker): a random pause of up to so much */
+#define POLL_MIN_MS 1  /* without waiters for all lists: look after 1 ms, then ever later */
+#define OLD_MAX_MS  50 /* before 6.2 that is all there is, so look often */
+#define REST_MIN_MS 50
+#define REST_MAX_MS 1000
 
 struct redis_waiter {
     redis_broker *broker;
     redis_queue *queue;
     int step;
     apm_redis_conn *conn;
-    bool blocked;  /* a BLMOVE is under way */
-    bool woken;    /* it answered; whether for something, the next fetch shows */
+    bool blocked; /* a BLMOVE is under way */
+    bool woken;   /* it answered; whether for something, the next fetch shows */
     int64_t not_before_ms;
 };
 
@@ -36,7 +37,7 @@ typedef struct redis_wait {
     unsigned handles;
     int64_t poll_ms;
     unsigned n;
-    bool no_blmove;  /* the server does not know it, or does not let us */
+    bool no_blmove; /* the server does not know it, or does not let us */
 } redis_wait;
 
 static void
@@ -71,9 +72,11 @@ on_woken(void *arg, const redisReply *reply)
     if (!reply)
         return; /* the connection ended: on_ended follows, or we ended it */
     if (reply->type == REDIS_REPLY_ERROR) {
-        if (strncmp(reply->str, "ERR unknown command", 19) == 0 || strncmp(reply->str, "NOPERM", 6) == 0)
+        if (strncmp(reply->str, "ERR unknown command", 19) == 0 ||
+            strncmp(reply->str, "NOPERM", 6) == 0)
             broker->wait->no_blmove = true;
-        waiter->not_before_ms = apm_clock_ms() + AGAIN_MS; /* WRONGTYPE and others: the fetch tells about it */
+        waiter->not_before_ms =
+            apm_clock_ms() + AGAIN_MS; /* WRONGTYPE and others: the fetch tells about it */
         return;
     }
     if (reply->type == REDIS_REPLY_STRING) {
@@ -97,7 +100,8 @@ block(redis_waiter *waiter)
     apm_resp_addz(&cmd, "RIGHT");
     apm_resp_int(&cmd, BLOCK_S);
     waiter->blocked = true;
-    apm_redis_conn_send(waiter->conn, apm_buf_str(&cmd), BLOCK_S * 1000 + APM_REDIS_SILENCE_MS, on_woken, waiter);
+    apm_redis_conn_send(waiter->conn, apm_buf_str(&cmd), BLOCK_S * 1000 + APM_REDIS_SILENCE_MS,
+                        on_woken, waiter);
     apm_buf_clear(&cmd);
 }
 
@@ -158,7 +162,8 @@ wait_on(redis_broker *broker, redis_queue *queue, int step, int64_t now)
         return false;
     if (waiter->blocked)
         return true;
-    if (waiter->woken && !broker->last_found) /* others took what woke us all: do not come back all at once */
+    if (waiter->woken &&
+        !broker->last_found) /* others took what woke us all: do not come back all at once */
         waiter->not_before_ms = now + 1 + (int64_t)(apm_random_unit() * MISS_MS);
     waiter->woken = false;
     if (now < waiter->not_before_ms) {
@@ -166,8 +171,11 @@ wait_on(redis_broker *broker, redis_queue *queue, int step, int64_t now)
         return true;
     }
     if (!waiter->conn)
-        waiter->conn = apm_redis_connect(broker->base.link, &(apm_redis_conn_opts){
-            .read_bytes = 16 * 1024, .on_ready = on_ready, .on_ended = on_ended, .arg = waiter });
+        waiter->conn =
+            apm_redis_connect(broker->base.link, &(apm_redis_conn_opts){ .read_bytes = 16 * 1024,
+                                                                         .on_ready = on_ready,
+                                                                         .on_ended = on_ended,
+                                                                         .arg = waiter });
     else if (apm_redis_conn_ready(waiter->conn))
         block(waiter);
     return waiter->conn != NULL;
@@ -191,7 +199,9 @@ redis_wait_arm(redis_broker *broker)
     if (uv_is_active((uv_handle_t *)&wait->poll))
         return;
     int64_t least = old ? POLL_MIN_MS : REST_MIN_MS, most = old ? OLD_MAX_MS : REST_MAX_MS;
-    wait->poll_ms = wait->poll_ms < least ? least : wait->poll_ms * 2 > most ? most : wait->poll_ms * 2;
+    wait->poll_ms = wait->poll_ms < least      ? least
+                    : wait->poll_ms * 2 > most ? most
+                                               : wait->poll_ms * 2;
     timer_in(&wait->poll, on_poll, wait->poll_ms);
 }
 

@@ -16,10 +16,10 @@
 #include "core/base/error.h"
 #include "core/base/ids.h"
 
-#define TICK_MS        1000
-#define QUICK_TICK_MS  100  /* while somebody's patience may end */
-#define STEADY_MS      5000 /* up for so long: its loss is no sign that the next one is lost too */
-#define READ_BYTES     (256 * 1024)
+#define TICK_MS       1000
+#define QUICK_TICK_MS 100  /* while somebody's patience may end */
+#define STEADY_MS     5000 /* up for so long: its loss is no sign that the next one is lost too */
+#define READ_BYTES    (256 * 1024)
 
 static void
 on_closed(uv_handle_t *handle)
@@ -73,12 +73,14 @@ try_again(apm_redis *link, const char *why)
     link->at %= link->n_addrs;
     apm_redis_addr_print(&link->target, where, sizeof(where));
     if (settings->broker_connection_max_retries > 0)
-        snprintf(text, sizeof(text), "Cannot connect to %s: %s (%s). Trying again in %.2f seconds... (%u/%lld)",
+        snprintf(text, sizeof(text),
+                 "Cannot connect to %s: %s (%s). Trying again in %.2f seconds... (%u/%lld)",
                  link->base.shown, why, where, (double)wait_ms / 1000.0, link->attempt,
                  (long long)settings->broker_connection_max_retries);
     else
-        snprintf(text, sizeof(text), "Cannot connect to %s: %s (%s). Trying again in %.2f seconds...",
-                 link->base.shown, why, where, (double)wait_ms / 1000.0);
+        snprintf(text, sizeof(text),
+                 "Cannot connect to %s: %s (%s). Trying again in %.2f seconds...", link->base.shown,
+                 why, where, (double)wait_ms / 1000.0);
     uv_timer_start(&link->retry, on_retry, (uint64_t)wait_ms, 0);
     apm_link_changed(&link->base, false, text);
 }
@@ -91,7 +93,8 @@ redis_attempt_failed(apm_redis *link, apium_status status, const char *why)
     snprintf(link->last_error, sizeof(link->last_error), "%s", why);
     link->last_status = status;
     /* A client that cannot wait for ever is told at once that it is not let in: asking again will not help it. */
-    if (apm_links_patience_ms(link->base.set) >= 0 && (status == APIUM_E_REFUSED || status == APIUM_E_CONFIG)) {
+    if (apm_links_patience_ms(link->base.set) >= 0 &&
+        (status == APIUM_E_REFUSED || status == APIUM_E_CONFIG)) {
         char text[400];
         snprintf(text, sizeof(text), "cannot connect to %s: %s", link->base.shown, why);
         redis_requests_fail(link, status, text);
@@ -237,8 +240,10 @@ redis_open_conn(apm_redis *link)
 {
     if (!link->sentinels)
         link->target = link->addrs[link->at];
-    link->cmd = open_conn(link, &(apm_redis_conn_opts){
-        .read_bytes = READ_BYTES, .on_ready = on_ready, .on_ended = on_ended, .arg = link });
+    link->cmd = open_conn(link, &(apm_redis_conn_opts){ .read_bytes = READ_BYTES,
+                                                        .on_ready = on_ready,
+                                                        .on_ended = on_ended,
+                                                        .arg = link });
     if (!link->cmd)
         redis_attempt_failed(link, APIUM_E_NOMEM, "out of memory");
 }
@@ -257,7 +262,8 @@ static void
 pump(apm_redis *link)
 {
     if (link->base.up) {
-        redis_units_pump(link); /* before what the hooks ask for: who settles and fetches finds it settled */
+        redis_units_pump(
+            link); /* before what the hooks ask for: who settles and fetches finds it settled */
         for (apm_redis_hook *hook = link->hooks, *next; hook; hook = next) {
             next = hook->next;
             hook->run(hook->arg);
@@ -321,7 +327,8 @@ read_addrs(apm_redis *link, apium_error *err)
     if (!link->master_name)
         link->master_name = apm_links_settings(link->base.set)->master_name;
     if (!link->master_name || !*link->master_name)
-        return apm_fail(err, APIUM_E_CONFIG, "cannot open \"%s\": 'master_name' transport option must be specified.",
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "cannot open \"%s\": 'master_name' transport option must be specified.",
                         link->base.shown);
     return APIUM_OK;
 }

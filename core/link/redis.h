@@ -25,23 +25,26 @@ typedef struct apm_redis_script {
 typedef void apm_redis_answer(void *arg, const redisReply *reply, const apium_error *err);
 
 enum {
-    APM_REDIS_REPEAT = 1u << 0,  /* may be sent again when its answer was lost: it is the same twice as once */
-    APM_REDIS_UNACKED = 1u << 1, /* touches the `unacked` hash: kept out of the gaps that Python's WATCH needs */
-    APM_REDIS_NOW = 1u << 2,     /* worth nothing later: fails at once when the link is down */
+    APM_REDIS_REPEAT =
+        1u << 0, /* may be sent again when its answer was lost: it is the same twice as once */
+    APM_REDIS_UNACKED =
+        1u << 1, /* touches the `unacked` hash: kept out of the gaps that Python's WATCH needs */
+    APM_REDIS_NOW = 1u << 2, /* worth nothing later: fails at once when the link is down */
 };
 
 typedef struct apm_redis_req apm_redis_req;
 
 /* One command, or one call of one script, under way; begin, add its words, send. A request without memory
  * is answered with E_NOMEM, so nothing need be checked between. `owner` is for apm_redis_disown. */
-apm_redis_req *apm_redis_begin(apm_link *link, int db, unsigned flags, apm_redis_answer *done, void *arg);
+apm_redis_req *
+apm_redis_begin(apm_link *link, int db, unsigned flags, apm_redis_answer *done, void *arg);
 void apm_redis_add(apm_redis_req *req, apm_str word);
 void apm_redis_addz(apm_redis_req *req, const char *word);
 void apm_redis_addi(apm_redis_req *req, int64_t word);
 void apm_redis_send(apm_link *link, apm_redis_req *req, const void *owner);
 /* The same for a script: the words are its ARGV. It declares no KEYS, which a single server does not need. */
-apm_redis_req *apm_redis_begin_script(apm_link *link, apm_redis_script *script, int db, unsigned flags,
-                                      apm_redis_answer *done, void *arg);
+apm_redis_req *apm_redis_begin_script(apm_link *link, apm_redis_script *script, int db,
+                                      unsigned flags, apm_redis_answer *done, void *arg);
 /* The owner goes away: its requests are answered E_CLOSED now. */
 void apm_redis_disown(apm_link *link, const void *owner);
 
@@ -85,19 +88,21 @@ void apm_redis_unit_record(apm_unit *unit, int db, apm_str key, int64_t expire_s
 void apm_redis_unit_push(apm_unit *unit, int db, apm_str key, bool right, apm_str value);
 /* Push to every list whose binding to the exchange fits the routing key; step is the suffix of the list ("" or
  * separator and number). mandatory: the unit fails with E_UNROUTABLE when there is none. */
-void apm_redis_unit_route(apm_unit *unit, const apm_redis_keys *keys, const char *exchange, bool topic,
-                          apm_str routing_key, apm_str step, bool mandatory, bool right, apm_str value);
+void
+apm_redis_unit_route(apm_unit *unit, const apm_redis_keys *keys, const char *exchange, bool topic,
+                     apm_str routing_key, apm_str step, bool mandatory, bool right, apm_str value);
 void apm_redis_unit_publish(apm_unit *unit, apm_str channel, apm_str value);
 void apm_redis_unit_sadd(apm_unit *unit, int db, apm_str key, apm_str member);
 /* Remove a delivery's entry; also the unit's fence. */
 void apm_redis_unit_ack(apm_unit *unit, const apm_redis_keys *keys, apm_str tag);
 /* Give the entry to nobody until due_us (wall), under a new tag. It is the fence of the old tag. */
-void apm_redis_unit_park(apm_unit *unit, const apm_redis_keys *keys, apm_str tag, apm_str parked_tag, int64_t due_us);
+void apm_redis_unit_park(apm_unit *unit, const apm_redis_keys *keys, apm_str tag,
+                         apm_str parked_tag, int64_t due_us);
 /* Keep a document in the dead-letter list, of which the newest `keep` stay. */
 void apm_redis_unit_bury(apm_unit *unit, const apm_redis_keys *keys, apm_str doc, int64_t keep);
 /* The same with the entry's own text, taken on the server as a JSON string between head and tail (for what is too big to fetch). */
-void apm_redis_unit_bury_entry(apm_unit *unit, const apm_redis_keys *keys, apm_str tag, apm_str head, apm_str tail,
-                               int64_t keep);
+void apm_redis_unit_bury_entry(apm_unit *unit, const apm_redis_keys *keys, apm_str tag,
+                               apm_str head, apm_str tail, int64_t keep);
 
 /* ---- subscriptions ---- */
 
@@ -106,7 +111,8 @@ typedef struct apm_redis_sub apm_redis_sub;
 typedef void apm_redis_message(void *arg, apm_str channel, const apm_str *payload);
 
 /* NULL without memory. */
-apm_redis_sub *apm_redis_subscribe(apm_link *link, const char *channel, apm_redis_message *on_message, void *arg);
+apm_redis_sub *
+apm_redis_subscribe(apm_link *link, const char *channel, apm_redis_message *on_message, void *arg);
 void apm_redis_unsubscribe(apm_link *link, apm_redis_sub *sub); /* NULL is fine */
 
 extern const apm_link_ops apm_redis_kind;

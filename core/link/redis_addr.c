@@ -23,7 +23,8 @@ read_db(const char *text, int *db, apium_error *err)
     errno = 0;
     long n = strtol(text, &end, 10);
     if (errno || *end || *text < '0' || *text > '9' || n > INT_MAX)
-        return apm_fail(err, APIUM_E_CONFIG, "Database is int between 0 and limit - 1, not %s", text);
+        return apm_fail(err, APIUM_E_CONFIG, "Database is int between 0 and limit - 1, not %s",
+                        text);
     *db = (int)n;
     return APIUM_OK;
 }
@@ -41,9 +42,11 @@ apm_redis_addr_read(apm_redis_addr *addr, apm_urls *urls, size_t i, apium_error 
     if (strcmp(url->scheme, "redis+socket") == 0) {
         int n = snprintf(addr->path, sizeof(addr->path), "/%s", url->path ? url->path : "");
         if (n <= 1)
-            return apm_fail(err, APIUM_E_CONFIG, "redis+socket:// needs a path: redis+socket:///run/redis.sock");
+            return apm_fail(err, APIUM_E_CONFIG,
+                            "redis+socket:// needs a path: redis+socket:///run/redis.sock");
         if ((size_t)n >= sizeof(addr->path))
-            return apm_fail(err, APIUM_E_CONFIG, "the path of the Redis socket is longer than %zu bytes",
+            return apm_fail(err, APIUM_E_CONFIG,
+                            "the path of the Redis socket is longer than %zu bytes",
                             sizeof(addr->path) - 1);
         const char *db = apm_url_param(urls, url, "virtual_host");
         return read_db(db ? db : apm_url_param(urls, url, "db"), &addr->db, err);
@@ -70,7 +73,8 @@ apm_redis_addr_same(const apm_redis_addr *a, const apm_redis_addr *b)
 {
     return same_text(a->host, b->host) && a->port == b->port && strcmp(a->path, b->path) == 0 &&
            same_text(a->user, b->user) && same_text(a->password, b->password) && a->tls == b->tls &&
-           a->tls_opts.verify == b->tls_opts.verify && a->tls_opts.any_hostname == b->tls_opts.any_hostname &&
+           a->tls_opts.verify == b->tls_opts.verify &&
+           a->tls_opts.any_hostname == b->tls_opts.any_hostname &&
            same_text(a->tls_opts.ca_certs, b->tls_opts.ca_certs) &&
            same_text(a->tls_opts.certfile, b->tls_opts.certfile) &&
            same_text(a->tls_opts.keyfile, b->tls_opts.keyfile) &&

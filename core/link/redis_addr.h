@@ -8,7 +8,7 @@
 typedef struct apm_redis_addr {
     const char *host; /* NULL for a Unix socket */
     int port;
-    char path[108];   /* of a Unix socket; "" for TCP */
+    char path[108]; /* of a Unix socket; "" for TCP */
     const char *user, *password;
     int db;
     bool tls;

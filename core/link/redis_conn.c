@@ -34,8 +34,8 @@ struct apm_redis_conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } io;
-    bool io_open;        /* io is initialised and not yet closed */
-    unsigned holds;      /* libuv still has: the name look-up, the connect, the write, the handle */
+    bool io_open;   /* io is initialised and not yet closed */
+    unsigned holds; /* libuv still has: the name look-up, the connect, the write, the handle */
     uv_getaddrinfo_t name;
     uv_connect_t connect;
     uv_write_t write;
@@ -44,14 +44,14 @@ struct apm_redis_conn {
     apm_tls *tls;
     bool tls_ready;
     redisReader *reader;
-    char *in;            /* opts.read_bytes */
-    apm_buf out;         /* plain text to be sent */
-    apm_buf sent;        /* what the running uv_write holds */
+    char *in;     /* opts.read_bytes */
+    apm_buf out;  /* plain text to be sent */
+    apm_buf sent; /* what the running uv_write holds */
     apm_buf plain, cipher;
-    awaited *queue;      /* a ring */
+    awaited *queue; /* a ring */
     size_t head, count, cap;
-    unsigned greeting;   /* answers of the greeting still to come */
-    apium_error ended;   /* why, for on_ended */
+    unsigned greeting;           /* answers of the greeting still to come */
+    apium_error ended;           /* why, for on_ended */
     apm_redis_conn *prev, *next; /* on opts.list */
 };
 
@@ -284,9 +284,12 @@ push_awaited(apm_redis_conn *conn, awaited one)
 }
 
 void
-apm_redis_conn_send(apm_redis_conn *conn, apm_str bytes, int64_t silence_ms, apm_redis_reply_cb *cb, void *arg)
+apm_redis_conn_send(apm_redis_conn *conn, apm_str bytes, int64_t silence_ms, apm_redis_reply_cb *cb,
+                    void *arg)
 {
-    awaited one = { .cb = cb, .arg = arg, .sent_ms = apm_clock_ms(),
+    awaited one = { .cb = cb,
+                    .arg = arg,
+                    .sent_ms = apm_clock_ms(),
                     .silence_ms = silence_ms ? silence_ms : APM_REDIS_SILENCE_MS };
 
     if (conn->phase != OVER && !push_awaited(conn, one))
@@ -314,13 +317,15 @@ answer(apm_redis_conn *conn, redisReply *reply)
 {
     awaited one;
     bool push = conn->opts.on_push && reply->type == REDIS_REPLY_ARRAY && reply->elements >= 2 &&
-                reply->element[0]->type == REDIS_REPLY_STRING && strcmp(reply->element[0]->str, "pong") != 0;
+                reply->element[0]->type == REDIS_REPLY_STRING &&
+                strcmp(reply->element[0]->str, "pong") != 0;
 
     if (push && conn->phase == READY)
         conn->opts.on_push(conn->opts.arg, reply);
     else if (!pop_awaited(conn, &one))
         apm_redis_conn_fail(conn, APIUM_E_CLOSED,
-                            reply->type == REDIS_REPLY_ERROR ? reply->str : "an answer to no question");
+                            reply->type == REDIS_REPLY_ERROR ? reply->str
+                                                             : "an answer to no question");
     else if (one.cb)
         one.cb(one.arg, reply);
 }
@@ -422,7 +427,8 @@ on_auth(void *arg, const redisReply *reply)
 static void
 on_select(void *arg, const redisReply *reply)
 {
-    on_auth(arg, reply); /* "ERR DB index is out of range", NOAUTH: the user's mistake in the same way */
+    on_auth(arg,
+            reply); /* "ERR DB index is out of range", NOAUTH: the user's mistake in the same way */
 }
 
 static void
@@ -504,7 +510,8 @@ on_connected(uv_connect_t *req, int status)
         goto out;
     }
     conn->phase = TLS;
-    if (apm_tls_new(&conn->tls, &conn->opts.addr->tls_opts, conn->opts.addr->host, &err) != APIUM_OK)
+    if (apm_tls_new(&conn->tls, &conn->opts.addr->tls_opts, conn->opts.addr->host, &err) !=
+        APIUM_OK)
         finish(conn, &err);
     else
         write_out(conn); /* the first flight of the handshake */
@@ -603,7 +610,8 @@ apm_redis_conn_open(const apm_redis_conn_opts *opts)
         free(conn);
         return NULL;
     }
-    conn->reader->maxbuf = 1 << 20; /* hiredis frees a read buffer at 16 KiB otherwise, again and again */
+    conn->reader->maxbuf =
+        1 << 20; /* hiredis frees a read buffer at 16 KiB otherwise, again and again */
     apm_buf_init(&conn->out, BUFFER_MAX);
     apm_buf_init(&conn->sent, BUFFER_MAX);
     apm_buf_init(&conn->plain, BUFFER_MAX);
@@ -644,16 +652,18 @@ apm_redis_conn_tick(apm_redis_conn *conn)
     if (conn->phase != READY) {
         if (now >= conn->deadline_ms)
             apm_redis_conn_fail(conn, APIUM_E_CLOSED,
-                                conn->phase == NAME     ? "the name server does not answer"
-                                : conn->phase == SOCKET ? "connection timed out"
-                                                        : "the server does not answer the greeting");
+                                conn->phase == NAME ? "the name server does not answer"
+                                : conn->phase == SOCKET
+                                    ? "connection timed out"
+                                    : "the server does not answer the greeting");
         return;
     }
     if (conn->count) {
         const awaited *first = &conn->queue[conn->head];
         int64_t since = first->sent_ms > conn->heard_ms ? first->sent_ms : conn->heard_ms;
         if (now - since > first->silence_ms) {
-            snprintf(why, sizeof(why), "no answer for %lld seconds", (long long)((now - since) / 1000));
+            snprintf(why, sizeof(why), "no answer for %lld seconds",
+                     (long long)((now - since) / 1000));
             apm_redis_conn_fail(conn, APIUM_E_CLOSED, why);
         }
     } else if (now - conn->heard_ms > APM_REDIS_IDLE_MS) {

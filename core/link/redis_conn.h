@@ -15,8 +15,9 @@
 #include "core/base/buf.h"
 #include "core/link/redis_addr.h"
 
-#define APM_REDIS_SILENCE_MS 10000 /* a command without any byte of answer for so long: the peer is dead */
-#define APM_REDIS_IDLE_MS    15000 /* ask an idle peer whether it lives after so long */
+#define APM_REDIS_SILENCE_MS                                                                       \
+    10000 /* a command without any byte of answer for so long: the peer is dead */
+#define APM_REDIS_IDLE_MS 15000 /* ask an idle peer whether it lives after so long */
 
 typedef struct apm_redis_conn apm_redis_conn;
 
@@ -37,7 +38,8 @@ typedef struct apm_redis_conn_opts {
     void *arg;
     void (*on_freed)(void *freed_arg); /* the last handle is closed */
     void *freed_arg;
-    apm_redis_conn **list; /* the opener's list of its connections; this one is on it until it ends. May be NULL. */
+    apm_redis_conn **
+        list; /* the opener's list of its connections; this one is on it until it ends. May be NULL. */
 } apm_redis_conn_opts;
 
 /* Start connecting. NULL without memory. */
@@ -49,7 +51,8 @@ void apm_redis_conn_fail(apm_redis_conn *conn, apium_status status, const char *
 
 /* Append one encoded command (apm_resp_*); it leaves at the next flush. cb may be NULL. silence_ms: how long its answer may be
  * awaited without a byte (0: the default; a blocking command needs more). */
-void apm_redis_conn_send(apm_redis_conn *conn, apm_str bytes, int64_t silence_ms, apm_redis_reply_cb *cb, void *arg);
+void apm_redis_conn_send(apm_redis_conn *conn, apm_str bytes, int64_t silence_ms,
+                         apm_redis_reply_cb *cb, void *arg);
 /* A command whose answers come to on_push (SUBSCRIBE and its family). */
 void apm_redis_conn_push(apm_redis_conn *conn, apm_str bytes);
 void apm_redis_conn_flush(apm_redis_conn *conn);

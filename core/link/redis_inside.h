@@ -19,7 +19,7 @@ typedef struct redis_unit redis_unit;
 typedef struct redis_call redis_call;
 
 struct apm_redis_req {
-    apm_redis_req *prev, *next;       /* on link->all */
+    apm_redis_req *prev, *next;           /* on link->all */
     apm_redis_req *wait_prev, *wait_next; /* on link->waiting */
     apm_link *link;
     apm_redis_script *script;
@@ -27,7 +27,7 @@ struct apm_redis_req {
     size_t n_words;
     int db;
     unsigned flags;
-    bool waiting, full_text;          /* full_text: EVAL, because the server does not know the script */
+    bool waiting, full_text; /* full_text: EVAL, because the server does not know the script */
     int64_t started_ms, not_before_ms;
     apm_redis_answer *done;
     void *arg;
@@ -60,9 +60,9 @@ typedef struct apm_redis {
     unsigned handles; /* libuv's and the connections', until all are closed */
     bool closing;
 
-    apm_redis_conn *cmd;      /* NULL between connections */
-    apm_redis_conn *conns;    /* all that are alive */
-    void *asking;             /* redis_sentinel.c */
+    apm_redis_conn *cmd;   /* NULL between connections */
+    apm_redis_conn *conns; /* all that are alive */
+    void *asking;          /* redis_sentinel.c */
     unsigned attempt;
     int64_t up_since_ms;
     char last_error[256];
@@ -70,18 +70,19 @@ typedef struct apm_redis {
     int version;
     uint64_t epoch;
     char run_id[48];
-    long long conn_id;        /* of the last command connection, to be ended on the server */
+    long long conn_id; /* of the last command connection, to be ended on the server */
 
     apm_redis_req *all;
     req_list waiting, lost;
-    int current_db;           /* of the command connection, as of the last word written */
+    int current_db; /* of the command connection, as of the last word written */
     struct {
         int db;
         db_state state;
     } dbs[MAX_DBS];
     unsigned n_dbs;
 
-    int64_t server_ahead_us;  /* server's wall clock minus our monotonic one; the least delayed sample */
+    int64_t
+        server_ahead_us; /* server's wall clock minus our monotonic one; the least delayed sample */
     int64_t ahead_at_ms;
     bool gaps;
 
@@ -89,31 +90,33 @@ typedef struct apm_redis {
     unsigned n_keysets;
     redis_unit *units, **units_tail; /* gathered */
     size_t n_units, units_bytes;
-    unsigned calls;                  /* unanswered */
+    unsigned calls; /* unanswered */
     int64_t units_not_before_ms;
-    char once[48];                   /* the key of our tokens, without its number */
+    char once[48]; /* the key of our tokens, without its number */
     uint64_t call_no;
-    apm_buf spent;                   /* tokens whose answers have come, as words */
+    apm_buf spent; /* tokens whose answers have come, as words */
     size_t n_spent;
 
     apm_redis_conn *sub;
-    apm_redis_sub *subs;             /* by channel */
+    apm_redis_sub *subs; /* by channel */
     int64_t sub_retry_ms;
 } apm_redis;
 
 /* redis.c */
-void redis_lose(apm_redis *link, apium_status status, const char *why); /* the command connection is no use */
+void redis_lose(apm_redis *link, apium_status status,
+                const char *why); /* the command connection is no use */
 void redis_open_conn(apm_redis *link);
 void redis_attempt_failed(apm_redis *link, apium_status status, const char *why);
 bool redis_handle_closed(apm_redis *link); /* count one down; true when the link itself is gone */
 
 /* redis_request.c */
 void redis_requests_pump(apm_redis *link);
-void redis_requests_tick(apm_redis *link);            /* patience */
+void redis_requests_tick(apm_redis *link);                                       /* patience */
 void redis_requests_fail(apm_redis *link, apium_status status, const char *why); /* all that wait */
-void redis_requests_lost(apm_redis *link);            /* the connection is gone: put back what may be repeated */
-void redis_requests_clear(apm_redis *link);           /* the link closes */
-void redis_requests_fresh(apm_redis *link);           /* a new connection is up */
+void
+redis_requests_lost(apm_redis *link); /* the connection is gone: put back what may be repeated */
+void redis_requests_clear(apm_redis *link); /* the link closes */
+void redis_requests_fresh(apm_redis *link); /* a new connection is up */
 /* How long to keep away from `unacked`, 0 when it may be touched. */
 int64_t redis_gap_ms(apm_redis *link);
 /* Is this error reply one that says "later" (true) and, if so, is the whole connection no use (*lose)? */

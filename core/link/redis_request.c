@@ -17,8 +17,8 @@
 #define LATER_MS       500
 #define GAP_EVERY_US   100000 /* Python gets the first 5 ms of each 100 ms ... */
 #define GAP_US         5000
-#define GAP_AHEAD_US   1500   /* ... and what we send needs a moment to get there */
-#define CLOCK_FRESH_MS 60000  /* clocks drift: an old sample gives way */
+#define GAP_AHEAD_US   1500  /* ... and what we send needs a moment to get there */
+#define CLOCK_FRESH_MS 60000 /* clocks drift: an old sample gives way */
 
 /* ---- lists ---- */
 
@@ -72,8 +72,13 @@ apm_redis_begin(apm_link *base, int db, unsigned flags, apm_redis_answer *done, 
 
     if (!req)
         return NULL;
-    *req = (apm_redis_req){ .link = base, .db = db, .flags = flags, .done = done, .arg = arg,
-                            .started_ms = apm_clock_ms(), .next = link->all };
+    *req = (apm_redis_req){ .link = base,
+                            .db = db,
+                            .flags = flags,
+                            .done = done,
+                            .arg = arg,
+                            .started_ms = apm_clock_ms(),
+                            .next = link->all };
     apm_buf_init(&req->words, APM_BUF_MAX * 2);
     if (link->all)
         link->all->prev = req;
@@ -82,8 +87,8 @@ apm_redis_begin(apm_link *base, int db, unsigned flags, apm_redis_answer *done, 
 }
 
 apm_redis_req *
-apm_redis_begin_script(apm_link *base, apm_redis_script *script, int db, unsigned flags, apm_redis_answer *done,
-                       void *arg)
+apm_redis_begin_script(apm_link *base, apm_redis_script *script, int db, unsigned flags,
+                       apm_redis_answer *done, void *arg)
 {
     apm_redis_req *req = apm_redis_begin(base, db, flags, done, arg);
 
@@ -131,7 +136,9 @@ apm_redis_send(apm_link *base, apm_redis_req *req, const void *owner)
     if (!req)
         return;
     req->owner = owner;
-    wait_append(&link->waiting, req); /* failures too are told at the next turn of the loop, not from inside the call */
+    wait_append(
+        &link->waiting,
+        req); /* failures too are told at the next turn of the loop, not from inside the call */
 }
 
 void
@@ -167,8 +174,10 @@ apm_redis_disown(apm_link *base, const void *owner)
 bool
 redis_says_later(const char *text, bool *lose)
 {
-    static const char *const useless[] = { "LOADING ", "READONLY ", "MASTERDOWN ", "NOAUTH ", "UNBLOCKED " };
-    static const char *const later[] = { "BUSY ", "OOM ", "MISCONF ", "NOREPLICAS ", "CLUSTERDOWN ", "TRYAGAIN " };
+    static const char *const useless[] = { "LOADING ", "READONLY ", "MASTERDOWN ", "NOAUTH ",
+                                           "UNBLOCKED " };
+    static const char *const later[] = { "BUSY ",       "OOM ",         "MISCONF ",
+                                         "NOREPLICAS ", "CLUSTERDOWN ", "TRYAGAIN " };
 
     *lose = false;
     for (size_t i = 0; i < sizeof(useless) / sizeof(*useless); i++)
@@ -309,7 +318,8 @@ redis_requests_pump(apm_redis *link)
             next = link->waiting.head; /* the callback may have changed the list */
             continue;
         }
-        db_state good = DB_GOOD, *state = req->db == link->target.db ? &good : db_find(link, req->db);
+        db_state good = DB_GOOD,
+                 *state = req->db == link->target.db ? &good : db_find(link, req->db);
         if (!state || *state == DB_BAD) {
             apium_error err;
             apm_fail(&err, APIUM_E_REFUSED, "the server has no database %d", req->db);
@@ -338,7 +348,8 @@ redis_requests_tick(apm_redis *link)
 
     for (apm_redis_req *req = link->waiting.head, *next; req; req = next) {
         next = req->wait_next;
-        bool late = patience >= 0 && now - req->started_ms > patience && (!link->base.up || req->not_before_ms);
+        bool late = patience >= 0 && now - req->started_ms > patience &&
+                    (!link->base.up || req->not_before_ms);
         if (!late && (link->base.up || !(req->flags & APM_REDIS_NOW)))
             continue;
         apm_fail(&err, APIUM_E_CLOSED, "cannot reach %s: %s", link->base.shown,
@@ -416,7 +427,8 @@ apm_redis_clock_feed(apm_link *base, int64_t server_us)
     int64_t now_ms = apm_clock_ms(), ahead = server_us - apm_clock_ns() / 1000;
 
     /* Delay can only make a sample smaller: the largest is the best. */
-    if (!link->ahead_at_ms || ahead > link->server_ahead_us || now_ms - link->ahead_at_ms > CLOCK_FRESH_MS) {
+    if (!link->ahead_at_ms || ahead > link->server_ahead_us ||
+        now_ms - link->ahead_at_ms > CLOCK_FRESH_MS) {
         link->server_ahead_us = ahead;
         link->ahead_at_ms = now_ms;
     }

@@ -53,7 +53,8 @@ on_master(void *arg, const redisReply *reply)
     apm_redis_conn_close(a->conn);
     a->conn = NULL;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-        reply->element[0]->type != REDIS_REPLY_STRING || reply->element[1]->type != REDIS_REPLY_STRING) {
+        reply->element[0]->type != REDIS_REPLY_STRING ||
+        reply->element[1]->type != REDIS_REPLY_STRING) {
         if (reply->type == REDIS_REPLY_ERROR)
             snprintf(why, sizeof(why), "%s", reply->str);
         else
@@ -115,10 +116,18 @@ ask_next(ask *a)
     a->addr.password = settings->sentinel_password;
     link->target = a->addr; /* for messages, until the master is known */
     link->handles++;
-    a->conn = apm_redis_conn_open(&(apm_redis_conn_opts){
-        .loop = apm_links_loop(link->base.set), .addr = &a->addr, .plain = true, .read_bytes = 4096,
-        .connect_ms = timeout > 0 ? (int64_t)(timeout * 1000.0) : 4000, .on_ready = on_ready,
-        .on_ended = on_ended, .arg = a, .on_freed = on_freed, .freed_arg = link, .list = &link->conns });
+    a->conn = apm_redis_conn_open(
+        &(apm_redis_conn_opts){ .loop = apm_links_loop(link->base.set),
+                                .addr = &a->addr,
+                                .plain = true,
+                                .read_bytes = 4096,
+                                .connect_ms = timeout > 0 ? (int64_t)(timeout * 1000.0) : 4000,
+                                .on_ready = on_ready,
+                                .on_ended = on_ended,
+                                .arg = a,
+                                .on_freed = on_freed,
+                                .freed_arg = link,
+                                .list = &link->conns });
     if (!a->conn) {
         link->handles--;
         no_answer(a, "out of memory");

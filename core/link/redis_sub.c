@@ -42,7 +42,8 @@ on_push(void *arg, const redisReply *push)
     const redisReply *what = push->element[0], *channel = push->element[1];
     apm_redis_sub *sub = NULL;
 
-    if (what->type != REDIS_REPLY_STRING || channel->type != REDIS_REPLY_STRING || push->elements < 3)
+    if (what->type != REDIS_REPLY_STRING || channel->type != REDIS_REPLY_STRING ||
+        push->elements < 3)
         return;
     HASH_FIND(hh, link->subs, channel->str, (size_t)channel->len, sub);
     if (!sub)
@@ -77,8 +78,11 @@ on_ended(void *arg, apm_redis_conn *conn, const apium_error *err)
 static void
 connect_sub(apm_redis *link)
 {
-    link->sub = apm_redis_connect(&link->base, &(apm_redis_conn_opts){
-        .read_bytes = READ_BYTES, .on_ready = on_ready, .on_ended = on_ended, .on_push = on_push, .arg = link });
+    link->sub = apm_redis_connect(&link->base, &(apm_redis_conn_opts){ .read_bytes = READ_BYTES,
+                                                                       .on_ready = on_ready,
+                                                                       .on_ended = on_ended,
+                                                                       .on_push = on_push,
+                                                                       .arg = link });
 }
 
 void
@@ -100,7 +104,8 @@ redis_subs_clear(apm_redis *link)
 {
     apm_redis_sub *sub, *next;
 
-    HASH_ITER(hh, link->subs, sub, next) {
+    HASH_ITER(hh, link->subs, sub, next)
+    {
         HASH_DEL(link->subs, sub);
         free(sub);
     }

@@ -14,9 +14,9 @@
 #include "core/base/error.h"
 #include "redis_unit.lua.h"
 
-#define CALL_UNITS   64          /* 16 to 64 settlements a call measured best; 128 is slower */
+#define CALL_UNITS   64 /* 16 to 64 settlements a call measured best; 128 is slower */
 #define CALL_BYTES   (1 << 20)
-#define CALL_WORTH   24          /* so many waiting units are worth a further unanswered call */
+#define CALL_WORTH   24 /* so many waiting units are worth a further unanswered call */
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
@@ -119,9 +119,9 @@ wordi(redis_unit *unit, int64_t n)
 static bool
 same_set(const keyset *set, const apm_redis_keys *keys)
 {
-    return set->db == keys->db && strcmp(set->unacked, keys->unacked) == 0 && strcmp(set->index, keys->index) == 0 &&
-           strcmp(set->dead, keys->dead) == 0 && strcmp(set->prefix, keys->prefix) == 0 &&
-           strcmp(set->sep, keys->sep) == 0;
+    return set->db == keys->db && strcmp(set->unacked, keys->unacked) == 0 &&
+           strcmp(set->index, keys->index) == 0 && strcmp(set->dead, keys->dead) == 0 &&
+           strcmp(set->prefix, keys->prefix) == 0 && strcmp(set->sep, keys->sep) == 0;
 }
 
 /* The number by which the script knows this broker's keys. Copied: the broker may be gone before the call is. */
@@ -134,9 +134,14 @@ word_keys(redis_unit *unit, const apm_redis_keys *keys)
     while (i < link->n_keysets && !same_set(&link->keysets[i], keys))
         i++;
     if (i == link->n_keysets) {
-        keyset set = { .db = keys->db, .unacked = strdup(keys->unacked), .index = strdup(keys->index),
-                       .dead = strdup(keys->dead), .prefix = strdup(keys->prefix), .sep = strdup(keys->sep) };
-        if (i == MAX_KEYSETS || !set.unacked || !set.index || !set.dead || !set.prefix || !set.sep) {
+        keyset set = { .db = keys->db,
+                       .unacked = strdup(keys->unacked),
+                       .index = strdup(keys->index),
+                       .dead = strdup(keys->dead),
+                       .prefix = strdup(keys->prefix),
+                       .sep = strdup(keys->sep) };
+        if (i == MAX_KEYSETS || !set.unacked || !set.index || !set.dead || !set.prefix ||
+            !set.sep) {
             free(set.unacked);
             free(set.index);
             free(set.dead);
@@ -218,12 +223,14 @@ apm_redis_unit_ack(apm_unit *base, const apm_redis_keys *keys, apm_str tag)
 }
 
 void
-apm_redis_unit_park(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm_str parked_tag, int64_t due_us)
+apm_redis_unit_park(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm_str parked_tag,
+                    int64_t due_us)
 {
     redis_unit *unit = (redis_unit *)base;
     char due[40];
 
-    snprintf(due, sizeof(due), "%lld.%06lld", (long long)(due_us / 1000000), (long long)(due_us % 1000000));
+    snprintf(due, sizeof(due), "%lld.%06lld", (long long)(due_us / 1000000),
+             (long long)(due_us % 1000000));
     wordz(unit, "K");
     word_keys(unit, keys);
     word(unit, tag);
@@ -243,8 +250,8 @@ apm_redis_unit_bury(apm_unit *base, const apm_redis_keys *keys, apm_str doc, int
 }
 
 void
-apm_redis_unit_bury_entry(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm_str head, apm_str tail,
-                          int64_t keep)
+apm_redis_unit_bury_entry(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm_str head,
+                          apm_str tail, int64_t keep)
 {
     redis_unit *unit = (redis_unit *)base;
     wordz(unit, "E");
@@ -304,8 +311,8 @@ on_call(void *arg, const redisReply *reply, const apium_error *err)
 
     link->calls--;
     if (whole) {
-        apm_redis_clock_feed(&link->base,
-                             reply->element[0]->integer * INT64_C(1000000) + reply->element[1]->integer);
+        apm_redis_clock_feed(&link->base, reply->element[0]->integer * INT64_C(1000000) +
+                                              reply->element[1]->integer);
         apm_resp_addz(&link->spent, call->token);
         link->n_spent++;
     } else if (!err) {
@@ -360,7 +367,8 @@ send_call(apm_redis *link)
         return; /* they stay gathered: the next turn may have memory */
     call->link = link;
     call->units = take_units(link, &call->n, &unacked);
-    snprintf(call->token, sizeof(call->token), "%s:%llu", link->once, (unsigned long long)++link->call_no);
+    snprintf(call->token, sizeof(call->token), "%s:%llu", link->once,
+             (unsigned long long)++link->call_no);
 
     apm_redis_req *req =
         apm_redis_begin_script(&link->base, &unit_script, link->target.db,

@@ -33,10 +33,12 @@ steal(const char *url)
     freeReplyObject(redisCommand(c, "SELECT 2"));
     freeReplyObject(redisCommand(
         c, "EVAL %s 0",
-        "for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'unacked_index', '-inf', redis.call('TIME')[1] + 1)) do "
+        "for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'unacked_index', '-inf', "
+        "redis.call('TIME')[1] + 1)) do "
         "local m, queue = redis.call('HGET', 'unacked', tag):match('^%[(.*),\"\",\"(.*)\"%]$') "
         "m = m:gsub('\"delivery_info\": {', '\"delivery_info\": {\"redelivered\": true, ') "
-        "redis.call('RPUSH', queue, m) redis.call('HDEL', 'unacked', tag) redis.call('ZREM', 'unacked_index', tag) "
+        "redis.call('RPUSH', queue, m) redis.call('HDEL', 'unacked', tag) redis.call('ZREM', "
+        "'unacked_index', tag) "
         "end"));
     redisFree(c);
 }
@@ -45,7 +47,8 @@ static void
 hurry(apm_broker *broker)
 {
     apm_redis_broker_times(
-        broker, &(redis_times){ .renew_ms = 500, .lease_ms = 2500, .sweep_ms = 500, .stale_ms = 1000 });
+        broker,
+        &(redis_times){ .renew_ms = 500, .lease_ms = 2500, .sweep_ms = 500, .stale_ms = 1000 });
 }
 
 const adapter adapter_redis = {

@@ -12,7 +12,8 @@ static void
 hurry(apm_broker *broker)
 {
     apm_redis_broker_times(
-        broker, &(redis_times){ .renew_ms = 300, .lease_ms = 2000, .sweep_ms = 300, .stale_ms = 1000 });
+        broker,
+        &(redis_times){ .renew_ms = 300, .lease_ms = 2000, .sweep_ms = 300, .stale_ms = 1000 });
 }
 
 static const adapter row = { .name = "redis", .any_name = true, .hurry = hurry };
@@ -89,7 +90,9 @@ ask_text(const char *fmt, ...)
     va_start(ap, fmt);
     redisReply *reply = command(fmt, ap);
     va_end(ap);
-    char *text = reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS ? strdup(reply->str) : NULL;
+    char *text = reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS
+                     ? strdup(reply->str)
+                     : NULL;
     freeReplyObject(reply);
     return text;
 }

@@ -9,12 +9,17 @@
 #include "core/base/clock.h"
 #include "redis_side.h"
 
-#define ENVELOPE                                                                                                       \
-    "{\"body\": \"W10=\", \"content-encoding\": \"utf-8\", \"content-type\": \"application/json\", \"headers\": "      \
-    "{\"task\": \"t\", \"id\": \"i\"}, \"properties\": {\"delivery_info\": {\"exchange\": \"\", \"routing_key\": "      \
-    "\"q\"}, \"priority\": %d, \"body_encoding\": \"base64\", \"delivery_tag\": \"tag-1\", \"extra\": [1.0, {}]}}"
+#define ENVELOPE                                                                                   \
+    "{\"body\": \"W10=\", \"content-encoding\": \"utf-8\", \"content-type\": "                     \
+    "\"application/json\", \"headers\": "                                                          \
+    "{\"task\": \"t\", \"id\": \"i\"}, \"properties\": {\"delivery_info\": {\"exchange\": \"\", "  \
+    "\"routing_key\": "                                                                            \
+    "\"q\"}, \"priority\": %d, \"body_encoding\": \"base64\", \"delivery_tag\": \"tag-1\", "       \
+    "\"extra\": [1.0, {}]}}"
 
-static const apm_queue plain_q = { .name = "q", .exchange = "q", .routing_key = "q", .durable = true };
+static const apm_queue plain_q = {
+    .name = "q", .exchange = "q", .routing_key = "q", .durable = true
+};
 
 static char *
 envelope(int priority)
@@ -64,9 +69,21 @@ START_TEST(keys_are_those_of_kombu)
         ck_ok(side_publish_message(s, &route, &msg, err));
     }
     ck_assert_int_eq(ask("LLEN q"), 3);
-    ck_assert_int_eq(ask("LLEN %b", "q\x06\x16" "3", (size_t)4), 3);
-    ck_assert_int_eq(ask("LLEN %b", "q\x06\x16" "6", (size_t)4), 3);
-    ck_assert_int_eq(ask("LLEN %b", "q\x06\x16" "9", (size_t)4), 1);
+    ck_assert_int_eq(ask("LLEN %b",
+                         "q\x06\x16"
+                         "3",
+                         (size_t)4),
+                     3);
+    ck_assert_int_eq(ask("LLEN %b",
+                         "q\x06\x16"
+                         "6",
+                         (size_t)4),
+                     3);
+    ck_assert_int_eq(ask("LLEN %b",
+                         "q\x06\x16"
+                         "9",
+                         (size_t)4),
+                     1);
     ck_assert_int_eq(ask("SISMEMBER _kombu.binding.q %b", "q\x06\x16\x06\x16q", (size_t)6), 1);
     side_consume(s, &plain_q, 2);
     run_until(s->n_got == 2);
@@ -126,12 +143,17 @@ START_TEST(topic_bindings_of_kombu_are_obeyed_with_their_quirks)
                   { "b.b.c", false, false, true },
                   { "a.x-y+z.c", true, true, true } };
 
-    ask("SADD _kombu.binding.top %b", "a.*.c\x06\x16^a\\..*?[^\\.]\\.c$\x06\x16t1", sizeof("a.*.c\x06\x16^a\\..*?[^\\.]\\.c$\x06\x16t1") - 1);
-    ask("SADD _kombu.binding.top %b", "a.#\x06\x16^a\\..*?$\x06\x16t2", sizeof("a.#\x06\x16^a\\..*?$\x06\x16t2") - 1);
-    ask("SADD _kombu.binding.top %b", "#\x06\x16^.*?$\x06\x16t3", sizeof("#\x06\x16^.*?$\x06\x16t3") - 1);
+    ask("SADD _kombu.binding.top %b", "a.*.c\x06\x16^a\\..*?[^\\.]\\.c$\x06\x16t1",
+        sizeof("a.*.c\x06\x16^a\\..*?[^\\.]\\.c$\x06\x16t1") - 1);
+    ask("SADD _kombu.binding.top %b", "a.#\x06\x16^a\\..*?$\x06\x16t2",
+        sizeof("a.#\x06\x16^a\\..*?$\x06\x16t2") - 1);
+    ask("SADD _kombu.binding.top %b", "#\x06\x16^.*?$\x06\x16t3",
+        sizeof("#\x06\x16^.*?$\x06\x16t3") - 1);
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         apm_message msg = side_message("x");
-        apm_route route = { .exchange = "top", .routing_key = cases[i].key, .exchange_type = APM_TOPIC };
+        apm_route route = { .exchange = "top",
+                            .routing_key = cases[i].key,
+                            .exchange_type = APM_TOPIC };
         ask("DEL t1 t2 t3");
         ck_ok(side_publish_message(s, &route, &msg, err));
         ck_assert_msg(ask("LLEN t1") == cases[i].t1, "t1 and %s", cases[i].key);
@@ -148,12 +170,18 @@ START_TEST(a_message_given_back_keeps_its_text_and_its_priority)
     side *s = side_with(true, false);
     char *text = envelope(7);
 
-    ask("LPUSH %b %s", "q\x06\x16" "6", (size_t)4, text);
+    ask("LPUSH %b %s",
+        "q\x06\x16"
+        "6",
+        (size_t)4, text);
     side_consume(s, &plain_q, 1);
     apm_delivery *delivery = side_receive(s);
     apm_broker_stop(s->broker, NULL, NULL);
     ck_ok(side_settle(s, delivery, APM_RESTORE, NULL, err));
-    char *back = ask_text("LINDEX %b 0", "q\x06\x16" "6", (size_t)4);
+    char *back = ask_text("LINDEX %b 0",
+                          "q\x06\x16"
+                          "6",
+                          (size_t)4);
     ck_assert_ptr_nonnull(strstr(back, "\"redelivered\": true"));
     ck_assert_ptr_nonnull(strstr(back, "\"extra\": [1.0, {}]"));
     ck_assert_ptr_nonnull(strstr(back, "\"delivery_tag\": \"tag-1\""));
@@ -270,7 +298,8 @@ START_TEST(one_bad_key_fails_one_settlement_of_many)
     }
     ck_assert_uint_eq(ok, 39);
     ck_assert_uint_eq(failed, 1);
-    ck_assert_int_eq(ask("HLEN unacked"), 1); /* it keeps its entry, and can be settled in another way */
+    ck_assert_int_eq(ask("HLEN unacked"),
+                     1); /* it keeps its entry, and can be settled in another way */
     ck_ok(side_settle(s, bad, APM_REJECT, "its result could not be stored", err));
     ck_assert_int_eq(ask("HLEN unacked"), 0);
     ck_assert_int_eq(ask("LLEN apium.dead"), 1);
@@ -286,8 +315,10 @@ START_TEST(the_entries_of_a_dead_node_come_back_with_their_priority)
     char *text = envelope(9);
 
     /* As a node of ours leaves them that was killed. */
-    ask("EVAL %s 0 %s", "redis.call('HSET', 'unacked', 'apium.r:dead:1:1', '[' .. ARGV[1] .. ',\"\",\"q\"]') "
-                        "redis.call('ZADD', 'unacked_index', redis.call('TIME')[1] - 100, 'apium.r:dead:1:1')", text);
+    ask("EVAL %s 0 %s",
+        "redis.call('HSET', 'unacked', 'apium.r:dead:1:1', '[' .. ARGV[1] .. ',\"\",\"q\"]') "
+        "redis.call('ZADD', 'unacked_index', redis.call('TIME')[1] - 100, 'apium.r:dead:1:1')",
+        text);
     side *s = side_with(true, false);
     side_consume(s, &plain_q, 10);
     int64_t start = apm_clock_ms();
@@ -331,9 +362,12 @@ START_TEST(entries_of_kombu_come_back_after_the_visibility_timeout)
     s->settings.visibility_timeout = 5;
     ask("EVAL %s 0 %s",
         "local now = redis.call('TIME')[1] "
-        "for i, end_ in ipairs({', \"\", \"q\"]', ', \"ex\", \"rk\"]', ', \"ex\", \"unbound\"]'}) do "
-        "redis.call('HSET', 'unacked', 'old-' .. i, '[' .. ARGV[1] .. end_) redis.call('ZADD', 'unacked_index', now - 10, 'old-' .. i) end "
-        "redis.call('HSET', 'unacked', 'young', '[' .. ARGV[1] .. ', \"\", \"q\"]') redis.call('ZADD', 'unacked_index', now, 'young') "
+        "for i, end_ in ipairs({', \"\", \"q\"]', ', \"ex\", \"rk\"]', ', \"ex\", \"unbound\"]'}) "
+        "do "
+        "redis.call('HSET', 'unacked', 'old-' .. i, '[' .. ARGV[1] .. end_) redis.call('ZADD', "
+        "'unacked_index', now - 10, 'old-' .. i) end "
+        "redis.call('HSET', 'unacked', 'young', '[' .. ARGV[1] .. ', \"\", \"q\"]') "
+        "redis.call('ZADD', 'unacked_index', now, 'young') "
         "redis.call('ZADD', 'unacked_index', now - 10, 'gone')",
         text);
     side_consume(s, &plain_q, 10);
@@ -397,7 +431,8 @@ START_TEST(a_parked_entry_is_moved_to_its_list_when_due_and_not_before)
     ck_assert_int_eq(side_inspect(s, &plain_q).parked, 1);
     delivery = side_receive(s);
     int64_t late_us = apm_clock_wall_us() - due;
-    ck_assert_msg(late_us >= -1000 && late_us < 50000, "%lld us after its time", (long long)late_us);
+    ck_assert_msg(late_us >= -1000 && late_us < 50000, "%lld us after its time",
+                  (long long)late_us);
     ck_assert(!delivery->msg.redelivered);
     ck_assert_int_eq(delivery->msg.priority, 6);
     ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
@@ -435,7 +470,8 @@ START_TEST(purging_takes_parked_entries_too)
     ck_ok(side_publish(s, &plain_q, "x", err));
     apm_delivery *delivery = side_receive(s);
     apm_unit *unit = apm_unit_new(s->broker->link);
-    ck_ok(apm_broker_park(s->broker, unit, delivery, apm_clock_wall_us() + INT64_C(86400000000), err));
+    ck_ok(apm_broker_park(s->broker, unit, delivery, apm_clock_wall_us() + INT64_C(86400000000),
+                          err));
     ck_ok(side_commit(unit, err));
     apm_delivery_free(delivery);
     apm_broker_window(s->broker, 1);
@@ -488,7 +524,8 @@ START_TEST(an_idle_consumer_wakes_at_once_at_every_priority)
     side_consume(s, &plain_q, 4);
     run_for(300);
     int64_t median = wake_up_ms(sender, s);
-    ck_assert_msg(median < 5, "%lld ms", (long long)median); /* a loaded machine; alone it is below one ms */
+    ck_assert_msg(median < 5, "%lld ms",
+                  (long long)median); /* a loaded machine; alone it is below one ms */
     side_free(s);
     side_free(sender);
 }
@@ -500,8 +537,10 @@ START_TEST(idle_consumers_ask_for_next_to_nothing)
 
     for (int i = 0; i < 4; i++) {
         all[i] = side_with(true, false);
-        apm_redis_broker_times(all[i]->broker, &(redis_times){ .renew_ms = 15000, .lease_ms = 60000,
-                                                               .sweep_ms = 20000, .stale_ms = 20000 });
+        apm_redis_broker_times(all[i]->broker, &(redis_times){ .renew_ms = 15000,
+                                                               .lease_ms = 60000,
+                                                               .sweep_ms = 20000,
+                                                               .stale_ms = 20000 });
         side_consume(all[i], &plain_q, 4);
     }
     run_for(1500);

@@ -81,9 +81,11 @@ move_under(void (*disturb)(int round), int rounds)
     side_consume(s, in, 16);
     int64_t end = apm_clock_ms() + 60000;
     while (moved.ok + moved.fenced < N || ask("LLEN %s", out->name) < N) {
-        ck_assert_msg(apm_clock_ms() < end, "published %zu, received %zu, moved %zu, fenced %zu, failed %zu (%s)",
+        ck_assert_msg(apm_clock_ms() < end,
+                      "published %zu, received %zu, moved %zu, fenced %zu, failed %zu (%s)",
                       published.ok, s->received, moved.ok, moved.fenced, moved.failed, moved.why);
-        if (round < rounds && moved.ok + moved.fenced > (size_t)(round + 1) * N / (size_t)(rounds + 1))
+        if (round < rounds &&
+            moved.ok + moved.fenced > (size_t)(round + 1) * N / (size_t)(rounds + 1))
             disturb(round++);
         for (int i = 0; i < 20; i++) {
             sides_turn();
@@ -181,6 +183,27 @@ kill_clients(int round)
 START_TEST(clients_that_the_server_ends_lose_and_double_nothing)
 {
     move_under(kill_clients, 5);
+}
+END_TEST
+
+START_TEST(a_server_that_lost_its_data_gets_the_bindings_again)
+{
+    apium_error error, *err = &error;
+    const apm_queue *queue = side_queue("q");
+    side *s = side_with(true, false);
+    apm_route by_exchange = { .exchange = queue->exchange,
+                              .routing_key = queue->routing_key,
+                              .mandatory = true };
+    apm_message msg = side_message("x");
+
+    side_consume(s, queue, 10);
+    ask("FLUSHALL");
+    ask("CLIENT KILL TYPE normal SKIPME yes");
+    run_until(ask("EXISTS _kombu.binding.%s", queue->exchange) == 1);
+    ck_ok(side_publish_message(s, &by_exchange, &msg, err));
+    apm_delivery *delivery = side_receive(s);
+    ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
+    side_free(s);
 }
 END_TEST
 
@@ -318,7 +341,8 @@ START_TEST(the_next_url_of_a_list_is_used_when_the_first_is_down)
     apium_error error, *err = &error;
     char url[256];
 
-    snprintf(url, sizeof(url), "redis://127.0.0.1:%d/0;redis://127.0.0.1:%d/0", server_free_port(), redis.port);
+    snprintf(url, sizeof(url), "redis://127.0.0.1:%d/0;redis://127.0.0.1:%d/0", server_free_port(),
+             redis.port);
     side *s = side_at(url, true, false);
     const apm_queue *queue = side_queue("q");
     ck_ok(side_publish(s, queue, "x", err));
@@ -350,7 +374,8 @@ START_TEST(a_broker_and_a_backend_of_one_server_share_a_link)
     ck_ok(side_commit(unit, err));
     side_free(s);
     char *space = ask_text("INFO keyspace");
-    ck_assert_msg(strstr(space, "db3:keys=2,"), "%s", space); /* the list and the binding, and no token */
+    ck_assert_msg(strstr(space, "db3:keys=2,"), "%s",
+                  space); /* the list and the binding, and no token */
     ck_assert_msg(strstr(space, "db5:keys=1,"), "%s", space);
     free(space);
 }
@@ -370,7 +395,8 @@ START_TEST(a_database_that_is_not_there_is_named)
     apm_broker *none = NULL;
     snprintf(url, sizeof(url), "redis://127.0.0.1:%d/abc", redis.port);
     ck_fails(apm_broker_open(s->links, url, &opts, &none, err), APIUM_E_CONFIG);
-    ck_assert_msg(strstr(err->text, "Database is int between 0 and limit - 1, not abc"), "%s", err->text);
+    ck_assert_msg(strstr(err->text, "Database is int between 0 and limit - 1, not abc"), "%s",
+                  err->text);
     side_free(s);
 }
 END_TEST
@@ -469,8 +495,9 @@ START_TEST(tls_is_verified_unless_the_url_says_otherwise)
     run_or_fail("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
                 "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout %s -out %s 2>/dev/null",
                 key, cert);
-    redis_setup_with((const char *const[]){ "--tls-port", "0", "--tls-cert-file", cert, "--tls-key-file", key,
-                                            "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", NULL });
+    redis_setup_with((const char *const[]){ "--tls-port", "0", "--tls-cert-file", cert,
+                                            "--tls-key-file", key, "--tls-ca-cert-file", cert,
+                                            "--tls-auth-clients", "no", NULL });
 
     snprintf(url, sizeof(url), "rediss://localhost:%d/0?ssl_ca_certs=%s", redis.port, cert);
     side *s = side_at(url, true, true);
@@ -520,14 +547,17 @@ START_TEST(sentinels_lead_to_the_master_and_to_the_next_one)
     const apm_queue *queue = side_queue("q");
 
     snprintf(port, sizeof(port), "127.0.0.1 %d", master.port);
-    ck_assert_int_eq(server_start_redis(&replica, (const char *const[]){ "--replicaof", port, NULL }), 0);
+    ck_assert_int_eq(
+        server_start_redis(&replica, (const char *const[]){ "--replicaof", port, NULL }), 0);
     ck_assert_int_eq(server_start_sentinel(&sentinel, "chief", master.port), 0);
-    snprintf(url, sizeof(url), "sentinel://127.0.0.1:%d/0;sentinel://127.0.0.1:%d/0?master_name=chief", server_free_port(),
-             sentinel.port);
+    snprintf(url, sizeof(url),
+             "sentinel://127.0.0.1:%d/0;sentinel://127.0.0.1:%d/0?master_name=chief",
+             server_free_port(), sentinel.port);
     side *s = side_new(60000);
     apm_broker_opts opts = { .settings = &s->settings };
     ck_fails(apm_broker_open(s->links, url, &opts, &s->broker, err), APIUM_E_CONFIG);
-    ck_assert_msg(strstr(err->text, "'master_name' transport option must be specified."), "%s", err->text);
+    ck_assert_msg(strstr(err->text, "'master_name' transport option must be specified."), "%s",
+                  err->text);
     s->settings.master_name = "chief";
     ck_ok(apm_broker_open(s->links, url, &opts, &s->broker, err));
     ck_ok(side_publish(s, queue, "x", err));
@@ -558,6 +588,7 @@ main(void)
         restarts_of_the_server_lose_and_double_nothing,
         forgotten_scripts_are_sent_again,
         clients_that_the_server_ends_lose_and_double_nothing,
+        a_server_that_lost_its_data_gets_the_bindings_again,
         what_a_lost_fetch_took_is_adopted,
         a_unit_sent_twice_is_applied_once,
         a_silent_network_is_noticed_and_left,

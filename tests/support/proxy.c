@@ -31,7 +31,8 @@ drop(proxy *p, int i)
 static void
 welcome(proxy *p)
 {
-    struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    struct sockaddr_in to = { .sin_family = AF_INET,
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                               .sin_port = htons((unsigned short)p->to_port) };
     int client = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC);
     int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -125,8 +126,9 @@ proxy_start(int to_port)
         p->pair[i][0] = p->pair[i][1] = -1;
     p->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (p->listener < 0 || bind(p->listener, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-        listen(p->listener, 64) < 0 || getsockname(p->listener, (struct sockaddr *)&addr, &len) < 0 ||
-        pipe(p->wake) < 0 || pthread_create(&p->thread, NULL, run, p) != 0) {
+        listen(p->listener, 64) < 0 ||
+        getsockname(p->listener, (struct sockaddr *)&addr, &len) < 0 || pipe(p->wake) < 0 ||
+        pthread_create(&p->thread, NULL, run, p) != 0) {
         perror("cannot start a proxy");
         free(p);
         return NULL;

@@ -69,7 +69,8 @@ now_ms(void)
 static bool
 answers(const server *srv)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    struct sockaddr_in addr = { .sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                 .sin_port = htons((unsigned short)srv->port) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     char reply[64] = "";
@@ -77,7 +78,8 @@ answers(const server *srv)
 
     if (ok && !srv->tls) {
         struct pollfd pfd = { .fd = fd, .events = POLLIN };
-        ok = write(fd, "PING\r\n", 6) == 6 && poll(&pfd, 1, 500) == 1 && read(fd, reply, sizeof(reply) - 1) > 0 &&
+        ok = write(fd, "PING\r\n", 6) == 6 && poll(&pfd, 1, 500) == 1 &&
+             read(fd, reply, sizeof(reply) - 1) > 0 &&
              (strncmp(reply, "+PONG", 5) == 0 || strncmp(reply, "-NOAUTH", 7) == 0);
     }
     if (fd >= 0)
@@ -106,7 +108,8 @@ server_restart(server *srv)
     srv->pid = pid;
     while (!answers(srv)) {
         if (waitpid(pid, NULL, WNOHANG) == pid || now_ms() > end) {
-            fprintf(stderr, "%s does not start on port %d (its folder is %s)\n", srv->argv[0], srv->port, srv->dir);
+            fprintf(stderr, "%s does not start on port %d (its folder is %s)\n", srv->argv[0],
+                    srv->port, srv->dir);
             return 1;
         }
         usleep(10000); /* until the condition above holds */
@@ -153,10 +156,21 @@ server_start_redis(server *srv, const char *const *more)
         if (strcmp(*arg, "--tls-port") == 0)
             srv->tls = true;
     snprintf(port, sizeof(port), "%d", srv->port);
-    const char *const args[] = { "--port",         srv->tls ? "0" : port, "--bind",       "127.0.0.1",
-                                 "--dir",          srv->dir,              "--appendonly", "yes",
-                                 "--appendfsync",  "always",              "--save",       "",
-                                 "--loglevel",     "warning",             NULL };
+    const char *const args[] = { "--port",
+                                 srv->tls ? "0" : port,
+                                 "--bind",
+                                 "127.0.0.1",
+                                 "--dir",
+                                 srv->dir,
+                                 "--appendonly",
+                                 "yes",
+                                 "--appendfsync",
+                                 "always",
+                                 "--save",
+                                 "",
+                                 "--loglevel",
+                                 "warning",
+                                 NULL };
     for (const char *const *arg = args; *arg; arg++)
         add_arg(srv, *arg);
     for (const char *const *arg = more; arg && *arg; arg++) {

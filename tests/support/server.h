@@ -16,7 +16,7 @@ typedef struct server {
     int port;  /* kept when it is started again */
     char dir[64];
     char *argv[32];
-    bool tls;  /* answers only to TLS: port is that of TLS */
+    bool tls; /* answers only to TLS: port is that of TLS */
 } server;
 
 /* Redis with its folder, data appended to a file (so that it survives server_kill), and these further arguments, ended by NULL. 0,
