@@ -499,7 +499,7 @@ START_TEST(tls_is_verified_unless_the_url_says_otherwise)
                                             "--tls-key-file", key, "--tls-ca-cert-file", cert,
                                             "--tls-auth-clients", "no", NULL });
 
-    snprintf(url, sizeof(url), "rediss://localhost:%d/0?ssl_ca_certs=%s", redis.port, cert);
+    snprintf(url, sizeof(url), "rediss://127.0.0.1:%d/0?ssl_ca_certs=%s", redis.port, cert);
     side *s = side_at(url, true, true);
     ck_ok(side_publish(s, queue, "x", err));
     char *big = malloc(3000001); /* many records, in both directions */
@@ -523,7 +523,7 @@ START_TEST(tls_is_verified_unless_the_url_says_otherwise)
     s = side_new(WAIT_MS); /* nobody vouches for that certificate */
     apm_broker_opts opts = none;
     opts.settings = &s->settings;
-    snprintf(url, sizeof(url), "rediss://localhost:%d/0", redis.port);
+    snprintf(url, sizeof(url), "rediss://127.0.0.1:%d/0", redis.port);
     ck_ok(apm_broker_open(s->links, url, &opts, &s->broker, err));
     ck_fails(side_publish(s, queue, "x", err), APIUM_E_REFUSED);
     ck_assert_msg(strstr(err->text, "certificate is not accepted"), "%s", err->text);

@@ -165,7 +165,7 @@ class Redis(Process):
     def _answers(self):
         import redis
         try:
-            return redis.Redis(port=self.port).ping()
+            return redis.Redis(host="127.0.0.1", port=self.port).ping()
         except redis.exceptions.RedisError:
             if not self.alive():
                 raise AssertionError(self.log()) from None
@@ -176,7 +176,7 @@ class Redis(Process):
 
     def client(self, db=0):
         import redis
-        return redis.Redis(port=self.port, db=db)
+        return redis.Redis(host="127.0.0.1", port=self.port, db=db)
 
 
 class RabbitMQ(Process):
@@ -194,8 +194,10 @@ class RabbitMQ(Process):
         (home / "rabbitmq.conf").write_text(
             "listeners.tcp.default = 127.0.0.1:%d\ndisk_free_limit.absolute = 10MB\nlog.file = false\n"
             "log.console = true\nlog.console.level = warning\n" % self.port)
+        # A bare machine may lack /etc/hosts: Erlang wants to know who localhost is.
+        (home / "inetrc").write_text('{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n')
         self.env = {
-            "HOME": str(home), "ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "HOME": str(home), "ERL_INETRC": str(home / "inetrc"), "ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"apium{self.port}@localhost", "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_MNESIA_BASE": str(home), "RABBITMQ_LOG_BASE": str(home),
             "RABBITMQ_PID_FILE": str(home / "pid"), "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq"),

@@ -120,6 +120,8 @@ set_environment(const rabbitmq *server)
     snprintf(text, sizeof(text), "%d", server->epmd_port);
     setenv("ERL_EPMD_PORT", text, 1);
     setenv("ERL_EPMD_ADDRESS", "127.0.0.1", 1);
+    snprintf(text, sizeof(text), "%s/inetrc", server->folder);
+    setenv("ERL_INETRC", text, 1);
     snprintf(text, sizeof(text), "apium%d@localhost", server->port);
     setenv("RABBITMQ_NODENAME", text, 1);
     snprintf(text, sizeof(text), "%d", server->dist_port);
@@ -268,6 +270,8 @@ rabbitmq_start(rabbitmq *server, const char *conf)
              server->port, server->tls_port, server->folder, server->folder, server->folder, conf);
     write_file(server, "rabbitmq.conf", text);
     write_file(server, "enabled_plugins", "[].\n");
+    /* A bare machine may lack /etc/hosts: Erlang wants to know who localhost is. */
+    write_file(server, "inetrc", "{host, {127,0,0,1}, [\"localhost\"]}.\n{lookup, [file, native]}.\n");
     char epmd[] = "epmd", port[] = "-port", number[16], address[] = "-address",
          loopback[] = "127.0.0.1";
     snprintf(number, sizeof(number), "%d", server->epmd_port);
