@@ -66,7 +66,7 @@ struct sqlite_broker {
     size_t n_seen;
     int64_t swept_ms, renewed_ms, beaten_ms; /* asked for, asked for, succeeded */
     int64_t next_due_us;                     /* 0: nothing is parked as far as we know */
-    apm_sqlite_admin *admins;
+    apm_sqlite_desk desk;
 };
 
 static void arm(sqlite_broker *b);
@@ -428,6 +428,7 @@ broker_open(apm_broker *base, apium_error *err)
     b->ticker = calloc(1, sizeof(*b->ticker));
     if (!b->ticker)
         return apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory", base->link->shown);
+    b->desk.link = base->link;
     b->ticker->broker = b;
     b->ticker->timer.data = b->ticker;
     uv_timer_init(apm_links_loop(base->link->set), &b->ticker->timer);
@@ -462,8 +463,7 @@ broker_close(apm_broker *base)
         b->receiving->owner = NULL;
     if (b->tending)
         b->tending->owner = NULL;
-    for (apm_sqlite_admin *op = b->admins; op; op = op->next)
-        op->owner = NULL;
+    apm_sqlite_desk_clear(&b->desk);
     apm_link_watch_remove(base->link, &b->watch);
     apm_sqlite_unlisten(base->link, APM_SQLITE_SEND, &b->on_send);
     if (b->listening)
@@ -631,100 +631,33 @@ broker_free_delivery(apm_delivery *delivery)
 /* ---- Looking after queues ---- */
 
 static void
-admin_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
-{
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
-    sqlite_broker *b = op->owner;
-
-    if (!b)
-        return;
-    if (op->prev)
-        op->prev->next = op->next;
-    else
-        b->admins = op->next;
-    if (op->next)
-        op->next->prev = op->prev;
-    apm_sqlite_admin_answer(op, status, err);
-}
-
-static void
-ask(sqlite_broker *b, apm_sqlite_admin *op, bool read_only)
-{
-    op->op.finish = admin_answered;
-    op->owner = b;
-    op->next = b->admins;
-    if (b->admins)
-        b->admins->prev = op;
-    b->admins = op;
-    apm_sqlite_submit(b->base.link, &op->op, read_only);
-}
-
-/* The one answer from inside the call: there was no memory to ask. */
-static const apium_error *
-no_memory(apium_error *err)
-{
-    apm_fail(err, APIUM_E_NOMEM, "cannot look after queues: out of memory");
-    return err;
-}
-
-static void
 broker_declare(apm_broker *base, const apm_queue *queue, apm_done_cb *done, void *arg)
 {
-    apium_error err;
-    apm_sqlite_admin *op = apm_sqlite_declare_new(queue, done, arg);
-
-    if (op)
-        ask((sqlite_broker *)base, op, false);
-    else if (done)
-        done(arg, APIUM_E_NOMEM, no_memory(&err));
+    apm_sqlite_ask_declare(&((sqlite_broker *)base)->desk, queue, done, arg);
 }
 
 static void
-broker_inspect(apm_broker *base, const char *const *queues, size_t n, apm_infos_cb *done, void *arg)
+broker_inspect(apm_broker *base, const char *const *names, size_t n, apm_infos_cb *done, void *arg)
 {
-    apium_error err;
-    apm_sqlite_admin *op = apm_sqlite_inspect_new(queues, n, done, arg);
-
-    if (op)
-        ask((sqlite_broker *)base, op, true);
-    else
-        done(arg, NULL, 0, no_memory(&err));
+    apm_sqlite_ask_inspect(&((sqlite_broker *)base)->desk, names, n, done, arg);
 }
 
 static void
 broker_purge(apm_broker *base, const char *queue, apm_count_cb *done, void *arg)
 {
-    apium_error err;
-    apm_sqlite_admin *op = apm_sqlite_purge_new(queue, done, arg);
-
-    if (op)
-        ask((sqlite_broker *)base, op, false);
-    else
-        done(arg, APIUM_E_NOMEM, 0, no_memory(&err));
+    apm_sqlite_ask_purge(&((sqlite_broker *)base)->desk, queue, done, arg);
 }
 
 static void
 broker_bindings(apm_broker *base, apm_bindings_cb *done, void *arg)
 {
-    apium_error err;
-    apm_sqlite_admin *op = apm_sqlite_bindings_new(done, arg);
-
-    if (op)
-        ask((sqlite_broker *)base, op, true);
-    else
-        done(arg, NULL, 0, no_memory(&err));
+    apm_sqlite_ask_bindings(&((sqlite_broker *)base)->desk, done, arg);
 }
 
 static void
 broker_dead(apm_broker *base, size_t limit, apm_dead_cb *done, void *arg)
 {
-    apium_error err;
-    apm_sqlite_admin *op = apm_sqlite_dead_new(limit, done, arg);
-
-    if (op)
-        ask((sqlite_broker *)base, op, true);
-    else
-        done(arg, NULL, 0, no_memory(&err));
+    apm_sqlite_ask_dead(&((sqlite_broker *)base)->desk, limit, done, arg);
 }
 
 static const char *const schemes[] = { "sqlite", NULL };

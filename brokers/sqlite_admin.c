@@ -5,6 +5,31 @@
 #include "brokers/sqlite_tables.h"
 #include "core/base/error.h"
 
+/* One question, and the callback for its answer. All that is asked and answered lives in the arena. */
+typedef struct apm_sqlite_question {
+    apm_sqlite_op op;
+    apm_sqlite_desk *desk; /* NULL once that is cleared */
+    struct apm_sqlite_question *prev, *next;
+    enum { DECLARE, INSPECT, PURGE, BINDINGS, DEAD } what;
+    apm_arena arena;
+    const apm_queue *declare;
+    const char **queues; /* NULL: all */
+    size_t n_queues, limit;
+    apm_queue_info *infos;
+    apm_binding *bindings;
+    apm_dead *dead;
+    size_t n;
+    int64_t count;
+    union {
+        apm_done_cb *done;
+        apm_count_cb *count;
+        apm_infos_cb *infos;
+        apm_bindings_cb *bindings;
+        apm_dead_cb *dead;
+    } answer;
+    void *arg;
+} question;
+
 /* The next item of a growing array in an arena, zeroed; the array doubles, what it had before is
  * copied. */
 static void *
@@ -30,10 +55,10 @@ out_of_memory(apium_error *err)
 static apium_status
 run_declare(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
     int64_t id;
 
-    return apm_sqlite_ensure_queue(db, op->declare, &id, err);
+    return apm_sqlite_ensure_queue(db, q->declare, &id, err);
 }
 
 /* ---- Counting ---- */
@@ -69,7 +94,7 @@ count_all(apm_sqlite_db *db, int64_t queue, apm_queue_info *info, apium_error *e
 }
 
 static apium_status
-list_queues(apm_sqlite_db *db, apm_sqlite_admin *op, apium_error *err)
+list_queues(apm_sqlite_db *db, question *q, apium_error *err)
 {
     sqlite3_stmt *stmt =
         apm_sqlite_query(db, err, "SELECT name FROM apium_queues ORDER BY name", NULL, 0);
@@ -77,9 +102,9 @@ list_queues(apm_sqlite_db *db, apm_sqlite_admin *op, apium_error *err)
 
     while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
         bool ok = true;
-        apm_queue_info *info = grow(&op->arena, (void **)&op->infos, &op->n, sizeof(*info));
+        apm_queue_info *info = grow(&q->arena, (void **)&q->infos, &q->n, sizeof(*info));
         if (info)
-            info->name = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok).p;
+            info->name = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 0), &ok).p;
         if (!info || !ok)
             return out_of_memory(err);
     }
@@ -89,24 +114,24 @@ list_queues(apm_sqlite_db *db, apm_sqlite_admin *op, apium_error *err)
 static apium_status
 run_inspect(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
     apium_status st = APIUM_OK;
 
-    op->n = 0;
-    if (!op->queues)
-        st = list_queues(db, op, err);
-    for (size_t i = 0; op->queues && i < op->n_queues; i++) {
-        apm_queue_info *info = grow(&op->arena, (void **)&op->infos, &op->n, sizeof(*info));
+    q->n = 0;
+    if (!q->queues)
+        st = list_queues(db, q, err);
+    for (size_t i = 0; q->queues && i < q->n_queues; i++) {
+        apm_queue_info *info = grow(&q->arena, (void **)&q->infos, &q->n, sizeof(*info));
         if (!info)
             return out_of_memory(err);
-        *info = (apm_queue_info){ .name = op->queues[i] };
+        *info = (apm_queue_info){ .name = q->queues[i] };
     }
-    for (size_t i = 0; i < op->n && st == APIUM_OK; i++) {
+    for (size_t i = 0; i < q->n && st == APIUM_OK; i++) {
         int64_t queue;
-        op->infos[i].consumers = -1;
-        st = apm_sqlite_find_queue(db, apm_strz(op->infos[i].name), &queue, err);
+        q->infos[i].consumers = -1;
+        st = apm_sqlite_find_queue(db, apm_strz(q->infos[i].name), &queue, err);
         if (st == APIUM_OK)
-            st = count_all(db, queue, &op->infos[i], err);
+            st = count_all(db, queue, &q->infos[i], err);
     }
     return st;
 }
@@ -116,7 +141,7 @@ run_inspect(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 static apium_status
 run_purge(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
     static const char *const statements[] = {
         "DELETE FROM apium_messages WHERE id IN (SELECT id FROM apium_ready WHERE queue = ?1)",
         "DELETE FROM apium_messages WHERE id IN (SELECT id FROM apium_parked WHERE queue = ?1)",
@@ -124,14 +149,14 @@ run_purge(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
         "DELETE FROM apium_parked WHERE queue = ?1",
     };
     int64_t id;
-    apium_status st = apm_sqlite_find_queue(db, apm_strz(op->queues[0]), &id, err);
+    apium_status st = apm_sqlite_find_queue(db, apm_strz(q->queues[0]), &id, err);
     apm_sqlite_val queue = apm_sqlite_int(id);
 
-    op->count = 0;
+    q->count = 0;
     for (size_t i = 0; i < sizeof(statements) / sizeof(statements[0]) && st == APIUM_OK; i++) {
         st = apm_sqlite_exec(db, err, statements[i], &queue, 1);
         if (i < 2)
-            op->count += apm_sqlite_changes(db);
+            q->count += apm_sqlite_changes(db);
     }
     return st;
 }
@@ -141,7 +166,7 @@ run_purge(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 static apium_status
 run_bindings(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
     sqlite3_stmt *stmt = apm_sqlite_query(
         db, err,
         "SELECT name, exchange, key FROM apium_bindings JOIN apium_queues USING(queue)"
@@ -149,15 +174,15 @@ run_bindings(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
         NULL, 0);
     int row = stmt ? 1 : -1;
 
-    op->n = 0;
+    q->n = 0;
     while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
         bool ok = true;
-        apm_binding *binding = grow(&op->arena, (void **)&op->bindings, &op->n, sizeof(*binding));
+        apm_binding *binding = grow(&q->arena, (void **)&q->bindings, &q->n, sizeof(*binding));
         if (binding)
             *binding = (apm_binding){
-                .queue = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok).p,
-                .exchange = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 1), &ok).p,
-                .routing_key = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 2), &ok).p,
+                .queue = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 0), &ok).p,
+                .exchange = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 1), &ok).p,
+                .routing_key = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 2), &ok).p,
             };
         if (!binding || !ok)
             return out_of_memory(err);
@@ -167,7 +192,7 @@ run_bindings(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 
 /* A dead letter as the envelope that Redis would carry. */
 static apium_status
-print_dead(apm_sqlite_admin *op, sqlite3_stmt *stmt, apm_dead *dead, apium_error *err)
+print_dead(question *q, sqlite3_stmt *stmt, apm_dead *dead, apium_error *err)
 {
     apm_message msg = {
         .content_type = apm_sqlite_column(stmt, 3),
@@ -188,11 +213,11 @@ print_dead(apm_sqlite_admin *op, sqlite3_stmt *stmt, apm_dead *dead, apium_error
     apm_buf_init(&buf, APM_BUF_MAX);
     apm_envelope_write(&buf, &msg, "dead");
     *dead = (apm_dead){
-        .queue = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok).p,
-        .reason = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 1), &ok).p,
+        .queue = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 0), &ok).p,
+        .reason = apm_arena_str(&q->arena, apm_sqlite_column(stmt, 1), &ok).p,
         .at_us = sqlite3_column_int64(stmt, 2),
         /* What cannot be an envelope (headers that are no JSON text) is shown as it is. */
-        .message = apm_arena_str(&op->arena, buf.failed ? msg.body : apm_buf_str(&buf), &ok),
+        .message = apm_arena_str(&q->arena, buf.failed ? msg.body : apm_buf_str(&buf), &ok),
     };
     apm_buf_clear(&buf);
     return ok ? APIUM_OK : out_of_memory(err);
@@ -201,7 +226,7 @@ print_dead(apm_sqlite_admin *op, sqlite3_stmt *stmt, apm_dead *dead, apium_error
 static apium_status
 run_dead(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
     sqlite3_stmt *stmt =
         apm_sqlite_query(db, err,
                          "SELECT queue, reason, at_us, content_type, content_encoding, headers, "
@@ -209,13 +234,13 @@ run_dead(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
                          " priority, delivery_mode, exchange, routing_key, body FROM apium_dead "
                          "JOIN apium_messages USING(id)"
                          " ORDER BY n DESC LIMIT ?1",
-                         APM_SQL(apm_sqlite_int((int64_t)op->limit)));
+                         APM_SQL(apm_sqlite_int((int64_t)q->limit)));
     int row = stmt ? 1 : -1;
 
-    op->n = 0;
+    q->n = 0;
     while (row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
-        apm_dead *dead = grow(&op->arena, (void **)&op->dead, &op->n, sizeof(*dead));
-        apium_status st = dead ? print_dead(op, stmt, dead, err) : out_of_memory(err);
+        apm_dead *dead = grow(&q->arena, (void **)&q->dead, &q->n, sizeof(*dead));
+        apium_status st = dead ? print_dead(q, stmt, dead, err) : out_of_memory(err);
         if (st != APIUM_OK)
             return st;
     }
@@ -225,117 +250,141 @@ run_dead(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 /* ---- On the loop ---- */
 
 static void
-release_admin(apm_sqlite_op *base)
+release_question(apm_sqlite_op *base)
 {
-    apm_sqlite_admin *op = (apm_sqlite_admin *)base;
+    question *q = (question *)base;
 
-    apm_arena_clear(&op->arena);
-    free(op);
+    apm_arena_clear(&q->arena);
+    free(q);
 }
 
-static apm_sqlite_admin *
-admin_new(apium_status (*run)(apm_sqlite_db *, apm_sqlite_op *, apium_error *), void *arg)
+static void
+answer(const question *q, apium_status status, const apium_error *err)
 {
-    apm_sqlite_admin *op = calloc(1, sizeof(*op));
+    size_t n = status == APIUM_OK ? q->n : 0;
 
-    if (op) {
-        op->op = (apm_sqlite_op){ .run = run, .release = release_admin };
-        op->arg = arg;
+    switch (q->what) {
+    case DECLARE:
+        if (q->answer.done)
+            q->answer.done(q->arg, status, err);
+        break;
+    case INSPECT:
+        q->answer.infos(q->arg, q->infos, n, err);
+        break;
+    case PURGE:
+        q->answer.count(q->arg, status, status == APIUM_OK ? q->count : 0, err);
+        break;
+    case BINDINGS:
+        q->answer.bindings(q->arg, q->bindings, n, err);
+        break;
+    case DEAD:
+        q->answer.dead(q->arg, q->dead, n, err);
+        break;
     }
-    return op;
 }
 
-apm_sqlite_admin *
-apm_sqlite_declare_new(const apm_queue *queue, apm_done_cb *done, void *arg)
+static void
+question_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
 {
-    apm_sqlite_admin *op = admin_new(run_declare, arg);
+    question *q = (question *)base;
 
-    if (!op)
-        return NULL;
-    op->answer.done = done;
-    if ((op->declare = apm_sqlite_queue_copy(&op->arena, queue)))
-        return op;
-    release_admin(&op->op);
-    return NULL;
+    if (!q->desk)
+        return;
+    if (q->prev)
+        q->prev->next = q->next;
+    else
+        q->desk->first = q->next;
+    if (q->next)
+        q->next->prev = q->prev;
+    answer(q, status, err);
 }
 
 static bool
-copy_names(apm_sqlite_admin *op, const char *const *names, size_t n)
+copy_names(question *q, const char *const *names, size_t n)
 {
     bool ok = true;
 
-    op->queues = apm_arena_alloc(&op->arena, (n ? n : 1) * sizeof(*op->queues));
-    op->n_queues = n;
-    for (size_t i = 0; op->queues && i < n; i++)
-        op->queues[i] = apm_arena_str(&op->arena, apm_strz(names[i]), &ok).p;
-    return op->queues && ok;
+    q->queues = apm_arena_alloc(&q->arena, (n ? n : 1) * sizeof(*q->queues));
+    q->n_queues = n;
+    for (size_t i = 0; q->queues && i < n; i++)
+        q->queues[i] = apm_arena_str(&q->arena, apm_strz(names[i]), &ok).p;
+    return q->queues && ok;
 }
 
-apm_sqlite_admin *
-apm_sqlite_inspect_new(const char *const *queues, size_t n, apm_infos_cb *done, void *arg)
+/* Without memory the answer comes from inside the call: there is nothing to keep the question in. */
+static void
+ask(apm_sqlite_desk *desk, question with, const apm_queue *declare, const char *const *names,
+    size_t n)
 {
-    apm_sqlite_admin *op = admin_new(run_inspect, arg);
+    static apium_status (*const runs[])(apm_sqlite_db *, apm_sqlite_op *, apium_error *) = {
+        [DECLARE] = run_declare,   [INSPECT] = run_inspect, [PURGE] = run_purge,
+        [BINDINGS] = run_bindings, [DEAD] = run_dead,
+    };
+    question *q = calloc(1, sizeof(*q));
+    bool ok = q != NULL;
 
-    if (!op)
-        return NULL;
-    op->answer.infos = done;
-    if (!queues || copy_names(op, queues, n))
-        return op;
-    release_admin(&op->op);
-    return NULL;
-}
-
-apm_sqlite_admin *
-apm_sqlite_purge_new(const char *queue, apm_count_cb *done, void *arg)
-{
-    apm_sqlite_admin *op = admin_new(run_purge, arg);
-
-    if (!op)
-        return NULL;
-    op->answer.count = done;
-    if (copy_names(op, &queue, 1))
-        return op;
-    release_admin(&op->op);
-    return NULL;
-}
-
-apm_sqlite_admin *
-apm_sqlite_bindings_new(apm_bindings_cb *done, void *arg)
-{
-    apm_sqlite_admin *op = admin_new(run_bindings, arg);
-
-    if (op)
-        op->answer.bindings = done;
-    return op;
-}
-
-apm_sqlite_admin *
-apm_sqlite_dead_new(size_t limit, apm_dead_cb *done, void *arg)
-{
-    apm_sqlite_admin *op = admin_new(run_dead, arg);
-
-    if (op) {
-        op->answer.dead = done;
-        op->limit = limit;
+    if (ok) {
+        *q = with;
+        if (declare)
+            ok = (q->declare = apm_sqlite_queue_copy(&q->arena, declare)) != NULL;
+        if (names)
+            ok = ok && copy_names(q, names, n);
     }
-    return op;
+    if (!ok) {
+        apium_error err;
+        apium_status st = apm_fail(&err, APIUM_E_NOMEM, "cannot look after queues: out of memory");
+        answer(&with, st, &err);
+        if (q)
+            release_question(&q->op);
+        return;
+    }
+    q->op = (apm_sqlite_op){ .run = runs[q->what],
+                             .finish = question_answered,
+                             .release = release_question };
+    q->desk = desk;
+    q->next = desk->first;
+    if (q->next)
+        q->next->prev = q;
+    desk->first = q;
+    apm_sqlite_submit(desk->link, &q->op, q->what != DECLARE && q->what != PURGE);
 }
 
 void
-apm_sqlite_admin_answer(const apm_sqlite_admin *op, apium_status status, const apium_error *err)
+apm_sqlite_ask_declare(apm_sqlite_desk *desk, const apm_queue *queue, apm_done_cb *done, void *arg)
 {
-    size_t n = status == APIUM_OK ? op->n : 0;
+    ask(desk, (question){ .what = DECLARE, .answer.done = done, .arg = arg }, queue, NULL, 0);
+}
 
-    if (op->op.run == run_declare) {
-        if (op->answer.done)
-            op->answer.done(op->arg, status, err);
-    } else if (op->op.run == run_inspect) {
-        op->answer.infos(op->arg, op->infos, n, err);
-    } else if (op->op.run == run_purge) {
-        op->answer.count(op->arg, status, status == APIUM_OK ? op->count : 0, err);
-    } else if (op->op.run == run_bindings) {
-        op->answer.bindings(op->arg, op->bindings, n, err);
-    } else {
-        op->answer.dead(op->arg, op->dead, n, err);
-    }
+void
+apm_sqlite_ask_inspect(apm_sqlite_desk *desk, const char *const *names, size_t n,
+                       apm_infos_cb *done, void *arg)
+{
+    ask(desk, (question){ .what = INSPECT, .answer.infos = done, .arg = arg }, NULL, names, n);
+}
+
+void
+apm_sqlite_ask_purge(apm_sqlite_desk *desk, const char *queue, apm_count_cb *done, void *arg)
+{
+    ask(desk, (question){ .what = PURGE, .answer.count = done, .arg = arg }, NULL, &queue, 1);
+}
+
+void
+apm_sqlite_ask_bindings(apm_sqlite_desk *desk, apm_bindings_cb *done, void *arg)
+{
+    ask(desk, (question){ .what = BINDINGS, .answer.bindings = done, .arg = arg }, NULL, NULL, 0);
+}
+
+void
+apm_sqlite_ask_dead(apm_sqlite_desk *desk, size_t limit, apm_dead_cb *done, void *arg)
+{
+    ask(desk, (question){ .what = DEAD, .limit = limit, .answer.dead = done, .arg = arg }, NULL,
+        NULL, 0);
+}
+
+void
+apm_sqlite_desk_clear(apm_sqlite_desk *desk)
+{
+    for (question *q = desk->first; q; q = q->next)
+        q->desk = NULL;
+    desk->first = NULL;
 }

@@ -106,40 +106,22 @@ apm_sqlite_op *apm_sqlite_retire_op(int64_t run);
 /* Undo having taken these; they were never handed to anybody. */
 apm_sqlite_op *apm_sqlite_untake_op(const apm_sqlite_tag *tags, size_t n);
 
-/* Looking after queues: one question, and the callback for its answer. All that is asked and
- * answered lives in the arena. */
-typedef struct apm_sqlite_admin {
-    apm_sqlite_op op;
-    void *owner;                          /* NULL once it is closed: nobody wants the answer */
-    struct apm_sqlite_admin *prev, *next; /* the owner's list */
-    apm_arena arena;
-    const apm_queue *declare;
-    const char **queues; /* NULL: all */
-    size_t n_queues, limit;
-    apm_queue_info *infos;
-    apm_binding *bindings;
-    apm_dead *dead;
-    size_t n;
-    int64_t count;
-    union {
-        apm_done_cb *done;
-        apm_count_cb *count;
-        apm_infos_cb *infos;
-        apm_bindings_cb *bindings;
-        apm_dead_cb *dead;
-    } answer;
-    void *arg;
-} apm_sqlite_admin;
+/* Looking after queues: the questions of one broker that are not answered yet. */
+typedef struct apm_sqlite_desk {
+    apm_link *link;
+    struct apm_sqlite_question *first;
+} apm_sqlite_desk;
 
-apm_sqlite_admin *apm_sqlite_declare_new(const apm_queue *queue, apm_done_cb *done, void *arg);
-apm_sqlite_admin *
-apm_sqlite_inspect_new(const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
-apm_sqlite_admin *apm_sqlite_purge_new(const char *queue, apm_count_cb *done, void *arg);
-apm_sqlite_admin *apm_sqlite_bindings_new(apm_bindings_cb *done, void *arg);
-apm_sqlite_admin *apm_sqlite_dead_new(size_t limit, apm_dead_cb *done, void *arg);
-/* Call the callback. */
 void
-apm_sqlite_admin_answer(const apm_sqlite_admin *op, apium_status status, const apium_error *err);
+apm_sqlite_ask_declare(apm_sqlite_desk *desk, const apm_queue *queue, apm_done_cb *done, void *arg);
+void apm_sqlite_ask_inspect(apm_sqlite_desk *desk, const char *const *names, size_t n,
+                            apm_infos_cb *done, void *arg);
+void apm_sqlite_ask_purge(apm_sqlite_desk *desk, const char *queue, apm_count_cb *done, void *arg);
+void apm_sqlite_ask_bindings(apm_sqlite_desk *desk, apm_bindings_cb *done, void *arg);
+void apm_sqlite_ask_dead(apm_sqlite_desk *desk, size_t limit, apm_dead_cb *done, void *arg);
+/* Nobody wants the answers any more. */
+void apm_sqlite_desk_clear(apm_sqlite_desk *desk);
+
 /* A copy of what a declaration needs; NULL without memory. */
 const apm_queue *apm_sqlite_queue_copy(apm_arena *arena, const apm_queue *queue);
 
