@@ -2,6 +2,7 @@
 #include "client/conn.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <uthash.h>
@@ -100,6 +101,30 @@ conn_new(apium_app *app, apm_conn **out, apium_error *err)
     return APIUM_OK;
 }
 
+/*
+ * A server that went away must not kill a program with SIGPIPE, and how the program handles that signal is its own
+ * business: the signal is blocked in this thread while the loop turns, and what came meanwhile is taken away.
+ */
+static bool
+hold_sigpipe(sigset_t *before)
+{
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    return pthread_sigmask(SIG_BLOCK, &pipe, before) == 0 && !sigismember(before, SIGPIPE);
+}
+
+static void
+release_sigpipe(const sigset_t *before)
+{
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    while (sigtimedwait(&pipe, NULL, &(struct timespec){ 0 }) == SIGPIPE)
+        ;
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 static void
 on_closed(uv_handle_t *handle)
 {
@@ -110,6 +135,8 @@ static void
 conn_free(apm_conn *conn)
 {
     watched *w, *next;
+    sigset_t before;
+    bool held = hold_sigpipe(&before);
     HASH_ITER(hh, conn->watches, w, next)
     {
         HASH_DEL(conn->watches, w);
@@ -137,6 +164,8 @@ conn_free(apm_conn *conn)
         uv_run(&conn->loop, UV_RUN_NOWAIT);
     if (clean && uv_loop_close(&conn->loop) == 0)
         free(conn); /* otherwise a handle still points into it */
+    if (held)
+        release_sigpipe(&before);
 }
 
 uv_loop_t *
@@ -220,6 +249,9 @@ apm_conn_backend_down_ms(const apm_conn *conn, const char **why)
 bool
 apm_conn_turn(apm_conn *conn, const bool *done, int64_t timeout_ms)
 {
+    sigset_t before;
+    bool held = hold_sigpipe(&before);
+
     conn->expired = false;
     uv_update_time(&conn->loop);
     if (timeout_ms > 0)
@@ -233,6 +265,8 @@ apm_conn_turn(apm_conn *conn, const bool *done, int64_t timeout_ms)
             break;
     }
     uv_timer_stop(&conn->timer);
+    if (held)
+        release_sigpipe(&before);
     return *done;
 }
 

@@ -1,5 +1,6 @@
 /*
- * apium/cjson.h - values as cJSON trees, for programs that use that library. Not included by apium.h.
+ * apium/cjson.h - values as cJSON trees, for programs that use that library. Not included by apium.h; compile with
+ * `pkg-config --cflags --libs apium libcjson`.
  *
  * cJSON holds every number as a double and ends strings at NUL: integers beyond 2^53 are rounded, 1.0 becomes 1. Where
  * that matters stay with the JSON text, which apium never changes.

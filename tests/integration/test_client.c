@@ -6,6 +6,7 @@
 
 #include <ftw.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -502,6 +503,18 @@ START_TEST(eager_results_are_stored_when_the_settings_say_so)
 }
 END_TEST
 
+START_TEST(a_call_leaves_the_programs_signals_alone)
+{
+    sigset_t mask, pending;
+    ck_assert_int_eq(signal(SIGPIPE, SIG_DFL) == SIG_ERR, 0);
+    apium_result_free(result_of("t.add", apium_json("[1]"), NULL));
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    sigpending(&pending);
+    ck_assert(!sigismember(&mask, SIGPIPE) && !sigismember(&pending, SIGPIPE));
+    ck_assert(signal(SIGPIPE, SIG_DFL) == SIG_DFL);
+}
+END_TEST
+
 START_TEST(an_ignored_result_is_not_waited_for)
 {
     apium_run *run;
@@ -534,6 +547,7 @@ main(int argc, char **argv)
         threads_may_share_an_app,
         what_cannot_be_sent_says_why,
         eager_results_are_stored_when_the_settings_say_so,
+        a_call_leaves_the_programs_signals_alone,
         an_ignored_result_is_not_waited_for,
     };
     if (argc != 3)
