@@ -497,6 +497,29 @@ START_TEST(a_queue_that_is_declared_otherwise_fails_its_unit_alone)
 }
 END_TEST
 
+START_TEST(a_full_queue_is_tried_again_and_then_told)
+{
+    apm_queue q = queue_named("full");
+    fate f = { 0 };
+
+    q.arguments = "{\"x-max-length\": 1, \"x-overflow\": \"reject-publish\"}";
+    put(&k, &q, "1");
+    send_to(&k, &q, "2", &f);
+    wait_for(&k, f.n == 1);
+    ck_assert_int_eq(f.status, APIUM_E_BUSY);
+    ck_assert(f.err.retriable);
+    ck_assert_ptr_nonnull(strstr(f.err.text, "full"));
+    /* Room is made while it is tried. */
+    f = (fate){ 0 };
+    send_to(&k, &q, "3", &f);
+    receive_from(&k, &q, 1);
+    wait_for(&k, k.n_got == 1);
+    settle(&k, take(&k, 0), APM_ACK, NULL);
+    wait_for(&k, f.n == 1 && k.n_got == 1);
+    ck_assert_int_eq(f.bad, 0);
+}
+END_TEST
+
 START_TEST(a_failing_unit_leaves_its_delivery_held)
 {
     apm_queue q = queue_named("held");
@@ -972,6 +995,7 @@ main(int argc, char **argv)
         an_unknown_exchange_fails_its_unit_alone,
         a_message_over_the_servers_limit_is_found_among_others,
         a_queue_that_is_declared_otherwise_fails_its_unit_alone,
+        a_full_queue_is_tried_again_and_then_told,
         a_failing_unit_leaves_its_delivery_held,
         what_amqp_cannot_carry_is_refused_before_it_is_sent,
         a_rejected_message_is_kept_with_its_reason,
