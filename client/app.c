@@ -228,17 +228,16 @@ apium_app_load(apium_app *app, const char *path, apium_error *err)
     library *lib = calloc(1, sizeof(*lib));
     if (!lib)
         return apm_fail(err, APIUM_E_NOMEM, "cannot load \"%s\": out of memory", path);
-    /* dlopen searches the library path for a name without a slash; we mean a file. */
-    char *file = NULL;
-    if (!strchr(path, '/')) {
-        if (asprintf(&file, "./%s", path) < 0)
-            file = NULL;
+    char local[4096];
+    if (!strchr(path, '/')) { /* a file, not something for dlopen to search for */
+        snprintf(local, sizeof(local), "./%s", path);
+        path = local;
     }
-    lib->handle = dlopen(file ? file : path, RTLD_NOW | RTLD_LOCAL);
-    free(file);
+    lib->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!lib->handle) {
         free(lib);
-        return apm_fail(err, APIUM_E_CONFIG, "cannot load the module \"%s\": %s", path, dlerror());
+        return apm_fail(err, APIUM_E_CONFIG, "cannot load the module \"%s\": %s", path,
+                        apm_app_load_failure(path));
     }
     const apium_module *module = dlsym(lib->handle, "apium_exported_module");
     if (!module) {

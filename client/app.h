@@ -30,6 +30,9 @@ apium_status apm_app_apply_setting(apium_app *app, const char *line, apium_error
  */
 apium_status apm_app_learn(apium_app *app, const char *path, apium_error *err);
 
+/* Why dlopen() of path has just failed, without the path that it begins with. */
+const char *apm_app_load_failure(const char *path);
+
 /* For this floor: the connections of its threads, and the lock around what changes the settings. */
 struct apm_conns *apm_app_conns(apium_app *app);
 void apm_app_lock(apium_app *app);

@@ -17,6 +17,16 @@
 
 #define MAX_BYTES (1u << 20)
 
+const char *
+apm_app_load_failure(const char *path)
+{
+    const char *why = dlerror();
+    size_t len = strlen(path);
+    if (!why)
+        return "unknown error";
+    return strncmp(why, path, len) == 0 && strncmp(why + len, ": ", 2) == 0 ? why + len + 2 : why;
+}
+
 static void
 write_all(int fd, const char *p, size_t len)
 {
@@ -41,8 +51,7 @@ tell(int fd, const char *path)
     if (handle)
         module = dlsym(handle, "apium_exported_module");
     if (!module) {
-        const char *why = handle ? "it has no APIUM_MODULE()" : dlerror();
-        say(fd, '!', why ? why : "unknown error");
+        say(fd, '!', handle ? "it has no APIUM_MODULE()" : apm_app_load_failure(path));
         _exit(0);
     }
     /* Another version's is refused when it is loaded in earnest. */
