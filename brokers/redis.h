@@ -35,6 +35,7 @@ typedef struct redis_queue {
     char *json;            /* the name as a JSON string */
     char *list[MAX_STEPS]; /* keys, with the global prefix */
     redis_waiter *waiter[MAX_STEPS];
+    int64_t active_ms[MAX_STEPS]; /* when a message came from that list last; 0: never */
     bool consuming;
     bool bad;                     /* not a list: said once */
     uint64_t declared;            /* the link's epoch in which its binding was written */

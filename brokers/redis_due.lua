@@ -32,9 +32,10 @@ local tags = call('ZRANGEBYSCORE', index, '-inf', score, 'LIMIT', 0, limit)
 look(tags)
 local more = 0
 if #tags == limit then
+  -- There is more, and what is due just now may be hidden behind what is held.
+  if moved > 0 then more = 1 end
   tags = call('ZRANGEBYSCORE', index, string.format('%d.%06d', now[1] - 2, now[2]), score, 'LIMIT', 0, limit)
   look(tags)
-  if #tags == limit and moved > 0 then more = 1 end
 end
 local due = call('ZRANGEBYSCORE', index, '(' .. score, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 return {tonumber(now[1]), tonumber(now[2]), moved, more, foreign, due[2] or ''}

@@ -168,7 +168,8 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
         long long at = reply->element[i]->integer / 16 - 11;
         const redisReply *what = reply->element[i + 1];
         size_t q = (size_t)(at / (broker->n_steps + 1));
-        if (at < 0 || q >= fetch->n_queues)
+        int step = (int)(reply->element[i]->integer % 16) - 1;
+        if (at < 0 || q >= fetch->n_queues || step < 0 || step >= broker->n_steps)
             continue;
         redis_queue *queue = fetch->queues[q];
         if (what->type == REDIS_REPLY_INTEGER && what->integer < 0) {
@@ -179,6 +180,7 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
             continue;
         }
         snprintf(tag, sizeof(tag), "%s%u", prefix, ++number);
+        queue->active_ms[step] = apm_clock_ms();
         if (broker->rotate)
             rotate(broker, queue);
         if (what->type == REDIS_REPLY_INTEGER) {

@@ -1,8 +1,8 @@
 /*
  * redis_wait.c - waiting while the lists are empty, without popping: BLMOVE list list RIGHT RIGHT takes the oldest element
  * and puts it back where it was, so it changes nothing, and it wakes within a millisecond of a push. One
- * connection waits on each list (queue and priority step), on at most 64 of them; the other lists, and all of
- * them on a server before 6.2, are looked at now and then.
+ * connection waits on each list (queue and priority step), on at most 64 of them, the most recently active; the other
+ * lists, and all of them on a server before 6.2, are looked at now and then.
  */
 #include "brokers/redis.h"
 
@@ -135,13 +135,35 @@ waiter_free(redis_waiter *waiter)
     free(waiter);
 }
 
+/* Make room by ending the wait on the list that was active longest ago, if that is longer ago than `active_ms`. */
+static bool
+make_room(redis_broker *broker, int64_t active_ms)
+{
+    redis_waiter *stalest = NULL;
+    int64_t since = active_ms;
+
+    for (size_t q = 0; q < broker->n_order; q++) {
+        redis_queue *queue = broker->order[q];
+        for (int s = 0; s < broker->n_steps; s++) {
+            if (!queue->waiter[s] || queue->active_ms[s] >= since)
+                continue;
+            stalest = queue->waiter[s];
+            since = queue->active_ms[s];
+        }
+    }
+    if (!stalest)
+        return false;
+    waiter_free(stalest);
+    return true;
+}
+
 /* A waiter for this list, if there may be one more. */
 static redis_waiter *
 waiter_get(redis_broker *broker, redis_queue *queue, int step)
 {
     redis_waiter *waiter = queue->waiter[step];
 
-    if (waiter || broker->wait->n >= MAX_WAITERS)
+    if (waiter || (broker->wait->n >= MAX_WAITERS && !make_room(broker, queue->active_ms[step])))
         return waiter;
     waiter = calloc(1, sizeof(*waiter));
     if (!waiter)
@@ -198,6 +220,8 @@ redis_wait_arm(redis_broker *broker)
     }
     if (uv_is_active((uv_handle_t *)&wait->poll))
         return;
+    if (broker->last_found)
+        wait->poll_ms = 0;
     int64_t least = old ? POLL_MIN_MS : REST_MIN_MS, most = old ? OLD_MAX_MS : REST_MAX_MS;
     wait->poll_ms = wait->poll_ms < least      ? least
                     : wait->poll_ms * 2 > most ? most

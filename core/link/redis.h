@@ -34,8 +34,8 @@ enum {
 
 typedef struct apm_redis_req apm_redis_req;
 
-/* One command, or one call of one script, under way; begin, add its words, send. A request without memory
- * is answered with E_NOMEM, so nothing need be checked between. `owner` is for apm_redis_disown. */
+/* One command, or one call of one script: begin, add its words, send. NULL without memory, and then
+ * nothing is ever called; adding to and sending NULL are fine. `owner` is for apm_redis_disown. */
 apm_redis_req *
 apm_redis_begin(apm_link *link, int db, unsigned flags, apm_redis_answer *done, void *arg);
 void apm_redis_add(apm_redis_req *req, apm_str word);

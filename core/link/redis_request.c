@@ -63,7 +63,6 @@ req_answer(apm_redis *link, apm_redis_req *req, const redisReply *reply, const a
 
 /* ---- making ---- */
 
-/* Stands for a request when there is no memory for one; its callback is lost with it, which only a process at its very end sees. */
 apm_redis_req *
 apm_redis_begin(apm_link *base, int db, unsigned flags, apm_redis_answer *done, void *arg)
 {
