@@ -1,6 +1,8 @@
 /* ask.c - asking a broker from a command; see ask.h. */
 #include "cli/ask.h"
 
+#include <signal.h>
+
 #include "core/base/error.h"
 
 /* A server that took our connection and then says nothing must not keep a command for ever. */
@@ -14,6 +16,7 @@ apm_ask_open(apm_ask *ask, apium_app *app, apium_error *err)
     int rc = uv_loop_init(&ask->loop);
     if (rc < 0)
         return apm_fail_sys(err, -rc, "cannot make an event loop");
+    signal(SIGPIPE, SIG_IGN); /* a server that has gone is an error, not our end */
     uv_timer_init(&ask->loop, &ask->timer);
     ask->links = apm_links_new(&ask->loop, settings, ask->patience_ms);
     if (!ask->links)

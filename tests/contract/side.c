@@ -1,6 +1,7 @@
 /* side.c - see side.h */
 #include "side.h"
 
+#include <signal.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,7 @@ side_new(int64_t patience_ms)
     ck_assert_ptr_nonnull(s);
     ck_assert_int_eq(uv_loop_init(&s->loop), 0);
     ck_ok(apm_settings_init(&s->settings, err));
+    signal(SIGPIPE, SIG_IGN);
     s->links = apm_links_new(&s->loop, &s->settings, patience_ms);
     ck_assert_ptr_nonnull(s->links);
     s->next = sides;

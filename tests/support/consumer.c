@@ -187,6 +187,7 @@ consume(const char *const *settings, const apium_task_def *tasks)
         die("app", &err);
     apm_settings *s = apm_app_settings(of.app);
     uv_loop_init(&loop);
+    signal(SIGPIPE, SIG_IGN);
     of.links = apm_links_new(&loop, s, -1);
     const apm_broker_opts opts = { .settings = s,
                                    .node = "consumer@test",
