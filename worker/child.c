@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +31,8 @@ struct run {
 static _Atomic uint32_t running_seq;
 static _Atomic int *running_stop;
 static pid_t main_tid;
+/* Set in what a task forked: when that returns from the handler as if it were us, it has to go. */
+static bool forked_off;
 
 void
 apm_child_name(unsigned seat, char name[APM_CHILD_NAME_MAX])
@@ -123,6 +125,8 @@ run_slot(const apm_child *child, bool process, unsigned number, uint32_t seq, ap
                 atomic_store(&running_seq, seq);
             }
             apm_run(&env, def, &req, arena, &outcome);
+            if (forked_off)
+                _exit(0);
             if (process)
                 atomic_store(&running_seq, 0);
         }
@@ -266,6 +270,12 @@ bind_life(int life_fd)
     close(life_fd);
 }
 
+static void
+note_fork(void)
+{
+    forked_off = true;
+}
+
 _Noreturn void
 apm_child_process(const apm_child *child, int life_fd)
 {
@@ -286,6 +296,7 @@ apm_child_process(const apm_child *child, int life_fd)
     while (n < 0 && errno == EINTR);
     if (n != 1)
         _exit(APM_CHILD_LEFT);
+    (void)pthread_atfork(NULL, NULL, note_fork);
 
     const apium_hooks *hooks = apm_app_hooks(child->app);
     int code = APM_CHILD_NO_START;

@@ -498,7 +498,8 @@ run_for_ever(apm_slots *slots)
     }
 }
 
-/* A process that is stopped just before it calls what. Once before that, so that the dynamic linker is done. */
+/* A process that is stopped just before it calls `what`. It has run a slot before that, so the
+ * dynamic linker is done. */
 static pid_t
 fork_traced(apm_slots *slots, void (*what)(apm_slots *slots))
 {
@@ -593,7 +594,7 @@ settle_after_kill(apm_slots *slots, unsigned instructions)
     ck_assert_uint_eq(apm_slots_room(slots), slots->n);
 }
 
-/* The memory as it is now, and what we alone know: as if the process had been killed at this instruction. */
+/* The memory as it is now, and what we alone know: as if the process were killed here. */
 static void
 copy_slots(apm_slots *to, const apm_slots *from)
 {
@@ -631,7 +632,7 @@ END_TEST
 static unsigned
 stride(unsigned instructions)
 {
-    return instructions < 300 ? 1 : 25;
+    return instructions < 200 ? 1 : instructions / 10;
 }
 
 START_TEST(a_process_that_falls_asleep_misses_no_work)
