@@ -39,7 +39,7 @@ typedef struct apm_process {
     unsigned seat;
     bool wanted; /* a process belongs here: false when the pool shrank or stops */
     apm_life life;
-    int64_t due_ns;    /* AWAY: not before. */
+    int64_t due_ns;    /* AWAY: not before; ASKED: not later */
     unsigned failures; /* in a row that died without having taken a job */
 
     /* while UP */

@@ -29,6 +29,7 @@
 #define SERVER_HEALTHY_NS (10000 * MS) /* having lived that long, it starts again at once */
 #define BUSY_NS           (50 * MS)
 #define BURY_NS           (2000 * MS) /* a dead process's status has to come in that time */
+#define ASK_NS            (5000 * MS) /* and an answer to a request */
 #define LEAVE_NS          (2000 * MS) /* a fork server told to leave */
 
 #define OTHER_DESCRIPTORS 512
@@ -487,6 +488,7 @@ prefork_seat(apm_pool *pool, apm_process *process)
     };
     snprintf(ask.text, sizeof(ask.text), "%s", pool->hostname);
     process->life = APM_ASKED;
+    process->due_ns = apm_clock_ns() + ASK_NS;
     if (!self->control || !apm_fs_send(self->control->fd, &ask, NULL, 0)) {
         /* Dead, and the next one is asked; or busy with all that we asked before. */
         process->life = APM_AWAY;
@@ -510,10 +512,13 @@ prefork_run(apm_pool *pool, int64_t now_ns)
 
     for (unsigned i = 0; i < pool->slots.seated; i++) {
         apm_process *process = &pool->processes[i];
+        /* Asked for, or dead, for so long, and the fork server says nothing: it is stuck. Without
+         * it the zombie comes to us, and another is asked. */
         if (process->life == APM_UP && process->bury_ns <= now_ns) {
-            /* Dead for so long, and the fork server does not say what of: without it the zombie
-             * comes to us. */
             process->bury_ns = APM_NEVER;
+            self->kill_ns = now_ns;
+        } else if (process->life == APM_ASKED && process->due_ns <= now_ns) {
+            process->due_ns = APM_NEVER;
             self->kill_ns = now_ns;
         }
     }

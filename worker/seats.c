@@ -40,7 +40,8 @@ apm_pool_arm(apm_pool *pool)
         const apm_process *process = &pool->processes[i];
         if (process->life == APM_UP)
             next = earlier(next, earlier(process->kill_ns, process->bury_ns));
-        else if (process->life == APM_AWAY && process->wanted && can_fill(pool))
+        else if (process->life == APM_ASKED ||
+                 (process->life == APM_AWAY && process->wanted && can_fill(pool)))
             next = earlier(next, process->due_ns);
     }
     if (next == APM_NEVER) {

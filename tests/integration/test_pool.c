@@ -864,6 +864,30 @@ START_TEST(what_tasks_leave_behind_is_reaped)
 }
 END_TEST
 
+START_TEST(a_stuck_fork_server_is_replaced)
+{
+    struct bench *b = started("prefork", 1);
+    int server = parent_of(pid_at(b, 0));
+    struct item *item = send_one(b, "sleep", "[60]");
+    until(b, item->begins == 1);
+    ck_assert_int_eq(kill(server, SIGSTOP), 0);
+    ck_assert_int_eq(kill(item->job.pid, SIGKILL), 0);
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result,
+                     "WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')");
+    ck_assert(!alive(server));
+    until(b, pid_at(b, 0));
+    /* The same while it owes an answer. */
+    server = parent_of(pid_at(b, 0));
+    apium_error error = { 0 }, *err = &error;
+    ck_assert_int_eq(kill(server, SIGSTOP), 0);
+    ck_ok(apm_pool_resize(b->pool, 1, err));
+    until(b, pid_at(b, 1));
+    ck_assert(!alive(server));
+    finish(b);
+}
+END_TEST
+
 START_TEST(a_handler_that_comes_back_in_a_forked_process_too_is_run_by_one)
 {
     char pid[16];
@@ -1557,6 +1581,7 @@ main(int argc, char **argv)
         a_killed_fork_server_is_started_again_while_the_processes_work_on,
         fork_server_and_processes_killed_over_and_over_finish_every_job,
         what_tasks_leave_behind_is_reaped,
+        a_stuck_fork_server_is_replaced,
         a_handler_that_comes_back_in_a_forked_process_too_is_run_by_one,
         no_descriptor_is_left_open,
         a_pool_process_has_what_it_needs_open_and_no_more,
