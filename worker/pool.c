@@ -1,5 +1,4 @@
-/* pool.c - see pool.h. Jobs on their way through the slots, and when to look at them and when to
- * sleep. */
+/* pool.c - see pool.h. Jobs on their way through the slots, when to look at them, when to sleep. */
 #include "worker/pool.h"
 
 #include <assert.h>
@@ -7,10 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "client/run.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "worker/pool_inner.h"
@@ -18,6 +15,7 @@
 #define SLOTS_PER_PROCESS 32
 #define SLOTS_MIN         64
 #define TICK_MAX_MS       50
+#define TURNS             3 /* of a look: a state may name a job that a process has just begun */
 
 #define OWN_HANDLES(pool)                                                                          \
     {                                                                                              \
@@ -136,11 +134,14 @@ apm_pool_finish(apm_pool *pool, apm_job *job)
             .runtime_ns = apm_clock_ns() - job->began_ns,
         };
     }
-    if (outcome.states > job->states)
-        apm_pool_states(pool, process);
+    /* It sent them all before it was done: they are in the socket. */
+    while (outcome.states > job->states && apm_pool_states(pool, process))
+        ;
     if (job->terminated && !process->doomed)
         apm_slots_unhold(&pool->slots, process->seat); /* it survived the signal */
     apm_pool_deliver(pool, job, &outcome);
+    if (pool->outcome.cap > 1 << 20)
+        apm_buf_clear(&pool->outcome); /* a rare big one's storage is given back */
 }
 
 static void
@@ -181,7 +182,8 @@ apm_pool_poll(apm_pool *pool)
         return;
     pool->polling = true;
     uint64_t before = pool->happened;
-    do {
+    for (int turn = 0; turn < TURNS && !pool->slots.broken; turn++) {
+        bool unread = pool->unread;
         pool->unread = false;
         while (!pool->slots.broken && (slot = apm_slots_next_taken(&pool->slots)) >= 0)
             begin(pool, (unsigned)slot);
@@ -194,32 +196,37 @@ apm_pool_poll(apm_pool *pool)
                 i++;
             }
         }
-        /* A state of a job whose begin we had not seen when we read it. */
-        for (unsigned i = 0; pool->unread && i < pool->slots.seated; i++)
+        /* States of a job whose begin we had not seen when we read them. */
+        for (unsigned i = 0; unread && i < pool->slots.seated; i++)
             if (pool->processes[i].life == APM_UP)
-                apm_pool_states(pool, &pool->processes[i]);
-    } while (pool->unread && !pool->slots.broken);
+                (void)apm_pool_states(pool, &pool->processes[i]);
+        if (!pool->unread)
+            break;
+    }
     pool->polling = false;
-    if (pool->happened != before)
+    if (pool->happened != before || pool->unread)
         apm_pool_stir(pool);
     if (pool->slots.broken)
         apm_pool_overwritten(pool);
 }
 
-void
+bool
 apm_pool_states(apm_pool *pool, apm_process *process)
 {
     apm_state_frame frame;
+    unsigned seat;
     int got;
     if (!process->sock)
-        return;
-    (void)apm_states_read(&process->states, process->sock->fd, NULL);
+        return false;
+    bool read = apm_states_read(&process->states, process->sock->fd, NULL);
     while ((got = apm_states_peek(&process->states, &frame)) == 1) {
         apm_job *job = frame.slot < pool->slots.n ? pool->jobs[frame.slot] : NULL;
-        if (job && job->seq == frame.seq && job->state == APM_JOB_READY) {
+        if (job && job->seq == frame.seq && job->state == APM_JOB_READY &&
+            apm_slots_look(&pool->slots, frame.slot, &seat) > APM_SLOT_READY &&
+            seat == process->seat) {
             /* It had begun before it said that, but after we looked. */
             pool->unread = true;
-            return;
+            return read;
         }
         if (job && job->seq == frame.seq && job->process == (int)process->seat) {
             job->states++;
@@ -231,6 +238,7 @@ apm_pool_states(apm_pool *pool, apm_process *process)
     }
     if (got < 0) /* nonsense: something in there writes where it should not */
         (void)apm_process_signal(process, SIGKILL, 0);
+    return read;
 }
 
 /* ---- sleeping ---- */
@@ -336,7 +344,9 @@ apm_pool_is_failed(apm_pool *pool, const apium_error *err)
 unsigned
 apm_pool_room(const apm_pool *pool)
 {
-    return pool->stopping || pool->slots.broken ? 0 : apm_slots_room(&pool->slots);
+    if (pool->stopping || pool->rebuilding || pool->slots.broken)
+        return 0;
+    return apm_slots_room(&pool->slots);
 }
 
 unsigned

@@ -116,6 +116,7 @@ struct apm_pool {
     bool seating;      /* the kind can fill seats now */
     bool unread;       /* custom states wait for the begin of their job to be seen */
     bool asleep;       /* between our last step of a turn and the first of the next */
+    bool rebuilding;   /* after the memory was written over */
     bool polling, ready, failed, stopping, now, ending, closing;
     apm_pool *next_abandoned;
     bool abandoned; /* threads still use all this: it is never released */
@@ -134,8 +135,8 @@ void apm_pool_forget(apm_pool *pool, apm_job *job);
 void apm_pool_deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome);
 /* The same with the outcome that is in its slot, which is DONE. */
 void apm_pool_finish(apm_pool *pool, apm_job *job);
-/* Read the custom states that came from this process and tell the worker. */
-void apm_pool_states(apm_pool *pool, apm_process *process);
+/* Read the custom states that came from this process and tell the worker. False: nothing came. */
+bool apm_pool_states(apm_pool *pool, apm_process *process);
 
 /* NULL without memory; the descriptor is closed in any case. */
 apm_watch *apm_watch_open(apm_pool *pool, int fd, apm_watch_fn *fn, void *arg);

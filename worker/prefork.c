@@ -366,7 +366,7 @@ on_process_sock(apm_watch *watch)
     ssize_t n;
 
     apm_pool_poll(pool); /* the begin of the job comes before its states */
-    apm_pool_states(pool, process);
+    (void)apm_pool_states(pool, process);
     if (process->sock != watch)
         return;
     do

@@ -178,7 +178,7 @@ void
 apm_pool_died(apm_pool *pool, apm_process *process, int status)
 {
     apm_pool_poll(pool);
-    apm_pool_states(pool, process);
+    (void)apm_pool_states(pool, process);
     apm_pool_poll(pool);
     apm_pool_bury(pool, process, status);
 
@@ -211,6 +211,18 @@ apm_pool_died(apm_pool *pool, apm_process *process, int status)
     apm_pool_end_if_empty(pool);
 }
 
+/* A job without a slot, and memory is too short for another one. */
+static void
+give_up(apm_pool *pool, apm_job *job)
+{
+    job->began_ns = apm_clock_ns();
+    const apm_outcome outcome = apm_outcome_lost(job, -1, &pool->outcome);
+    job->state = APM_JOB_RUNNING;
+    pool->events.on_begin(pool->events.arg, job);
+    job->state = APM_JOB_OVER;
+    pool->events.on_done(pool->events.arg, job, &outcome);
+}
+
 /*
  * The shared memory says what cannot be: user code has written over it. Nothing in it is certain
  * any more, so all processes go and it is made anew. What had not begun is put in again; what had
@@ -232,6 +244,7 @@ apm_pool_overwritten(apm_pool *pool)
     if (pool->n_up > 0)
         return; /* until the last is buried */
     apm_job *again[APM_SLOTS_MAX];
+    pool->rebuilding = true; /* what a callback submitted now would be swept away */
     for (unsigned i = 0; i < pool->slots.n; i++) {
         apm_job *job = pool->jobs[i];
         if (!job)
@@ -256,9 +269,11 @@ apm_pool_overwritten(apm_pool *pool)
     }
     apm_slots_reset(&pool->slots);
     pool->waiting = 0;
+    pool->rebuilding = false;
     for (unsigned i = 0; i < n; i++) {
         again[i]->state = APM_JOB_NEW;
-        (void)apm_pool_submit(pool, again[i], &err); /* it fitted before */
+        if (apm_pool_submit(pool, again[i], &err) != APIUM_OK && !pool->stopping)
+            give_up(pool, again[i]);
     }
 }
 

@@ -73,7 +73,7 @@ static void
 on_sock(apm_watch *watch)
 {
     apm_pool_poll(watch->pool);
-    apm_pool_states(watch->pool, watch->arg);
+    (void)apm_pool_states(watch->pool, watch->arg);
 }
 
 static apium_status
