@@ -42,6 +42,9 @@ def complaint(source, quote, target, root):
     folder, here = floor(source)
     if folder is None:
         return None  # tests and benchmarks see everything
+    if target.endswith(".lua.h"):  # made by the build, from the script beside the source
+        here_too = (root / source).parent / target.removesuffix(".h")
+        return None if here_too.is_file() else "no such script beside this file"
     if not (root / target).is_file():
         return "no such file; includes are written from the root of the tree"
     other, there = floor(target)
@@ -72,6 +75,7 @@ def self_test(root):
     assert complaint("core/base/x.c", '"', "core/model/message.h", root), "up within core passed"
     assert complaint("samples/x.c", '"', some["core"], root), "a sample saw the inside"
     assert complaint("include/apium/x.h", '"', some["core"], root), "a public header saw the inside"
+    assert complaint("backends/x.c", '"', "redis_fetch.lua.h", root), "a script of another folder passed"
     assert not complaint("backends/x.c", '"', some["core"], root), "down was refused"
 
 
