@@ -496,13 +496,12 @@ take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_r
                      (long long)size, (long long)op->max_bytes);
         else
             snprintf(why, sizeof(why), "message %lld has no content", (long long)row->id);
-        if (op->n_refused < sizeof(op->refused) / sizeof(op->refused[0])) {
-            apm_str headers = there ? apm_sqlite_column(stmt, 2) : APM_STR("");
-            char *copy = headers.len < 4096 ? strndup(headers.p, headers.len) : NULL;
-            op->refused[op->n_refused].from = from;
-            memcpy(op->refused[op->n_refused].why, why, sizeof(why));
-            op->refused[op->n_refused++].raw = apm_strz(copy);
-        }
+        apm_str headers = there ? apm_sqlite_column(stmt, 2) : APM_STR("");
+        /* take_all leaves room */
+        struct apm_sqlite_refused *refused = &op->refused[op->n_refused++];
+        refused->from = from;
+        memcpy(refused->why, why, sizeof(why));
+        refused->raw = apm_strz(headers.len < 4096 ? strndup(headers.p, headers.len) : NULL);
         sqlite3_reset(stmt);
         return apm_sqlite_bury(db, row->id, apm_strz(op->queues[from]), apm_strz(why), err);
     }
@@ -579,7 +578,8 @@ take_all(apm_sqlite_db *db, apm_sqlite_receive *op, apium_error *err)
 
     for (size_t i = 0; i < op->n_queues && st == APIUM_OK; i++)
         st = apm_sqlite_find_queue(db, apm_strz(op->queues[i]), &ids[i], err);
-    while (st == APIUM_OK && op->n_got < op->want && empty < op->n_queues && bytes < TAKE_BYTES) {
+    while (st == APIUM_OK && op->n_got < op->want && empty < op->n_queues && bytes < TAKE_BYTES &&
+           op->n_refused < sizeof(op->refused) / sizeof(op->refused[0])) {
         size_t before = op->n_got;
         bool taken = false;
         if (ids[at])

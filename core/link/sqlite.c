@@ -171,6 +171,15 @@ update_watches(sqlite_link *link)
     return all;
 }
 
+static void
+drop_watches(sqlite_link *link)
+{
+    for (int i = 0; i <= APM_SQLITE_DONE; i++) {
+        uv_fs_event_stop(&link->topics[i].event);
+        link->topics[i].watching = false;
+    }
+}
+
 /* What cannot be watched is taken for touched all the time. */
 static void
 on_poll(uv_timer_t *timer)
@@ -275,6 +284,7 @@ on_async(uv_async_t *async)
     char why[512];
 
     if (apm_sqlite_store_look(link->store, &answered, &up, why, &ended)) {
+        drop_watches(link); /* there may be other files now */
         if (!up)
             uv_timer_stop(&link->poll);
         else if (!link->closing && !update_watches(link))

@@ -134,19 +134,17 @@ sides_turn(void)
     nfds_t n = 0;
     int wait = 10;
 
-    for (side *s = sides; s; s = s->next) {
-        apm_links_flush(s->links);
-        uv_run(&s->loop, UV_RUN_NOWAIT);
-        apm_links_flush(
-            s->links); /* what its callbacks gave rise to: poll() below is where this loop sleeps */
-    }
+    /* Wait first, then turn: whoever waits for something looks right after it happened. */
     for (side *s = sides; s && n < 8; s = s->next) {
+        apm_links_flush(s->links);
         int left = uv_backend_timeout(&s->loop);
         if (left >= 0 && left < wait)
             wait = left;
         fds[n++] = (struct pollfd){ .fd = uv_backend_fd(&s->loop), .events = POLLIN };
     }
     (void)poll(fds, n, wait);
+    for (side *s = sides; s; s = s->next)
+        uv_run(&s->loop, UV_RUN_NOWAIT);
 }
 
 void
