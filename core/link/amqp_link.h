@@ -1,8 +1,10 @@
 /*
  * amqp_link.h - the inside of a link to RabbitMQ, shared by its files and nobody else:
  *   amqp.c          the link: two sides that reconnect, the turn of the loop in which everything is sent and answered
- *   amqp_publish.c  units: their publishes, confirms, returns
- *   amqp_intake.c   consumers, tags and their settlement
+ *   amqp_unit.c     units: made, committed, finished
+ *   amqp_publish.c  their messages: sent, confirmed, returned
+ *   amqp_intake.c   consumers
+ *   amqp_tag.c      the tags of deliveries and their settlement
  *   amqp_declare.c  queues with their exchanges and bindings
  *   amqp_delay.c    Celery's native delayed delivery
  */
@@ -136,23 +138,30 @@ unsigned apm_amqp_delays_ask(apm_amqp_channel *channel, apm_amqp_call_done *done
                              apium_error *err);
 void apm_amqp_call_bind_delays(apm_amqp_call *call, const apm_queue *queue);
 
-/* amqp_publish.c */
-extern const apm_amqp_channel_ops apm_amqp_publisher_ops;
+/* amqp_unit.c */
 apm_unit *apm_amqp_unit_new(apm_link *link);
 void apm_amqp_unit_drop(apm_unit *unit);
 void apm_amqp_unit_commit(apm_unit *unit);
 void apm_amqp_unit_free(apm_amqp_unit *unit);
+/* Give up units that have waited since before before_ms (INT64_MAX: all). */
+void
+apm_amqp_units_expire(apm_amqp_link *link, int64_t before_ms, apium_status status, const char *why);
+/* A declaration failed: so do the units that need it. */
+void apm_amqp_units_refuse(apm_amqp_link *link, const apm_amqp_decl *decl, const apium_error *err);
+/* The fate of a message is known, a bad one with err; it is freed. */
+void apm_amqp_pub_resolved(apm_amqp_link *link, apm_amqp_pub *pub, const apium_error *err);
+/* Its fate will not be known: its unit is given up. */
+void apm_amqp_pub_forgotten(apm_amqp_link *link, const apm_amqp_pub *pub);
+
+/* amqp_publish.c */
+extern const apm_amqp_channel_ops apm_amqp_publisher_ops;
 /* Send what can be sent. */
 void apm_amqp_publisher_pump(apm_amqp_link *link);
 void apm_amqp_publisher_lost(apm_amqp_link *link);
 void apm_amqp_publisher_clear(apm_amqp_link *link);
 /* Send again what was refused, when it is time. True: some is left. */
 bool apm_amqp_publisher_tick(apm_amqp_link *link, int64_t now_ms);
-/* Give up units that have waited since before before_ms (INT64_MAX: all). */
-void
-apm_amqp_units_expire(apm_amqp_link *link, int64_t before_ms, apium_status status, const char *why);
-/* A declaration failed: so do the units that need it. */
-void apm_amqp_units_refuse(apm_amqp_link *link, const apm_amqp_decl *decl, const apium_error *err);
+void apm_amqp_publisher_drop(apm_amqp_link *link, apm_amqp_unit *unit);
 
 /* amqp_intake.c */
 void apm_amqp_intakes_opened(apm_amqp_link *link);
@@ -162,6 +171,12 @@ void apm_amqp_intakes_batch_end(apm_amqp_link *link);
 void apm_amqp_intakes_notice(apm_amqp_link *link, apm_log_level level, const char *text);
 void apm_amqp_intakes_turn(apm_amqp_link *link);
 void apm_amqp_intakes_settle(apm_amqp_link *link); /* send the acks that are due */
+
+/* amqp_tag.c */
 void apm_amqp_tags_unit_done(apm_amqp_unit *unit); /* its publishes are through, or it failed */
+/* The channel is gone: nothing of what it brought is ours any more. */
+void apm_amqp_tags_lost(apm_amqp_intake *intake);
+/* Send what is due, and let go of all. */
+void apm_amqp_tags_close(apm_amqp_intake *intake);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * amqp_publish.c - units on their way: what they publish, and what became of it.
+ * amqp_publish.c - the messages of units on their way, and what became of them.
  *
  *   commit ─▶ units ──declared──▶ outbox ──window──▶ sent ──ack──▶ unit finished ─▶ its tags are settled, done()
  *                                   ▲                 │ nack: again, a little later
@@ -13,24 +13,9 @@
 #include "core/base/clock.h"
 #include "core/link/amqp_link.h"
 
-#define UNSENT_MAX                                                                                 \
-    ((size_t)4 << 20)    /* bytes that wait in the socket's buffer before we go on publishing */
-#define REFUSED_MAX    3 /* times a message is sent again after a nack */
-#define REFUSED_MS     200
-#define CONGESTED_SIZE ((size_t)64 << 20)
-#define CONGESTED      100000
-
-static apm_amqp_unit *
-unit_of(apm_unit *unit)
-{
-    return (apm_amqp_unit *)unit;
-}
-
-static apm_amqp_link *
-link_of(const apm_amqp_unit *unit)
-{
-    return apm_amqp_link_of(unit->head.link);
-}
+#define UNSENT_MAX  ((size_t)4 << 20) /* bytes waiting for the socket that are enough */
+#define REFUSED_MAX 3                 /* times a message is sent again after a nack */
+#define REFUSED_MS  200
 
 /* ---- lists ---- */
 
@@ -54,16 +39,18 @@ pop(apm_amqp_pubs *list)
 
 /* Drop from a list what belongs to a unit that is given up. */
 static void
-drop_pubs_of(apm_amqp_pubs *list, const apm_amqp_unit *unit)
+drop_pubs_of(apm_amqp_link *link, apm_amqp_pubs *list, const apm_amqp_unit *unit)
 {
     apm_amqp_pubs kept = { NULL, &kept.first };
     apm_amqp_pub *pub;
 
     while ((pub = pop(list))) {
-        if (pub->unit == unit)
+        if (pub->unit == unit) {
+            apm_amqp_pub_forgotten(link, pub);
             free(pub);
-        else
+        } else {
             push(&kept, pub);
+        }
     }
     if (kept.first) {
         list->first = kept.first;
@@ -71,277 +58,19 @@ drop_pubs_of(apm_amqp_pubs *list, const apm_amqp_unit *unit)
     }
 }
 
-/* ---- making a unit ---- */
-
-apm_unit *
-apm_amqp_unit_new(apm_link *link)
-{
-    apm_amqp_unit *unit = calloc(1, sizeof(*unit));
-
-    if (!unit)
-        return NULL;
-    unit->head.link = link;
-    unit->pubs_tail = &unit->pubs;
-    unit->tags_tail = &unit->tags;
-    return &unit->head;
-}
-
+/* A unit is given up: what was sent of it is still confirmed, to nobody; the rest is not sent. */
 void
-apm_amqp_unit_free(apm_amqp_unit *unit)
+apm_amqp_publisher_drop(apm_amqp_link *link, apm_amqp_unit *unit)
 {
-    for (apm_amqp_pub *pub = unit->pubs, *next; pub; pub = next) {
-        next = pub->next;
-        free(pub);
-    }
-    free(unit->needs);
-    free(unit);
-}
-
-void
-apm_amqp_unit_drop(apm_unit *head)
-{
-    apm_amqp_unit *unit = unit_of(head);
-
-    unit->failed = true;
-    apm_amqp_tags_unit_done(unit);
-    apm_amqp_unit_free(unit);
-}
-
-static apium_status
-add_need(apm_amqp_unit *unit, apm_amqp_decl *decl, apium_error *err)
-{
-    for (unsigned i = 0; i < unit->n_needs; i++)
-        if (unit->needs[i] == decl)
-            return APIUM_OK;
-    if (unit->n_needs == unit->cap_needs) {
-        unsigned cap = unit->cap_needs ? 2 * unit->cap_needs : 4;
-        apm_amqp_decl **more = realloc(unit->needs, cap * sizeof(*more));
-        if (!more)
-            return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%s\": out of memory",
-                            decl->queue->name);
-        unit->needs = more;
-        unit->cap_needs = cap;
-    }
-    unit->needs[unit->n_needs++] = decl;
-    return APIUM_OK;
-}
-
-static apium_status
-add_needs(apm_amqp_unit *unit, const apm_amqp_publish *publish, apium_error *err)
-{
-    apm_amqp_link *link = link_of(unit);
-    apm_amqp_decl *decl;
-    apium_status st = APIUM_OK;
-
-    if (publish->needs && (st = apm_amqp_decl_get(link, publish->needs, &decl, err)) == APIUM_OK)
-        st = add_need(unit, decl, err);
-    if (st == APIUM_OK && publish->delayed &&
-        (st = apm_amqp_decl_ladder(link, &decl, err)) == APIUM_OK)
-        st = add_need(unit, decl, err);
-    return st;
-}
-
-static apm_str
-copy_to(char **at, apm_str text)
-{
-    apm_str copy = { *at, text.len };
-
-    if (text.len > 0)
-        memcpy(*at, text.p, text.len);
-    *at += text.len;
-    return copy;
-}
-
-apium_status
-apm_amqp_publish_add(apm_unit *head, const apm_amqp_publish *publish, apium_error *err)
-{
-    apm_amqp_unit *unit = unit_of(head);
-    apm_amqp_link *link = link_of(unit);
-    apm_buf *header = &link->scratch;
-    apium_error why;
-
-    if (publish->routing_key.len > 255 || publish->exchange.len > 255)
-        return apm_fail(
-            err, APIUM_E_INVALID,
-            "cannot publish to \"%.40s...\": exchange and routing key have 255 bytes at most",
-            publish->routing_key.len > 255 ? publish->routing_key.p : publish->exchange.p);
-    apm_buf_reset(header);
-    apium_status st = apm_amqp_header_write(header, publish->msg, &why);
-    if (st != APIUM_OK)
-        return apm_fail(err, st, "cannot publish to \"%.*s\": %s",
-                        APM_STR_ARG(publish->routing_key), why.text);
-    /* It has to fit into one frame: the protocol cannot split it. */
-    if (header->len > link->publish.conn.frame_max - 32)
-        return apm_fail(
-            err, APIUM_E_TOOBIG,
-            "cannot publish to \"%.*s\": the headers are %zu bytes, over the server's %u",
-            APM_STR_ARG(publish->routing_key), header->len, link->publish.conn.frame_max);
-    if ((st = add_needs(unit, publish, err)) != APIUM_OK)
-        return st;
-
-    size_t text =
-        publish->exchange.len + publish->routing_key.len + header->len + publish->msg->body.len;
-    apm_amqp_pub *pub = malloc(sizeof(*pub) + text);
-    if (!pub)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot publish to \"%.*s\": out of memory",
-                        APM_STR_ARG(publish->routing_key));
-    char *at = (char *)(pub + 1);
-    *pub = (apm_amqp_pub){ .unit = unit,
-                           .mandatory = publish->mandatory,
-                           .size = sizeof(*pub) + text };
-    pub->exchange = copy_to(&at, publish->exchange);
-    pub->routing_key = copy_to(&at, publish->routing_key);
-    pub->header = copy_to(&at, apm_buf_str(header));
-    pub->body = copy_to(&at, publish->msg->body);
-    *unit->pubs_tail = pub;
-    unit->pubs_tail = &pub->next;
-    unit->n_open++;
-    return APIUM_OK;
-}
-
-/* ---- the life of a committed unit ---- */
-
-static void
-finish(apm_amqp_unit *unit)
-{
-    apm_amqp_link *link = link_of(unit);
-
-    if (link->unit_next == unit)
-        link->unit_next = unit->next;
-    if (unit->prev)
-        unit->prev->next = unit->next;
-    else
-        link->units = unit->next;
-    if (unit->next)
-        unit->next->prev = unit->prev;
-    else
-        link->units_last = unit->prev;
-    unit->next = unit->prev = NULL;
-    *link->finished_tail = unit;
-    link->finished_tail = &unit->next;
-    apm_amqp_wake(link);
-}
-
-void
-apm_amqp_unit_commit(apm_unit *head)
-{
-    apm_amqp_unit *unit = unit_of(head);
-    apm_amqp_link *link = link_of(unit);
-
-    unit->committed_ms = apm_clock_ms();
-    unit->prev = link->units_last;
-    if (unit->prev)
-        unit->prev->next = unit;
-    else
-        link->units = unit;
-    link->units_last = unit;
-    if (unit->n_open == 0) {
-        finish(unit);
-        return;
-    }
-    for (apm_amqp_pub *pub = unit->pubs; pub; pub = pub->next) {
-        link->queued++;
-        link->queued_bytes += pub->size;
-    }
-    if (!link->unit_next)
-        link->unit_next = unit;
-    apm_amqp_want(&link->publish);
-    apm_amqp_wake(link);
-}
-
-static void
-forget_size(apm_amqp_link *link, const apm_amqp_pub *pub)
-{
-    link->queued--;
-    link->queued_bytes -= pub->size;
-}
-
-/* The fate of a message is known: st and err when it is a bad one. */
-static void
-resolve(apm_amqp_link *link, apm_amqp_pub *pub, const apium_error *err)
-{
-    apm_amqp_unit *unit = pub->unit;
-
-    if (link->suspects > 0)
-        link->suspects--;
-    if (unit) {
-        forget_size(link, pub);
-        if (err && !unit->failed) {
-            unit->failed = true;
-            unit->err = *err;
-        }
-        if (--unit->n_open == 0)
-            finish(unit);
-    }
-    free(pub);
-}
-
-/* Fail a unit with all that it has on its way. What was sent is still confirmed, to nobody. */
-static void
-give_up(apm_amqp_unit *unit, const apium_error *err)
-{
-    apm_amqp_link *link = link_of(unit);
-
     for (uint64_t i = link->sent_first; i < link->sent_next; i++) {
         apm_amqp_pub *pub = link->sent[i % APM_AMQP_CONFIRM_WINDOW];
         if (pub && pub->unit == unit) {
-            forget_size(link, pub);
+            apm_amqp_pub_forgotten(link, pub);
             pub->unit = NULL;
-            unit->n_open--;
         }
     }
-    for (apm_amqp_pubs *list = &link->outbox;; list = &link->refused) {
-        for (apm_amqp_pub *pub = list->first; pub; pub = pub->next)
-            if (pub->unit == unit)
-                forget_size(link, pub);
-        drop_pubs_of(list, unit);
-        if (list == &link->refused)
-            break;
-    }
-    for (apm_amqp_pub *pub = unit->pubs; pub; pub = pub->next)
-        forget_size(link, pub);
-    unit->n_open = 0;
-    if (!unit->failed)
-        unit->err = *err;
-    unit->failed = true;
-    finish(unit);
-}
-
-void
-apm_amqp_units_expire(apm_amqp_link *link, int64_t before_ms, apium_status status, const char *why)
-{
-    apium_error err;
-
-    while (link->units && link->units->committed_ms <= before_ms) {
-        apm_amqp_unit *unit = link->units;
-        const apm_amqp_pub *pub = unit->pubs;
-        if (pub && (pub->routing_key.len > 0 || pub->exchange.len > 0))
-            apm_fail(&err, status, "cannot publish to \"%.*s\": %s",
-                     APM_STR_ARG(pub->routing_key.len > 0 ? pub->routing_key : pub->exchange), why);
-        else
-            apm_fail(&err, status, "cannot publish: %s", why);
-        give_up(unit, &err);
-    }
-}
-
-void
-apm_amqp_units_refuse(apm_amqp_link *link, const apm_amqp_decl *decl, const apium_error *err)
-{
-    for (apm_amqp_unit *unit = link->unit_next, *next; unit; unit = next) {
-        next = unit->next;
-        bool needed = decl->required;
-        for (unsigned i = 0; i < unit->n_needs; i++)
-            needed = needed || unit->needs[i] == decl;
-        if (needed)
-            give_up(unit, err);
-    }
-}
-
-bool
-apm_amqp_congested(const apm_link *base)
-{
-    const apm_amqp_link *link = (const apm_amqp_link *)base;
-    return link->queued > CONGESTED || link->queued_bytes > CONGESTED_SIZE;
+    drop_pubs_of(link, &link->outbox, unit);
+    drop_pubs_of(link, &link->refused, unit);
 }
 
 /* ---- sending ---- */
@@ -427,7 +156,7 @@ refused(apm_amqp_link *link, apm_amqp_pub *pub)
         &err, APIUM_E_BUSY,
         "cannot publish to \"%.*s\": the server refuses the message (nack): is the queue full?",
         APM_STR_ARG(pub->routing_key));
-    resolve(link, pub, &err);
+    apm_amqp_pub_resolved(link, pub, &err);
 }
 
 static void
@@ -441,9 +170,9 @@ confirm_one(apm_amqp_link *link, apm_amqp_pub *pub, bool ack)
         apm_fail(&err, APIUM_E_UNROUTABLE,
                  "cannot publish to exchange \"%.*s\" with routing key \"%.*s\": no queue takes it",
                  APM_STR_ARG(pub->exchange), APM_STR_ARG(pub->routing_key));
-        resolve(link, pub, &err);
+        apm_amqp_pub_resolved(link, pub, &err);
     } else {
-        resolve(link, pub, NULL);
+        apm_amqp_pub_resolved(link, pub, NULL);
     }
 }
 
@@ -627,7 +356,7 @@ on_closed(apm_amqp_channel *channel, const amqp_channel_close_t *close, bool by_
                  "cannot publish to exchange \"%.*s\" with routing key \"%.*s\": (%d) %.*s",
                  APM_STR_ARG(culprit->exchange), APM_STR_ARG(culprit->routing_key),
                  close->reply_code, APM_STR_ARG(text));
-        resolve(link, culprit, &err);
+        apm_amqp_pub_resolved(link, culprit, &err);
     } else {
         link->suspects = in_flight;
     }
