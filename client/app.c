@@ -29,7 +29,8 @@ typedef struct library {
 typedef struct registry {
     const apium_task_def **tasks, **shown, **sorted;
     size_t n;
-    const char *annotated_from;
+    _Atomic(const char *) annotated_from;
+    pthread_mutex_t lock; /* several threads may be the first to look something up */
     apm_arena arena;
 } registry;
 
@@ -62,6 +63,8 @@ apium_app_new(const char *name, const apium_task_def *tasks, apium_app **out, ap
         return apm_fail(err, APIUM_E_NOMEM, "cannot make an app: out of memory");
     pthread_mutex_init(&app->lock, NULL);
     app->registry = calloc(1, sizeof(*app->registry));
+    if (app->registry)
+        pthread_mutex_init(&app->registry->lock, NULL);
     apium_status st = app->registry
                           ? apm_settings_init(&app->settings, err)
                           : apm_fail(err, APIUM_E_NOMEM, "cannot make an app: out of memory");
@@ -94,6 +97,7 @@ apium_app_free(apium_app *app)
         free(app->registry->shown);
         free(app->registry->sorted);
         apm_arena_clear(&app->registry->arena);
+        pthread_mutex_destroy(&app->registry->lock);
         free(app->registry);
     }
     while (app->libraries) {
@@ -149,10 +153,14 @@ static const registry *
 current(const apium_app *app)
 {
     registry *reg = app->registry;
+    const char *wanted = app->settings.task_annotations.text.p;
     apium_error err;
-    if (reg->annotated_from != app->settings.task_annotations.text.p &&
-        annotate(reg, &app->settings, &err) != APIUM_OK)
+    if (reg->annotated_from == wanted)
+        return reg;
+    pthread_mutex_lock(&reg->lock);
+    if (reg->annotated_from != wanted && annotate(reg, &app->settings, &err) != APIUM_OK)
         apm_log(APM_LOG_WARNING, "config.annotations", "%s", err.text);
+    pthread_mutex_unlock(&reg->lock);
     return reg;
 }
 
@@ -372,8 +380,9 @@ apm_app_unlock(apium_app *app)
 void
 apm_app_forked(apium_app *app)
 {
-    /* Another thread of the parent may have held the lock when it forked. */
+    /* Another thread of the parent may have held the locks when it forked. */
     pthread_mutex_init(&app->lock, NULL);
+    pthread_mutex_init(&app->registry->lock, NULL);
     apm_conns_forked(app->conns);
 }
 

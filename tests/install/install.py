@@ -38,6 +38,18 @@ class Install(unittest.TestCase):
                 self.build(["cc", f"-std={standard}"], HERE / "program.c", program, "-lcjson")
                 self.run_program(program)
 
+    def test_the_samples(self):
+        samples = pathlib.Path(harness.ROOT) / "samples"
+        self.build(["cc", "-std=gnu11", "-Wno-pedantic"], samples / "tasks.c", self.root / "tasks.so", "-shared", "-fPIC")
+        program = self.root / "wordcount"
+        self.build(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-Wno-pedantic", "-Wno-unused-result"],
+                   samples / "wordcount" / "wordcount.c", program, "-lcjson")
+        text = self.root / "text"
+        text.write_text("one two two\n")
+        done = subprocess.run([program, text], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"two +2 +1\n")
+
     @unittest.skipUnless(shutil.which("c++") or os.environ.get("APIUM_TEST_STRICT"), "no C++ compiler")
     def test_a_cxx_program(self):
         for standard in ("c++11", "c++17", "c++20"):
