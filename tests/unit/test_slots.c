@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -215,6 +216,16 @@ START_TEST(what_is_no_pool_memory_is_not_attached)
     ck_fails(apm_slots_attach(&slots, fd, err), APIUM_E_DECODE);
     close(fd);
     ck_fails(apm_slots_attach(&slots, -1, err), APIUM_E_SYSTEM);
+}
+END_TEST
+
+START_TEST(a_limit_of_file_sizes_is_an_error_and_no_signal)
+{
+    apm_slots slots;
+    const struct rlimit limit = { 1 << 20, RLIM_INFINITY };
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit),
+                     0); /* the test runs in a process of its own */
+    ck_fails(apm_slots_create(&slots, 8, 1, err), APIUM_E_CONFIG);
 }
 END_TEST
 
@@ -711,6 +722,7 @@ main(void)
         a_word_that_no_rule_allows_is_noticed,
         an_outcome_with_a_length_of_nonsense_is_refused,
         what_is_no_pool_memory_is_not_attached,
+        a_limit_of_file_sizes_is_an_error_and_no_signal,
         a_held_seat_takes_nothing_and_a_hold_that_comes_too_late_says_so,
         a_dozing_main_process_is_woken_for_the_last_outcome_and_for_many,
         a_lone_outcome_wakes_a_dozing_main_process,
