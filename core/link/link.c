@@ -1,7 +1,6 @@
 /* link.c - the set of links, units, watchers; see link.h. What a kind does is in its own file. */
 #include "core/link/link.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,23 +14,11 @@ struct apm_links {
     bool closing;
 };
 
-/* Writing to a peer that has gone is an error code to us. By default it would end the whole program, which may be somebody
- * else's; who has chosen something else keeps it. */
-static void
-ignore_sigpipe(void)
-{
-    struct sigaction now;
-
-    if (sigaction(SIGPIPE, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
-        (void)signal(SIGPIPE, SIG_IGN);
-}
-
 apm_links *
 apm_links_new(uv_loop_t *loop, apm_settings *settings, int64_t patience_ms)
 {
     apm_links *set = calloc(1, sizeof(*set));
 
-    ignore_sigpipe();
     if (set)
         *set = (apm_links){ .loop = loop, .settings = settings, .patience_ms = patience_ms };
     return set;

@@ -81,7 +81,8 @@ struct apm_link {
     apm_link *next;
 };
 
-/* The links of one loop. SIGPIPE is ignored from then on, unless the program handles it. settings are borrowed for as long as the set lives. patience_ms: how long a unit or request may wait for
+/* The links of one loop. Writing to a peer that has gone raises SIGPIPE: callers ignore it, or block it while
+ * the loop turns. settings are borrowed for as long as the set lives. patience_ms: how long a unit or request may wait for
  * a connection before it fails with E_CLOSED; -1 for ever (worker), otherwise a client's bound. */
 apm_links *apm_links_new(uv_loop_t *loop, apm_settings *settings, int64_t patience_ms);
 /* Close every link; the set is released when the last handle is closed (keep the loop running until uv_run has nothing left). */

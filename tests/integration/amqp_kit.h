@@ -5,6 +5,7 @@
 #ifndef APM_TESTS_AMQP_KIT_H
 #define APM_TESTS_AMQP_KIT_H
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,7 @@ kit_open_at(kit *k, const char *url, int64_t patience_ms)
     uv_timer_init(&k->loop, &k->timer);
     uv_timer_start(&k->timer, kit_tick, 10, 10);
     ck_ok(apm_settings_init(&k->settings, err));
+    signal(SIGPIPE, SIG_IGN);
     k->set = apm_links_new(&k->loop, &k->settings, patience_ms);
     ck_ok(apm_broker_open(k->set, url,
                           &(apm_broker_opts){

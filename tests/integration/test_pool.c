@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -174,6 +175,37 @@ run_leave(apium_task *task)
     exit(1);
 }
 
+/* Pretends to speak for every job there could be, then talks nonsense. */
+static apium_verdict
+run_forge(apium_task *task)
+{
+    (void)task;
+    for (int fd = APM_FS_END; fd < 64; fd++) {
+        int type;
+        socklen_t len = sizeof(type);
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+            continue;
+        for (uint32_t slot = 0; slot < 64; slot++)
+            for (uint32_t seq = 1; seq < 100; seq++) {
+                const apm_state_frame frame = { slot, seq, APM_STR("PROGRESS"), APM_STR("{}") };
+                if (apm_states_send(fd, &frame, NULL) != APIUM_OK)
+                    return APIUM_FAILURE;
+            }
+        char garbage[64];
+        memset(garbage, 0xff, sizeof(garbage));
+        (void)!send(fd, garbage, sizeof(garbage), MSG_NOSIGNAL);
+    }
+    return run_wait(task);
+}
+
+/* Comes back twice. */
+static apium_verdict
+run_fork(apium_task *task)
+{
+    (void)fork();
+    return apium_return(task, apium_int(getpid()));
+}
+
 static apium_verdict
 run_fds(apium_task *task)
 {
@@ -227,6 +259,8 @@ static const apium_task_def tasks[] = {
     { .name = "stubborn", .run = run_stubborn },
     { .name = "scribble", .run = run_scribble },
     { .name = "leave", .run = run_leave },
+    { .name = "forge", .run = run_forge },
+    { .name = "fork", .run = run_fork },
     { .name = "fds", .run = run_fds },
     { .name = "signals", .run = run_signals },
     { 0 },
@@ -307,6 +341,10 @@ on_state(void *arg, apm_job *job, apm_str state, apm_str meta)
     struct item *item = (struct item *)(void *)job;
     char expected[64];
     (void)arg;
+    if (meta.len == 2) { /* forged for itself: that is its own business */
+        item->states++;
+        return;
+    }
     ck_assert_int_eq(item->begins, 1);
     ck_assert_int_eq(item->dones, 0);
     ck_assert(apm_str_eqz(state, "PROGRESS"));
@@ -855,6 +893,44 @@ START_TEST(what_tasks_leave_behind_is_reaped)
 }
 END_TEST
 
+START_TEST(a_stuck_fork_server_is_replaced)
+{
+    struct bench *b = started("prefork", 1);
+    int server = parent_of(pid_at(b, 0));
+    struct item *item = send_one(b, "sleep", "[60]");
+    until(b, item->begins == 1);
+    ck_assert_int_eq(kill(server, SIGSTOP), 0);
+    ck_assert_int_eq(kill(item->job.pid, SIGKILL), 0);
+    until(b, item->dones == 1);
+    ck_assert_str_eq(item->result,
+                     "WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')");
+    ck_assert(!alive(server));
+    until(b, pid_at(b, 0));
+    /* The same while it owes an answer. */
+    server = parent_of(pid_at(b, 0));
+    apium_error error = { 0 }, *err = &error;
+    ck_assert_int_eq(kill(server, SIGSTOP), 0);
+    ck_ok(apm_pool_resize(b->pool, 1, err));
+    until(b, pid_at(b, 1));
+    ck_assert(!alive(server));
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_handler_that_comes_back_in_a_forked_process_too_is_run_by_one)
+{
+    char pid[16];
+    struct bench *b = started("prefork", 1);
+    fill(b, 50, "fork", "[]");
+    fill(b, 50, "pid", "[]");
+    b->feeding = true;
+    until(b, b->dones == 100);
+    snprintf(pid, sizeof(pid), "%d", pid_at(b, 0));
+    ck_assert_uint_eq(count_of(b, pid), 100);
+    finish(b);
+}
+END_TEST
+
 static unsigned
 open_fds(void)
 {
@@ -1270,6 +1346,20 @@ START_TEST(user_code_that_writes_over_the_queue_costs_what_was_running)
 }
 END_TEST
 
+START_TEST(a_process_that_forges_states_is_ended)
+{
+    struct bench *b = started("prefork", 1);
+    fill(b, 1, "forge", "[]");
+    fill(b, 30, "noop", "[]");
+    b->feeding = true;
+    until(b, b->dones == b->n);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_LOST);
+    ck_assert_uint_eq(b->kinds[APM_DONE_SUCCESS], 30);
+    ck_assert_uint_eq(b->items[5].states, 0); /* nobody speaks for another one */
+    finish(b);
+}
+END_TEST
+
 START_TEST(jobs_whose_slots_were_written_over_are_lost_and_the_pool_goes_on)
 {
     struct bench *b = started("prefork", 2);
@@ -1351,19 +1441,29 @@ START_TEST(a_pool_with_long_jobs_and_others_waiting_sleeps)
 }
 END_TEST
 
+static int
+compare_times(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
 START_TEST(a_lone_job_is_answered_at_once)
 {
-    enum { ROUNDS = 100 };
+    enum { ROUNDS = 101 };
     static const char *const kinds[] = { "prefork", "threads" };
+    int64_t took_ns[ROUNDS];
     for (int k = 0; k < 2; k++) {
         struct bench *b = started(kinds[k], 2);
-        int64_t began_ms = apm_clock_ms();
-        for (unsigned i = 1; i <= ROUNDS; i++) {
+        for (unsigned i = 0; i < ROUNDS; i++) {
+            int64_t began_ns = apm_clock_ns();
             (void)send_one(b, "noop", "[]");
-            until(b, b->dones == i);
+            until(b, b->dones == i + 1);
+            took_ns[i] = apm_clock_ns() - began_ns;
         }
-        /* 30 microseconds each; by the tick alone it would be 1 ms at least. */
-        ck_assert_int_lt(apm_clock_ms() - began_ms, ROUNDS);
+        /* 30 microseconds; by the tick alone it would be a millisecond at least. */
+        qsort(took_ns, ROUNDS, sizeof(*took_ns), compare_times);
+        ck_assert_int_lt(took_ns[ROUNDS / 2], 900000);
         finish(b);
     }
 }
@@ -1524,6 +1624,8 @@ main(int argc, char **argv)
         a_killed_fork_server_is_started_again_while_the_processes_work_on,
         fork_server_and_processes_killed_over_and_over_finish_every_job,
         what_tasks_leave_behind_is_reaped,
+        a_stuck_fork_server_is_replaced,
+        a_handler_that_comes_back_in_a_forked_process_too_is_run_by_one,
         no_descriptor_is_left_open,
         a_pool_process_has_what_it_needs_open_and_no_more,
         a_pool_process_has_the_signals_of_a_new_program,
@@ -1546,6 +1648,7 @@ main(int argc, char **argv)
         a_fork_server_that_crashes_while_it_loads_is_a_failure_to_start,
         processes_that_die_at_start_are_replaced_at_a_bounded_rate,
         user_code_that_writes_over_the_queue_costs_what_was_running,
+        a_process_that_forges_states_is_ended,
         jobs_whose_slots_were_written_over_are_lost_and_the_pool_goes_on,
         an_idle_pool_sleeps,
         a_pool_with_long_jobs_and_others_waiting_sleeps,
