@@ -28,8 +28,7 @@ typedef struct memory_broker memory_broker;
 typedef struct ticker {
     uv_timer_t timer;
     memory_broker *broker;
-    /* A flag of the function that calls back now: set when the broker is closed meanwhile. */
-    bool *gone;
+    bool closed;
 } ticker;
 
 struct memory_broker {
@@ -265,10 +264,10 @@ pump(memory_broker *b)
 static void
 on_tick(uv_timer_t *timer)
 {
-    memory_broker *b = ((ticker *)timer->data)->broker;
+    ticker *t = timer->data;
 
-    if (b)
-        pump(b);
+    if (!t->closed)
+        pump(t->broker);
 }
 
 static void
@@ -281,20 +280,17 @@ static void
 on_send(void *arg)
 {
     memory_broker *b = arg;
-    bool gone = false;
+    ticker *t = b->ticker; /* tells whether a callback has closed the broker */
 
-    b->ticker->gone = &gone;
     if (b->stopping) {
         b->stopping = false;
         if (b->stop_done)
             b->stop_done(b->stop_arg, APIUM_OK, NULL);
     }
-    if (!gone)
-        apm_memory_answer(&b->desk, &gone);
-    if (!gone)
+    if (!t->closed)
+        apm_memory_answer(&b->desk, &t->closed);
+    if (!t->closed)
         pump(b);
-    if (!gone)
-        b->ticker->gone = NULL;
 }
 
 static apium_status
@@ -430,15 +426,13 @@ broker_close(apm_broker *base)
 
     apm_memory_unlisten(base->link, APM_MEMORY_WAKE, &b->on_wake);
     apm_memory_unlisten(base->link, APM_MEMORY_SEND, &b->on_send);
-    if (b->ticker->gone)
-        *b->ticker->gone = true;
     apm_memory_desk_clear(&b->desk);
     pthread_mutex_lock(&store_of(b)->mutex);
     apm_memory_give_back(store_of(b), b);
     pthread_mutex_unlock(&store_of(b)->mutex);
     for (size_t i = 0; i < b->n_queues; i++)
         free(b->queues[i].name);
-    b->ticker->broker = NULL;
+    b->ticker->closed = true;
     uv_close((uv_handle_t *)&b->ticker->timer, ticker_closed);
 }
 

@@ -162,7 +162,7 @@ question_free(question *q)
 }
 
 void
-apm_memory_answer(desk *d, const bool *gone)
+apm_memory_answer(desk *d, const bool *closed)
 {
     static void (*const answers[])(queues *, pthread_mutex_t *, question *) = {
         [DECLARE] = answer_declare,   [INSPECT] = answer_inspect, [PURGE] = answer_purge,
@@ -170,7 +170,7 @@ apm_memory_answer(desk *d, const bool *gone)
     };
     apm_memory_store *store = apm_memory_store_of(d->link);
 
-    while (!*gone && d->first) {
+    while (!*closed && d->first) {
         question *q = d->first;
         d->first = q->next;
         pthread_mutex_lock(&store->mutex);

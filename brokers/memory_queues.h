@@ -104,8 +104,8 @@ apm_memory_ask_inspect(desk *d, const char *const *names, size_t n, apm_infos_cb
 void apm_memory_ask_purge(desk *d, const char *queue, apm_count_cb *done, void *arg);
 void apm_memory_ask_bindings(desk *d, apm_bindings_cb *done, void *arg);
 void apm_memory_ask_dead(desk *d, size_t limit, apm_dead_cb *done, void *arg);
-/* Answer until *gone becomes true, which a callback may cause. */
-void apm_memory_answer(desk *d, const bool *gone);
+/* Answer until *closed becomes true, which a callback may cause; the desk is gone then. */
+void apm_memory_answer(desk *d, const bool *closed);
 void apm_memory_desk_clear(desk *d);
 
 #endif
