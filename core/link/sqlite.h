@@ -14,8 +14,8 @@
  *
  * A fault of the file (disk full, locked by others, not a database, directory missing ...) keeps
  * every unit: the link is down, says why, and tries again with back-off; see sqlite_store.c for
- * what it gives up on and when. SQLite's own rule holds: a link must not be carried over fork(),
- * and a process that forks opens its links afterwards.
+ * what it gives up on and when. A link is not carried over fork(): the child opens its own, and
+ * sqlite_fork.c sees to it that it can.
  */
 #ifndef APM_LINK_SQLITE_H
 #define APM_LINK_SQLITE_H

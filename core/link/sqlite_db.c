@@ -297,6 +297,11 @@ open_file(apm_sqlite_db *db, apium_error *err)
 {
     apium_status st = check_directory(db, err);
 
+    if (st == APIUM_OK && apm_sqlite_fork_tainted(db->path)) {
+        db->fault = SQLITE_CANTOPEN;
+        st = apm_fail(err, APIUM_E_REFUSED,
+                      "cannot use \"%s\": it was in use when this process was forked", db->path);
+    }
     for (int i = 0; st == APIUM_OK && i < 2; i++) {
         if (db->touch_fd[i] < 0)
             db->touch_fd[i] = open_beside(db, touch_suffix[i]);

@@ -341,8 +341,10 @@ gather(life *l)
     int64_t left;
 
     pthread_mutex_lock(&s->mutex);
-    while (!s->inbox.first && !s->stop) {
-        if (l->failures) {
+    while (s->pause || (!s->inbox.first && !s->stop)) {
+        if (s->pause) {
+            apm_sqlite_store_pause(s);
+        } else if (l->failures) {
             hasten(l);
             left = l->next_try_ms - apm_clock_ms();
             if (left <= 0)
@@ -396,9 +398,16 @@ thread_main(void *arg)
     life l = { .s = s };
 
     apm_sqlite_db_init(&l.db, s->path, s->synchronous);
+    s->db = &l.db;
+    apm_sqlite_fork_add(s);
     while (!gather(&l))
         work(&l, l.failures && apm_clock_ms() < l.next_try_ms);
     finish(&l);
+    pthread_mutex_lock(&s->mutex);
+    s->paused = true; /* the file is closed: a fork need not wait for it */
+    pthread_cond_broadcast(&s->more);
+    pthread_mutex_unlock(&s->mutex);
+    apm_sqlite_fork_remove(s);
     pthread_mutex_lock(&s->mutex);
     bool abandoned = s->abandoned;
     s->ended = true;
@@ -466,7 +475,7 @@ apm_sqlite_store_give(store *s, units *list)
         u->since_ms = now;
     pthread_mutex_lock(&s->mutex);
     apm_sqlite_units_append(&s->inbox, list);
-    pthread_cond_signal(&s->more);
+    pthread_cond_broadcast(&s->more);
     pthread_mutex_unlock(&s->mutex);
 }
 
@@ -502,7 +511,7 @@ apm_sqlite_store_stop(store *s)
 {
     pthread_mutex_lock(&s->mutex);
     s->stop = true;
-    pthread_cond_signal(&s->more);
+    pthread_cond_broadcast(&s->more);
     pthread_mutex_unlock(&s->mutex);
 }
 

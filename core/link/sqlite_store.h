@@ -81,7 +81,10 @@ typedef struct store {
     const char *schemas[MAX_SCHEMAS];
     unsigned n_schemas;
     bool stop, ended, abandoned;
-    bool news, up; /* news: `up` and `why` have changed since the loop looked */
+    bool pause, paused;      /* asked to close the file for a fork; done */
+    apm_sqlite_db *db;       /* the thread's */
+    struct store *neighbour; /* in the list of sqlite_fork.c, under its mutex */
+    bool news, up;           /* news: `up` and `why` have changed since the loop looked */
     char why[512];
 } store;
 
@@ -102,5 +105,15 @@ void apm_sqlite_store_free(store *s);
 /* The thread does not come back (it waits for a lock whose holder is stopped): leave everything to
  * it. */
 void apm_sqlite_store_abandon(store *s);
+
+/* ---- sqlite_fork.c: open files and fork(). ---- */
+
+/* Called by the thread when it begins, and when it has closed its file for good. */
+void apm_sqlite_fork_add(store *s);
+void apm_sqlite_fork_remove(store *s);
+/* With the store's mutex, when `pause` is set: close the file and wait until the fork is over. */
+void apm_sqlite_store_pause(store *s);
+/* Was this file open when the process was forked? */
+bool apm_sqlite_fork_tainted(const char *path);
 
 #endif

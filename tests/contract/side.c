@@ -128,6 +128,12 @@ side_free(side *s)
 }
 
 void
+sides_forked(void)
+{
+    sides = NULL;
+}
+
+void
 sides_turn(void)
 {
     struct pollfd fds[8];

@@ -42,6 +42,9 @@ void side_free(side *s);
 /* Memory that is wanted until the test's process ends; gives p back. */
 void *side_keep(void *p);
 
+/* In a forked child: the sides are the parent's. */
+void sides_forked(void);
+
 /* One turn of every open side's loop; waits a little when nothing happens. */
 void sides_turn(void);
 

@@ -629,6 +629,117 @@ START_TEST(closing_does_not_wait_for_a_writer_that_was_stopped)
 }
 END_TEST
 
+/* ---- Forks ---- */
+
+static void
+wait_for(int fd)
+{
+    char x;
+
+    ck_assert_int_eq(read(fd, &x, 1), 1);
+}
+
+static void
+tell(int fd)
+{
+    ck_assert_int_eq(write(fd, "x", 1), 1);
+}
+
+START_TEST(a_child_of_a_process_that_uses_the_file_may_use_it_too)
+{
+    apium_error error, *err = &error;
+    const apm_queue *queue = side_queue("q");
+    side *s = side_with(true, false);
+    int to_child[2], to_parent[2], status;
+
+    ck_assert_int_eq(pipe(to_child), 0);
+    ck_assert_int_eq(pipe(to_parent), 0);
+    ck_ok(side_publish(s, queue, "before", err));
+    pid_t pid = fork();
+    if (pid == 0) {
+        sides_forked();
+        s = side_with(true, false);
+        for (int i = 0; i < 10; i++)
+            ck_ok(side_publish(s, queue, "child", err));
+        tell(to_parent[1]);
+        wait_for(to_child[0]);
+        for (int i = 0; i < 10; i++)
+            ck_ok(side_publish(s, queue, "child", err));
+        side_free(s);
+        _exit(0);
+    }
+    ck_ok(side_publish(s, queue, "after", err));
+    wait_for(to_parent[0]);
+    /* The last user in this process leaves, then others come: the child's file must not go away under it. */
+    side_free(s);
+    publish_from_a_process(queue, 5);
+    tell(to_child[1]);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    s = side_with(true, false);
+    ck_assert_int_eq(side_inspect(s, queue).ready, 1 + 10 + 1 + 5 + 10);
+    side_free(s);
+}
+END_TEST
+
+START_TEST(forks_in_the_middle_of_work_disturb_nothing)
+{
+    const apm_queue *queue = side_queue("q");
+    side *s = worker_side();
+    tally t = { 0 };
+
+    for (int i = 0; i < 30; i++) {
+        for (int j = 0; j < 20; j++)
+            post(s, queue, "x", &t);
+        sides_turn();
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(0);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+    }
+    run_until(t.ok == 600);
+    ck_assert_int_eq(t.failed, 0);
+    side_free(s);
+}
+END_TEST
+
+START_TEST(a_file_that_could_not_be_closed_for_a_fork_is_refused_in_the_child)
+{
+    side *s = worker_side();
+    tally t = { 0 };
+    char name[128];
+    int status;
+
+    post(s, side_queue("q"), "first", &t);
+    run_until(t.ok == 1);
+    snprintf(name, sizeof(name), "%s-lock", path);
+    int fd = open(name, O_RDWR);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+    ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    post(s, side_queue("q"), "second", &t);
+    run_for(200); /* its thread waits for the lock now */
+    pid_t pid = fork();
+    if (pid == 0) {
+        sides_forked();
+        side *mine = side_new(5000);
+        apm_broker_opts opts = { .settings = &mine->settings };
+        tally of_child = { 0 };
+        apium_error error, *err = &error;
+        ck_ok(apm_broker_open(mine->links, side_url, &opts, &mine->broker, err));
+        post(mine, side_queue("q"), "child", &of_child);
+        run_until(of_child.failed == 1);
+        _exit(of_child.status == APIUM_E_REFUSED && strstr(of_child.text, "forked") ? 42 : 1);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 42, "status %x", (unsigned)status);
+    lock.l_type = F_UNLCK;
+    ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    close(fd);
+    run_until(t.ok == 2);
+    side_free(s);
+}
+END_TEST
+
 static const TTest *const *const list[] = {
     &a_file_that_may_not_grow_keeps_units_waiting_and_loses_none,
     &a_full_disk_keeps_units_waiting_and_loses_none,
@@ -647,6 +758,9 @@ static const TTest *const *const list[] = {
     &what_a_killed_process_held_is_back_within_seconds,
     &what_a_hanging_process_holds_is_taken_after_its_lease_and_it_is_told,
     &closing_does_not_wait_for_a_writer_that_was_stopped,
+    &a_child_of_a_process_that_uses_the_file_may_use_it_too,
+    &forks_in_the_middle_of_work_disturb_nothing,
+    &a_file_that_could_not_be_closed_for_a_fork_is_refused_in_the_child,
 };
 
 int
