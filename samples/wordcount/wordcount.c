@@ -197,8 +197,9 @@ start_node(const options *opts, int n)
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* a worker without its boss stops */
     if (getppid() != parent)
         _exit(1);
-    freopen("/dev/null", "r", stdin);
-    freopen("/dev/null", "w", stdout); /* a banner does not belong in front of our table */
+    /* A banner does not belong in front of our table. */
+    if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout))
+        _exit(1);
     execl("/proc/self/exe", "wordcount", "-q", "-b", opts->broker, "--result-backend",
           opts->backend, "worker", "-n", name, "-c", processes, "-l", "warning", (char *)NULL);
     _exit(127);

@@ -42,7 +42,7 @@ class Install(unittest.TestCase):
         samples = pathlib.Path(harness.ROOT) / "samples"
         self.build(["cc", "-std=gnu11", "-Wno-pedantic"], samples / "tasks.c", self.root / "tasks.so", "-shared", "-fPIC")
         program = self.root / "wordcount"
-        self.build(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-Wno-pedantic", "-Wno-unused-result"],
+        self.build(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wno-pedantic"],
                    samples / "wordcount" / "wordcount.c", program, "-lcjson")
         text = self.root / "text"
         text.write_text("one two two\n")
