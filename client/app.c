@@ -22,9 +22,9 @@ typedef struct library {
 } library;
 
 /*
- * Definitions in the order in which they were registered. What is looked up are `shown`, the same with what
- * task_annotations says of them, and `sorted`, these by name, for looking one up per message. They are made anew when the
- * setting is another text than that which they were made from.
+ * Definitions in the order in which they were registered. What is looked up are `shown`, the same
+ * with what task_annotations says of them, and `sorted`, these by name, for looking one up per
+ * message. They are made anew when the setting is another text than that which they were made from.
  */
 typedef struct registry {
     const apium_task_def **tasks, **shown, **sorted;
@@ -128,7 +128,8 @@ check_task(const apium_app *app, const apium_task_def *def, apium_error *err)
     return APIUM_OK;
 }
 
-/* Make shown and sorted from tasks. A wrong annotation leaves its task as it was defined; err is that of the last one. */
+/* Make shown and sorted from tasks. A wrong annotation leaves its task as it was defined; err is
+ * that of the last one. */
 static apium_status
 annotate(registry *reg, const apm_settings *settings, apium_error *err)
 {

@@ -25,8 +25,8 @@ void apm_app_thread_end(apium_app *app);
 /* "name=value" of a module. */
 apium_status apm_app_apply_setting(apium_app *app, const char *line, apium_error *err);
 /*
- * Take over the settings that a module brings without running any of its code in this process: a forked one loads it.
- * Before anything is opened. E_CONFIG when the module does not load.
+ * Take over the settings that a module brings without running any of its code in this process: a
+ * forked one loads it. Before anything is opened. E_CONFIG when the module does not load.
  */
 apium_status apm_app_learn(apium_app *app, const char *path, apium_error *err);
 

@@ -1,6 +1,7 @@
 /*
- * args.c - apium_args(): the arguments of a request bound to a handler's variables as Python binds them to a
- * function's parameters, with Python's messages. The specification is described in apium/task.h.
+ * args.c - apium_args(): the arguments of a request bound to a handler's variables as Python binds
+ * them to a function's parameters, with Python's messages. The specification is described in
+ * apium/task.h.
  *
  *   parse the specification ─▶ bind positional, then named ones ─▶ convert all ─▶ write all
  */

@@ -1,4 +1,5 @@
-/* args.h - one argument on its way into a handler's variable: between args.c, which binds, and args_convert.c. */
+/* args.h - one argument on its way into a handler's variable: between args.c, which binds, and
+ * args_convert.c. */
 #ifndef APM_CLIENT_ARGS_H
 #define APM_CLIENT_ARGS_H
 
@@ -50,7 +51,8 @@ typedef struct apm_arg {
     apm_arg_type type;
 } apm_arg;
 
-/* False: a TypeError, OverflowError or ValueError that names the argument is recorded. Text is put into the task's arena. */
+/* False: a TypeError, OverflowError or ValueError that names the argument is recorded. Text is put
+ * into the task's arena. */
 bool apm_arg_convert(const apm_arg *arg, apm_json val, apm_arg_value *out);
 /* Store a value in the handler's variable of that type. */
 void apm_arg_store(apm_arg_type type, const apm_arg_value *value, void *variable);

@@ -127,7 +127,8 @@ to_str(const apm_arg *arg, apm_json val, const char **out)
     return true;
 }
 
-/* Bytes: a string, or what kombu 5.6 makes of bytes: {"__type__": "bytes" or "base64", "__value__": text}. */
+/* Bytes: a string, or what kombu 5.6 makes of bytes: {"__type__": "bytes" or "base64", "__value__":
+ * text}. */
 static bool
 to_bytes(const apm_arg *arg, apm_json val, apium_text *out)
 {

@@ -47,8 +47,9 @@ struct apm_conns {
 /* --- one conn --- */
 
 /*
- * How long a client tries to reach a server: one attempt to connect for each retry of the publishing policy would be
- * Celery's reading, but minutes for a host that does not answer; ours is one attempt and all the pauses.
+ * How long a client tries to reach a server: one attempt to connect for each retry of the
+ * publishing policy would be Celery's reading, but minutes for a host that does not answer; ours is
+ * one attempt and all the pauses.
  */
 static int64_t
 patience_ms(const apm_settings *settings)
@@ -102,8 +103,9 @@ conn_new(apium_app *app, apm_conn **out, apium_error *err)
 }
 
 /*
- * A server that went away must not kill a program with SIGPIPE, and how the program handles that signal is its own
- * business: the signal is blocked in this thread while the loop turns, and what came meanwhile is taken away.
+ * A server that went away must not kill a program with SIGPIPE, and how the program handles that
+ * signal is its own business: the signal is blocked in this thread while the loop turns, and what
+ * came meanwhile is taken away.
  */
 static bool
 hold_sigpipe(sigset_t *before)
@@ -151,7 +153,8 @@ conn_free(apm_conn *conn)
     apm_backend_close(conn->backend);
     apm_links_free(conn->links);
 
-    /* Links say goodbye on the loop. The timer bounds that, and does not keep the loop alive by itself. */
+    /* Links say goodbye on the loop. The timer bounds that, and does not keep the loop alive by
+     * itself. */
     uv_update_time(&conn->loop);
     conn->expired = false;
     uv_timer_start(&conn->timer, on_timer, CLOSING_MS, 0);
@@ -449,8 +452,9 @@ apm_conns_free(apm_conns *conns)
 void
 apm_conns_forked(apm_conns *conns)
 {
-    /* Their sockets and threads are the parent's: closing them here would say goodbye in its name. The memory is left
-     * behind, like everything else of the parent's that a forked process has no use for. */
+    /* Their sockets and threads are the parent's: closing them here would say goodbye in its name.
+     * The memory is left behind, like everything else of the parent's that a forked process has no
+     * use for. */
     pthread_mutex_init(&conns->lock, NULL);
     conns->first = NULL;
     conns->pid = getpid();

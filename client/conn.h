@@ -1,6 +1,7 @@
 /*
- * conn.h - the blocking face over the adapters: a private loop with links, a broker and a backend, one for each thread
- * that uses an app. They open when they are first asked for, and the loop turns only while somebody waits.
+ * conn.h - the blocking face over the adapters: a private loop with links, a broker and a backend,
+ * one for each thread that uses an app. They open when they are first asked for, and the loop turns
+ * only while somebody waits.
  */
 #ifndef APM_CLIENT_CONN_H
 #define APM_CLIENT_CONN_H
@@ -31,16 +32,19 @@ apium_status apm_conn_broker(apm_conn *conn, apm_broker **out, apium_error *err)
 apium_status apm_conn_backend(apm_conn *conn, apm_backend **out, apium_error *err);
 
 /*
- * Turn the loop until *done, for at most timeout_ms (-1 for ever). What was gathered is flushed first. Answers *done.
+ * Turn the loop until *done, for at most timeout_ms (-1 for ever). What was gathered is flushed
+ * first. Answers *done.
  */
 bool apm_conn_turn(apm_conn *conn, const bool *done, int64_t timeout_ms);
 
-/* Milliseconds that an answer may take before we give up: what the settings allow for reaching a server. */
+/* Milliseconds that an answer may take before we give up: what the settings allow for reaching a
+ * server. */
 int64_t apm_conn_patience_ms(const apm_conn *conn);
 
 /*
- * An answer to wait for. Hand `apm_answer_done, answer` (or _doc for what fetches) to the call that takes a callback,
- * and wait; if we give up first, the callback finds an abandoned answer and releases it.
+ * An answer to wait for. Hand `apm_answer_done, answer` (or _doc for what fetches) to the call that
+ * takes a callback, and wait; if we give up first, the callback finds an abandoned answer and
+ * releases it.
  *     apm_answer *answer = apm_answer_new();
  *     apm_unit_commit(unit, apm_answer_done, answer);
  *     st = apm_answer_wait(conn, &answer, err);
@@ -57,14 +61,14 @@ typedef struct apm_answer {
 apm_answer *apm_answer_new(void);
 void apm_answer_done(void *answer, apium_status status, const apium_error *err);
 void apm_answer_doc(void *answer, apm_str doc, const apium_error *err);
-/* Wait for the answer, at most twice the patience (links give up after once); then *answer is NULL and the status
- * E_TIMEOUT. */
+/* Wait for the answer, at most twice the patience (links give up after once); then *answer is NULL
+ * and the status E_TIMEOUT. */
 apium_status apm_answer_wait(apm_conn *conn, apm_answer **answer, apium_error *err);
 void apm_answer_free(apm_answer *answer);
 
 /*
- * Runs whose result somebody waits for, by the id of their task: several may wait for the same one, while a backend
- * has one watcher an id.
+ * Runs whose result somebody waits for, by the id of their task: several may wait for the same one,
+ * while a backend has one watcher an id.
  */
 typedef struct apm_waiter {
     char *doc; /* the newest document, of malloc; NULL before the first */
@@ -79,7 +83,8 @@ void apm_conn_unwatch(apm_conn *conn, const char *task_id, apm_waiter *waiter);
 /* Keep doc as the newest of a waiter; no memory: what it had stays. */
 void apm_waiter_set(apm_waiter *waiter, apm_str doc);
 
-/* For how long the backend has been out of reach, in milliseconds; 0 when it is not. *why gets the last reason, or "". */
+/* For how long the backend has been out of reach, in milliseconds; 0 when it is not. *why gets the
+ * last reason, or "". */
 int64_t apm_conn_backend_down_ms(const apm_conn *conn, const char **why);
 
 #endif

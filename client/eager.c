@@ -1,4 +1,5 @@
-/* eager.c - task_always_eager: a call runs its task here and now, retries included, and the run has its result. */
+/* eager.c - task_always_eager: a call runs its task here and now, retries included, and the run has
+ * its result. */
 #include "client/send.h"
 
 #include <stdlib.h>

@@ -99,7 +99,8 @@ apm_exception_is(const apm_exception *exc, const char *name)
         if (strncmp(name, exc->module.p, len) == 0 && name[len] == '.' &&
             apm_str_eqz(exc->type, name + len + 1))
             return true;
-        /* Every class of exceptions that we hear of is below Exception; of its other bases we know nothing. */
+        /* Every class of exceptions that we hear of is below Exception; of its other bases we know
+         * nothing. */
         return strcmp(name, "Exception") == 0 || strcmp(name, "BaseException") == 0;
     }
     if (!base_of(exc->type)) /* an exception that this Python has not, or BaseException itself */
@@ -120,7 +121,8 @@ apm_exception_in(const apm_exception *exc, const char *const *names)
     return false;
 }
 
-/* str(exc): one string argument as it is (but KeyError shows its repr), nothing for none, the tuple for several. */
+/* str(exc): one string argument as it is (but KeyError shows its repr), nothing for none, the tuple
+ * for several. */
 static void
 add_str(apm_buf *buf, const apm_exception *exc)
 {

@@ -1,4 +1,5 @@
-/* except.h - what Python knows of exceptions and we have to know too: which is a kind of which, and how one reads. */
+/* except.h - what Python knows of exceptions and we have to know too: which is a kind of which, and
+ * how one reads. */
 #ifndef APM_CLIENT_EXCEPT_H
 #define APM_CLIENT_EXCEPT_H
 

@@ -1,6 +1,6 @@
 /*
- * learn.c - the settings that a module brings, for a process that must not run the module's code: a forked one loads it,
- * writes them down a pipe, and is gone.
+ * learn.c - the settings that a module brings, for a process that must not run the module's code: a
+ * forked one loads it, writes them down a pipe, and is gone.
  */
 #include "client/app.h"
 

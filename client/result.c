@@ -9,7 +9,8 @@
 #include "core/base/clock.h"
 #include "core/model/result.h"
 
-/* How long one turn of a wait lasts while the backend is in reach; between turns we look whether it still is. */
+/* How long one turn of a wait lasts while the backend is in reach; between turns we look whether it
+ * still is. */
 #define TURN_MS 1000
 
 /* The getters that copy a slice of the document, the first time they are asked. */
@@ -263,7 +264,8 @@ apium_run_id(const apium_run *run)
     return run->id;
 }
 
-/* The conn that has watched since the task was sent, if this thread and process may still use it. */
+/* The conn that has watched since the task was sent, if this thread and process may still use
+ * it. */
 static bool
 watching_on(const apium_run *run, const apm_conn *conn)
 {

@@ -1,4 +1,5 @@
-/* retry.c - trying again later: when, how often, and what a task that has used its retries up ends with. */
+/* retry.c - trying again later: when, how often, and what a task that has used its retries up ends
+ * with. */
 #include "client/task.h"
 
 #include <math.h>
@@ -36,8 +37,8 @@ default_delay(const apium_task_def *def)
     return def->default_retry_delay > 0 ? def->default_retry_delay : DEFAULT_DELAY_S;
 }
 
-/* The n-th delay, n from 0: factor * 2^n up to the ceiling; with full jitter any delay up to that. Like Celery's, a jittered
- * delay is a whole number of seconds unless the factor is none. */
+/* The n-th delay, n from 0: factor * 2^n up to the ceiling; with full jitter any delay up to that.
+ * Like Celery's, a jittered delay is a whole number of seconds unless the factor is none. */
 static double
 backoff(const apium_task_def *def, int64_t n)
 {

@@ -1,5 +1,6 @@
 /*
- * run.c - one run of one request: what surrounds the handler, and the outcome that follows from its verdict.
+ * run.c - one run of one request: what surrounds the handler, and the outcome that follows from its
+ * verdict.
  *
  *   before_task ─▶ handler ─▶ verdict ─▶ outcome ─▶ the definition's hook, the app's hook ─▶ after_task
  */
@@ -46,7 +47,8 @@ name_the_failure(apium_task *task)
                         task->def->name);
 }
 
-/* Bring the outcome in line with the verdict, whatever the handler decided before; answers the verdict that holds. */
+/* Bring the outcome in line with the verdict, whatever the handler decided before; answers the
+ * verdict that holds. */
 static apium_verdict
 settle_verdict(apium_task *task, apium_verdict verdict)
 {
@@ -56,7 +58,7 @@ settle_verdict(apium_task *task, apium_verdict verdict)
     case APIUM_SUCCESS:
         if (out->kind == APM_DONE_FAILURE && apm_str_eqz(out->exc.type, "EncodeError") &&
             apm_str_eqz(out->exc.module, "kombu.exceptions"))
-            return APIUM_FAILURE; /* apium_return() refused the value, and its answer was not passed on */
+            return APIUM_FAILURE; /* apium_return() refused the value, its answer was dropped */
         if (out->kind != APM_DONE_SUCCESS || !apm_str_is(out->result))
             out->result = APM_STR("null");
         out->kind = APM_DONE_SUCCESS;

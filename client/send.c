@@ -302,7 +302,8 @@ write_message(apium_app *app, apm_call *call, apm_message *msg, apium_error *err
     return apm_request_write(&call->req, &encode, &call->arena, msg, err);
 }
 
-/* With rpc:// the answer comes to a queue of this conn's backend, which has to be there before the task can run. */
+/* With rpc:// the answer comes to a queue of this conn's backend, which has to be there before the
+ * task can run. */
 static apium_status
 expect_reply(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
 {
@@ -436,7 +437,8 @@ apium_call(apium_app *app, const char *task, apium_value args, const apium_send_
     return st;
 }
 
-/* What a signature that Celery has frozen may carry besides: its place in a group, a chord, the rest of a chain. */
+/* What a signature that Celery has frozen may carry besides: its place in a group, a chord, the
+ * rest of a chain. */
 static apium_status
 take_other_options(apm_call *call, const apium_sig *sig, apium_error *err)
 {

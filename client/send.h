@@ -11,8 +11,7 @@
 struct apium_run {
     apium_app *app;
     char *id;
-    apm_conn *
-        watching; /* the conn that watches for it since it was sent; NULL: watch when somebody waits */
+    apm_conn *watching; /* watches for it since it was sent; NULL: when somebody waits */
     apm_waiter waiter;
     bool ignored; /* nothing will ever be stored */
     bool eager;   /* it has run here already; waiter.doc is its outcome */

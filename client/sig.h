@@ -8,8 +8,8 @@
 #include "core/base/json.h"
 
 /*
- * One call as data. What apium understands is in fields; members that it does not know are kept as they were read and
- * written again, so that a signature made elsewhere passes through.
+ * One call as data. What apium understands is in fields; members that it does not know are kept as
+ * they were read and written again, so that a signature made elsewhere passes through.
  */
 struct apium_sig {
     apm_arena arena;
@@ -25,13 +25,13 @@ struct apium_sig {
     apm_buf json;       /* the last answer of apium_sig_json() */
 };
 
-/* Lay `over` over `base`: what over leaves at zero stays. Text is borrowed from both. A time given in one form
- * replaces the other form. */
+/* Lay `over` over `base`: what over leaves at zero stays. Text is borrowed from both. A time given
+ * in one form replaces the other form. */
 void apm_opts_lay(apium_send_opts *base, const apium_send_opts *over);
 
 /*
- * One signature or an array of them as the items of an array, without brackets: validated JSON appended to buf with the
- * comma that is due. NULL appends nothing. `what` names it in the error.
+ * One signature or an array of them as the items of an array, without brackets: validated JSON
+ * appended to buf with the comma that is due. NULL appends nothing. `what` names it in the error.
  */
 apium_status apm_sigs_add(apm_buf *buf, const char *json, const char *what, apium_error *err);
 

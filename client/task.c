@@ -1,5 +1,5 @@
-/* task.c - what a handler may do with its task, and ask of it; see apium/task.h. Arguments are in args.c, retries in
- * retry.c. */
+/* task.c - what a handler may do with its task, and ask of it; see apium/task.h. Arguments are in
+ * args.c, retries in retry.c. */
 #include "client/task.h"
 
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /*
- * task.h - the inside of apium_task: one run of one request in this thread. Made by run.c, decided by the handler
- * through the functions of task.c, retry.c and args.c.
+ * task.h - the inside of apium_task: one run of one request in this thread. Made by run.c, decided
+ * by the handler through the functions of task.c, retry.c and args.c.
  */
 #ifndef APM_CLIENT_TASK_H
 #define APM_CLIENT_TASK_H
@@ -27,9 +27,9 @@ enum {
 };
 
 /*
- * What the handler has decided so far is in `out`, whose kind says which of apium_return (SUCCESS), apium_raise
- * (FAILURE), apium_retry, apium_reject and apium_ignore was called last; 0 when none was. An exception stays recorded
- * while others are called: it is a retry's cause.
+ * What the handler has decided so far is in `out`, whose kind says which of apium_return (SUCCESS),
+ * apium_raise (FAILURE), apium_retry, apium_reject and apium_ignore was called last; 0 when none
+ * was. An exception stays recorded while others are called: it is a retry's cause.
  */
 struct apium_task {
     const apm_run_env *env;
@@ -58,7 +58,8 @@ apm_task_raise(apium_task *task, const apm_site *site, apm_str module, apm_str t
 apium_verdict apm_task_raisef(apium_task *task, const apm_site *site, const char *type,
                               const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-/* Retry because of the exception that was recorded, as autoretry_for and the back-off of the definition say. */
+/* Retry because of the exception that was recorded, as autoretry_for and the back-off of the
+ * definition say. */
 apium_verdict apm_task_autoretry(apium_task *task);
 
 /* The task that this thread is running, NULL outside of one. */

@@ -152,7 +152,8 @@ read_conversion(const char **p, conversion *c)
     return true;
 }
 
-/* va_list travels in a struct, because it may be an array type, which a function cannot take by reference. */
+/* va_list travels in a struct, because it may be an array type, which a function cannot take by
+ * reference. */
 typedef struct arguments {
     va_list ap;
 } arguments;

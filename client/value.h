@@ -8,8 +8,9 @@
 #include "core/base/json.h"
 
 /*
- * Consume a value: its validated JSON, terminated, in the arena. APIUM_NONE gives type APM_JSON_NONE.
- *   E_ENCODE  no JSON, no UTF-8, a broken template; err says what is wrong with it, without saying whose value it was
+ * Consume a value: its validated JSON, terminated, in the arena. APIUM_NONE gives type
+ * APM_JSON_NONE.
+ *   E_ENCODE  no JSON, no UTF-8, a broken template; err says what is wrong, not whose value it was
  *   E_NOMEM, E_TOOBIG
  */
 apium_status apm_value_take(apium_value value, apm_arena *arena, apm_json *out, apium_error *err);

@@ -82,7 +82,8 @@ xsum(apium_task *task)
 
 /* --- passing values --- */
 
-/* tasks.echo(value) -> value, byte for byte as it came: integers of any size, NaN, lone surrogates, 1 and 1.0 */
+/* tasks.echo(value) -> value, byte for byte as it came: integers of any size, NaN, lone surrogates,
+ * 1 and 1.0 */
 static apium_verdict
 echo(apium_task *task)
 {
@@ -110,7 +111,8 @@ now(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* Sleep until `end`, looking now and then whether the task should stop. A signal of the pool ends a nap early. */
+/* Sleep until `end`, looking now and then whether the task should stop. A signal of the pool ends a
+ * nap early. */
 static bool
 sleep_until(const apium_task *task, double end)
 {
@@ -183,7 +185,8 @@ fail(apium_task *task)
     return apium_raise(task, "ValueError", "%s", message);
 }
 
-/* tasks.flaky(key, fails) -> {"key": key, "attempts": fails + 1}: retries as often as it was told to, then succeeds */
+/* tasks.flaky(key, fails) -> {"key": key, "attempts": fails + 1}: retries as often as it was told
+ * to, then succeeds */
 static apium_verdict
 flaky(apium_task *task)
 {

@@ -2,11 +2,12 @@
  * apium/send.h - calling tasks: one by its name, or a signature, which is a call as data.
  *
  *     apium_run *run = NULL;
- *     if (apium_call(app, "tasks.add", apium_jsonf("[%d, %d]", 2, 3), NULL, &run, &err) != APIUM_OK)
+ *     if (apium_call(app, "tasks.add", apium_jsonf("[%d, %d]", 2, 3), NULL, &run, &err) !=
+ *         APIUM_OK)
  *         fprintf(stderr, "%s\n", err.text);
  *
- * When a call answers APIUM_OK, the broker has the message (on RabbitMQ: confirmed). Inside a task the new one becomes
- * its child, as in Celery.
+ * When a call answers APIUM_OK, the broker has the message (on RabbitMQ: confirmed). Inside a task
+ * the new one becomes its child, as in Celery.
  */
 #ifndef APIUM_SEND_H
 #define APIUM_SEND_H
@@ -20,8 +21,8 @@ extern "C" {
 #endif
 
 /*
- * The options of Celery's apply_async. Zero means: as the task's definition says, else the routes, else the settings.
- * Text is borrowed until the call returns.
+ * The options of Celery's apply_async. Zero means: as the task's definition says, else the routes,
+ * else the settings. Text is borrowed until the call returns.
  */
 typedef struct apium_send_opts {
     const char *kwargs; /* JSON object: keyword arguments beside positional ones */
@@ -47,10 +48,10 @@ typedef struct apium_send_opts {
     int64_t retries;
     double time_limit, soft_time_limit;
     apium_option ignore_result;
-    const char *serializer;  /* "json", "yaml", "msgpack" */
-    const char *compression; /* "zlib", "bzip2", "zstd", "brotli", "lzma" */
-    apium_option persistent; /* off: the broker may forget it in a restart */
-    const char *headers;     /* JSON object of headers of your own */
+    const char *serializer;            /* "json", "yaml", "msgpack" */
+    const char *compression;           /* "zlib", "bzip2", "zstd", "brotli", "lzma" */
+    apium_option persistent;           /* off: the broker may forget it in a restart */
+    const char *headers;               /* JSON object of headers of your own */
     const char *argsrepr, *kwargsrepr; /* what logs show in place of the arguments */
 
     /* what follows: a signature, or an array of them, as JSON in Celery's form */
@@ -58,46 +59,53 @@ typedef struct apium_send_opts {
 } apium_send_opts;
 
 /*
- * Call a task by its name. args is a JSON array of positional arguments, an object of keyword arguments, or none
- * (apium_null()). opts may be NULL, and so may run, for a caller who does not care how it ends.
+ * Call a task by its name. args is a JSON array of positional arguments, an object of keyword
+ * arguments, or none (apium_null()). opts may be NULL, and so may run, for a caller who does not
+ * care how it ends.
  *   APIUM_E_INVALID     arguments or options that no call can have
  *   APIUM_E_NOTFOUND    the queue may not be made up (task_create_missing_queues)
  *   APIUM_E_UNROUTABLE  no queue would receive it
  *   APIUM_E_CLOSED      the broker could not be reached for as long as the settings tell us to try
  *   APIUM_E_FAILED      with task_always_eager and task_eager_propagates: the task failed
  */
-APIUM_API apium_status apium_call(apium_app *app, const char *task, apium_value args, const apium_send_opts *opts,
-                                  apium_run **run, apium_error *err);
+APIUM_API apium_status apium_call(apium_app *app, const char *task, apium_value args,
+                                  const apium_send_opts *opts, apium_run **run, apium_error *err);
 
 /* A signature: a call that is not made yet. */
 typedef struct apium_sig apium_sig;
 
 /*
- * A signature of one task with a JSON template (see apium_jsonf) for its arguments; NULL when there is no memory.
- * What is wrong with the template is reported when the signature is used.
+ * A signature of one task with a JSON template (see apium_jsonf) for its arguments; NULL when there
+ * is no memory. What is wrong with the template is reported when the signature is used.
  */
-APIUM_API apium_sig *apium_sig_new(const char *task, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+APIUM_API apium_sig *
+apium_sig_new(const char *task, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Release sig, which may be NULL. */
 APIUM_API void apium_sig_free(apium_sig *sig);
 
-/* Give it options; what an option of opts leaves at zero stays as it was. NULL passes through every function. */
+/* Give it options; what an option of opts leaves at zero stays as it was. NULL passes through every
+ * function. */
 APIUM_API apium_sig *apium_sig_set(apium_sig *sig, const apium_send_opts *opts);
 /* Give it keyword arguments: a template for a JSON object. */
-APIUM_API apium_sig *apium_sig_kwargs(apium_sig *sig, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+APIUM_API apium_sig *
+apium_sig_kwargs(apium_sig *sig, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* As a callback it does not get the parent's result as its first argument. */
 APIUM_API apium_sig *apium_sig_immutable(apium_sig *sig);
-/* What is called with its result, or when it fails; takes `next` over. May be used several times. */
+/* What is called with its result, or when it fails; takes `next` over. May be used several
+ * times. */
 APIUM_API apium_sig *apium_sig_link(apium_sig *sig, apium_sig *next);
 APIUM_API apium_sig *apium_sig_link_error(apium_sig *sig, apium_sig *next);
 
 /* Read a signature in Celery's JSON form, as any Celery writes it. */
 APIUM_API apium_status apium_sig_parse(const char *json, apium_sig **out, apium_error *err);
-/* Its JSON, for link and link_error or for keeping. Lives until sig changes. NULL when sig is broken; err says how. */
+/* Its JSON, for link and link_error or for keeping. Lives until sig changes. NULL when sig is
+ * broken; err says how. */
 APIUM_API const char *apium_sig_json(apium_sig *sig, apium_error *err);
 
-/* Send a signature, which is taken over also on failure; opts go before its own options. As apium_call() otherwise. */
-APIUM_API apium_status apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts, apium_run **run,
-                                  apium_error *err);
+/* Send a signature, which is taken over also on failure; opts go before its own options. As
+ * apium_call() otherwise. */
+APIUM_API apium_status apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts,
+                                  apium_run **run, apium_error *err);
 
 #ifdef __cplusplus
 }

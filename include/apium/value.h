@@ -4,9 +4,10 @@
  *     apium_return(task, apium_int(42));
  *     apium_call(app, "img.resize", apium_jsonf("[%s, %d]", path, 128), NULL, &run, &err);
  *
- * A value is consumed by the call that it is handed to, also when that call fails: make it in the argument
- * list and forget it. Whatever is wrong with one (no memory, text that is no JSON) is remembered in it and
- * reported by the call that consumes it. Text is borrowed until that call returns.
+ * A value is consumed by the call that it is handed to, also when that call fails: make it in the
+ * argument list and forget it. Whatever is wrong with one (no memory, text that is no JSON) is
+ * remembered in it and reported by the call that consumes it. Text is borrowed until that call
+ * returns.
  */
 #ifndef APIUM_VALUE_H
 #define APIUM_VALUE_H
@@ -64,11 +65,13 @@ APIUM_API apium_value apium_json_take(char *text);
  *   %f %g %e      a double in Python's shortest form: 1.0, 0.1, 1e+22
  *   %c            a character, as a string of one
  *   %%            a percent sign
- * Conversions stand where a value stands, or inside quotes, where they are escaped as a part of that string:
- * "\"item-%d\"". Other conversions, flags and widths are refused. Ready-made JSON goes in by apium_json() alone.
+ * Conversions stand where a value stands, or inside quotes, where they are escaped as a part of
+ * that string: "\"item-%d\"". Other conversions, flags and widths are refused. Ready-made JSON goes
+ * in by apium_json() alone.
  */
 APIUM_API apium_value apium_jsonf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-APIUM_API apium_value apium_jsonv(const char *fmt, __builtin_va_list ap) __attribute__((format(printf, 1, 0)));
+APIUM_API apium_value apium_jsonv(const char *fmt, __builtin_va_list ap)
+    __attribute__((format(printf, 1, 0)));
 
 /* Release a value that was not handed to anything. */
 APIUM_API void apium_value_free(apium_value value);

@@ -1,11 +1,13 @@
 /*
- * wordcount.c - counts the words of text files, one task a file, with as many processes as you like.
+ * wordcount.c - counts the words of text files, one task a file, with as many processes as you
+ * like.
  *
- *     wordcount [OPTIONS] [FILE...]     counts; without files: the licences and copyright notes of this machine
- *     wordcount worker [OPTIONS]        is a worker of the same tasks (and so for every other command of apium)
+ *     wordcount [OPTIONS] [FILE...]   counts; without files: this machine's licences
+ *     wordcount worker [OPTIONS]      is a worker of the same tasks, and so with every command of
+ *                                     apium
  *
- * Broker and result store are one SQLite file in a temporary directory, and the workers are this same program, started
- * twice; or, with -b, any broker, and then also workers that run elsewhere.
+ * Broker and result store are one SQLite file in a temporary directory, and the workers are this
+ * same program, started twice; or, with -b, any broker, and then also workers that run elsewhere.
  */
 #include <apium/apium.h>
 #include <apium/cjson.h>
@@ -114,7 +116,8 @@ count_file(FILE *file, words *table, long *total)
     return true;
 }
 
-/* {"pid": ..., "words": ..., "counts": {"the": 12, ...}}; the words are letters, so there is nothing to escape. */
+/* {"pid": ..., "words": ..., "counts": {"the": 12, ...}}; the words are letters, so there is
+ * nothing to escape. */
 static char *
 to_json(const words *table, long total)
 {
@@ -149,7 +152,7 @@ count(apium_task *task)
     if (!apium_args(task, "path:str", &path))
         return APIUM_FAILURE;
     FILE *file = fopen(path, "r");
-    if (!file) /* Python's OSError(2, 'No such file or directory') is a FileNotFoundError, and so on */
+    if (!file) /* Python makes a FileNotFoundError of OSError(2, ...), and so on */
         return apium_raise_in(task, "builtins", "OSError",
                               apium_jsonf("[%d, %s]", errno, strerror(errno)));
     bool ok = count_file(file, &table, &total) && !ferror(file);
@@ -373,7 +376,8 @@ print_table(totals *sum, double seconds)
 static void
 print_next(const char *self, const options *opts, bool embedded)
 {
-    /* Where the command and the other sample are, seen from here: "build" of "build/samples/wordcount". */
+    /* Where the command and the other sample are, seen from here: "build" of
+     * "build/samples/wordcount". */
     const char *samples = strstr(self, "/samples/");
     char build[512];
     snprintf(build, sizeof(build), "%.*s", samples ? (int)(samples - self) : 2,
@@ -413,7 +417,8 @@ add_file(options *opts, const char *path)
     opts->files[opts->n_files++] = copy;
 }
 
-/* Real text that every Debian has: licences, copyright notes, and Perl's own pages where they are. */
+/* Real text that every Debian has: licences, copyright notes, and Perl's own pages where they
+ * are. */
 static void
 default_files(options *opts)
 {
@@ -525,7 +530,8 @@ demo(char *self, options *opts)
     return ok && sum.failed == 0 ? 0 : 1;
 }
 
-/* Is this apium's command line? A command stands behind apium's own options, a file of ours does not have such a name. */
+/* Is this apium's command line? A command stands behind apium's own options, a file of ours does
+ * not have such a name. */
 static bool
 is_command(int argc, char **argv)
 {
