@@ -9,6 +9,7 @@
 #include "core/link/redis_conn.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
@@ -431,18 +432,24 @@ on_select(void *arg, const redisReply *reply)
             reply); /* "ERR DB index is out of range", NOAUTH: the user's mistake in the same way */
 }
 
+/* Not knowing or not allowing the question is no harm; any other refusal is one: no password, too many clients. */
 static void
 on_id(void *arg, const redisReply *reply)
 {
     apm_redis_conn *conn = arg;
+
     if (!reply)
         return;
     if (reply->type == REDIS_REPLY_INTEGER)
         conn->id = reply->integer;
-    if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOAUTH", 6) == 0)
-        apm_redis_conn_fail(conn, APIUM_E_REFUSED, reply->str);
-    else /* an old server, or one that does not let us ask */
+    if (reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOPERM", 6) == 0 ||
+        strncasecmp(reply->str, "ERR unknown", 11) == 0 ||
+        strncasecmp(reply->str, "ERR syntax", 10) == 0)
         greeted(conn);
+    else
+        apm_redis_conn_fail(
+            conn, strncmp(reply->str, "NOAUTH", 6) == 0 ? APIUM_E_REFUSED : APIUM_E_CLOSED,
+            reply->str);
 }
 
 static void

@@ -21,7 +21,7 @@ if seen then
   for _, a in ipairs(cjson.decode(seen)) do answers[#answers + 1] = a end
   return answers
 end
-for i = 1, tonumber(A[at]) do call('DEL', A[at + i]) end
+local spent = at
 at = at + 1 + A[at]
 local sets = {}
 local n = tonumber(A[at])
@@ -194,5 +194,8 @@ for _, set in ipairs(sets) do
   end
 end
 use(home)
-call('SETEX', A[1], A[2], cjson.encode({unpack(answers, 3)}))
+-- Not before: a script that has written is let past the limit of memory.
+for i = 1, tonumber(A[spent]) do call('DEL', A[spent + i]) end
+-- Should this fail (no memory), only the protection of a call sent twice is missing.
+redis.pcall('SETEX', A[1], A[2], cjson.encode({unpack(answers, 3)}))
 return answers

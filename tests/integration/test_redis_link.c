@@ -282,6 +282,15 @@ END_TEST
 
 /* ---- A server that cannot be used now ---- */
 
+/* Why the link is down. */
+static void
+note_event(void *arg, apm_link *link, bool up, const char *why)
+{
+    (void)link;
+    if (!up)
+        snprintf(arg, 256, "%s", why);
+}
+
 START_TEST(a_client_gives_up_after_its_patience)
 {
     apium_error error, *err = &error;
@@ -311,10 +320,44 @@ START_TEST(a_server_without_memory_is_waited_for)
     ask("CONFIG SET maxmemory 1");
     publish_many(s, queue, 3, &c);
     run_for(800);
-    ck_assert_uint_eq(c.ok + c.failed, 0);
+    ck_assert_msg(c.ok + c.failed == 0, "ok %zu, failed %zu: %s", c.ok, c.failed, c.why);
     ask("CONFIG SET maxmemory 0");
     run_until(c.ok == 3);
     ck_assert_int_eq(ask("LLEN %s", queue->name), 3);
+    side_free(s);
+}
+END_TEST
+
+START_TEST(a_server_with_too_many_clients_is_waited_for)
+{
+    apium_error error, *err = &error;
+    char notice[256] = "";
+    const apm_queue *queue = side_queue("q");
+    redisContext *full[3];
+
+    ask("CONFIG SET maxclients 3");
+    for (int i = 0; i < 3;) { /* the connection of ask() may still count for a moment */
+        full[i] = redisConnect("127.0.0.1", redis.port);
+        redisReply *pong = redisCommand(full[i], "PING");
+        if (pong && pong->type == REDIS_REPLY_STATUS)
+            i++;
+        else
+            redisFree(full[i]);
+        if (pong)
+            freeReplyObject(pong);
+    }
+    side *s = side_new(WAIT_MS);
+    apm_broker_opts opts = { .settings = &s->settings };
+    apm_link_watch watch = { .on_event = note_event, .arg = notice };
+    ck_ok(apm_broker_open(s->links, side_url, &opts, &s->broker, err));
+    apm_link_watch_add(s->broker->link, &watch);
+    run_until(notice[0]);
+    ck_assert_msg(strstr(notice, "max number of clients"), "%s", notice);
+    freeReplyObject(redisCommand(full[0], "CONFIG SET maxclients 100"));
+    for (int i = 0; i < 3; i++)
+        redisFree(full[i]);
+    ck_ok(side_publish(s, queue, "x", err));
+    apm_link_watch_remove(s->broker->link, &watch);
     side_free(s);
 }
 END_TEST
@@ -594,6 +637,7 @@ main(void)
         a_silent_network_is_noticed_and_left,
         a_client_gives_up_after_its_patience,
         a_server_without_memory_is_waited_for,
+        a_server_with_too_many_clients_is_waited_for,
         a_replica_is_not_written_to,
         the_next_url_of_a_list_is_used_when_the_first_is_down,
         a_broker_and_a_backend_of_one_server_share_a_link,
