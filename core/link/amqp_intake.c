@@ -302,10 +302,13 @@ on_open(apm_amqp_channel *channel)
 {
     apm_amqp_intake *intake = channel->arg;
 
+    int64_t now = apm_clock_ms();
+
     intake->per_consumer = wants_per_consumer(intake);
     send_window(intake);
+    /* One that was refused closed the channel, with all that the others held: it waits for its time. */
     for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
-        if (c->wanted)
+        if (c->wanted && c->retry_at_ms <= now)
             start_consumer(c);
 }
 

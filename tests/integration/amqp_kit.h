@@ -29,7 +29,7 @@ typedef struct kit {
     char why[1024];    /* of the last change */
     char notice[1024]; /* the last */
     apm_delivery *got[4096];
-    size_t n_got, n_lost, n_refused;
+    size_t n_got, n_lost, n_refused, n_notices;
     char refusal[256];
 } kit;
 
@@ -111,6 +111,7 @@ kit_notice(void *arg, apm_log_level level, const char *text)
     kit *k = arg;
 
     (void)level;
+    k->n_notices++;
     snprintf(k->notice, sizeof(k->notice), "%s", text);
 }
 

@@ -139,6 +139,24 @@ START_TEST(a_queue_that_is_declared_otherwise_fails_its_unit_alone)
 }
 END_TEST
 
+START_TEST(a_queue_that_cannot_be_consumed_is_tried_now_and_then_and_the_others_go_on)
+{
+    apm_queue stream = queue_named("stream"), q = queue_named("beside-stream");
+
+    /* A stream wants a prefetch of its own, which the window of a whole channel is not. */
+    stream.arguments = "{\"x-queue-type\": \"stream\"}";
+    put(&k, &q, "1");
+    ck_ok(apm_broker_consume(k.broker, &stream, err));
+    receive_from(&k, &q, 2);
+    wait_for(&k, strstr(k.notice, "stream") && k.n_got == 1);
+    settle(&k, take(&k, 0), APM_ACK, NULL);
+    pass(&k, 3000);
+    ck_assert_uint_le(k.n_notices, 4); /* not hundreds */
+    put(&k, &q, "2");
+    wait_for(&k, k.n_got == 1);
+}
+END_TEST
+
 START_TEST(a_full_queue_is_tried_again_and_then_told)
 {
     apm_queue q = queue_named("full");
@@ -339,6 +357,7 @@ main(void)
         an_unknown_exchange_fails_its_unit_alone,
         a_message_over_the_servers_limit_is_found_among_others,
         a_queue_that_is_declared_otherwise_fails_its_unit_alone,
+        a_queue_that_cannot_be_consumed_is_tried_now_and_then_and_the_others_go_on,
         a_full_queue_is_tried_again_and_then_told,
         a_failing_unit_leaves_its_delivery_held,
         what_amqp_cannot_carry_is_refused_before_it_is_sent,
