@@ -18,7 +18,8 @@ put(const char *word, const char *key)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (fd < 0)
-        fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+        fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null",
+                  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     int n = snprintf(line, sizeof(line), "%s %s %ld %lld\n", word, key, (long)getpid(),
                      now.tv_sec * 1000LL + now.tv_nsec / 1000000);
     return n < (int)sizeof(line) && write(fd, line, (size_t)n) == n ? 0 : -1;
@@ -45,8 +46,14 @@ run_work(apium_task *task)
 
 static const apium_task_def tasks[] = {
     { .name = "ledger.work", .run = run_work },
-    { .name = "ledger.late", .run = run_work, .acks_late = APIUM_ON, .reject_on_worker_lost = APIUM_OFF },
-    { .name = "ledger.sure", .run = run_work, .acks_late = APIUM_ON, .reject_on_worker_lost = APIUM_ON },
+    { .name = "ledger.late",
+      .run = run_work,
+      .acks_late = APIUM_ON,
+      .reject_on_worker_lost = APIUM_OFF },
+    { .name = "ledger.sure",
+      .run = run_work,
+      .acks_late = APIUM_ON,
+      .reject_on_worker_lost = APIUM_ON },
     { 0 },
 };
 

@@ -39,7 +39,8 @@ print_states(apium_app *app)
         id[strcspn(id, "\n")] = 0;
         apium_run *run = NULL;
         apium_result *res = NULL;
-        if (apium_run_of(app, id, &run, &err) != APIUM_OK || apium_state(run, &res, &err) != APIUM_OK) {
+        if (apium_run_of(app, id, &run, &err) != APIUM_OK ||
+            apium_state(run, &res, &err) != APIUM_OK) {
             apium_run_free(run);
             return fail(id, &err);
         }
