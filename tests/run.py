@@ -15,7 +15,7 @@ import sys
 import time
 
 TAIL_LINES = 60
-SKIPPED = 77
+SANITIZED_TIMES = 4
 CHECK_TOTAL = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
 UNITTEST_TOTAL = re.compile(r"^Ran (\d+) tests? in [\d.]+s\n\n(OK|FAILED)(?: \((.*)\))?", re.M)
 
@@ -41,16 +41,25 @@ def count(result, text):
     return passed, max(failed, 1), skipped
 
 
+def sanitized(build):
+    options = json.loads(pathlib.Path(build, "meson-info", "intro-buildoptions.json").read_text())
+    return any(o["name"] == "b_sanitize" and o["value"] != "none" for o in options)
+
+
 def run(build, suites):
     log = pathlib.Path(build, "meson-logs", "testlog.json")
     if log.exists():
         log.unlink()
     command = ["meson", "test", "-C", build, "--no-rebuild", "--num-processes", os.environ.get("APIUM_TEST_JOBS", "2")]
+    environment = dict(os.environ)
+    if sanitized(build):  # several times slower: so are its deadlines
+        command += ["--timeout-multiplier", str(SANITIZED_TIMES)]
+        environment.update(CK_TIMEOUT_MULTIPLIER=str(SANITIZED_TIMES), APIUM_TEST_SANITIZED="1")
     for suite in suites:
         command += ["--suite", suite]
     print(f"== {build}: {' '.join(suites)}", flush=True)
     begin = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     totals, seen = [0, 0, 0], 0
     for line in log.read_text().splitlines() if log.exists() else []:
         test = json.loads(line)

@@ -135,7 +135,8 @@ class FarEtas(Case):
             pipe.lpush("celery", envelopes.redis(str(uuid.uuid4()), "tasks.noop", (), eta=tomorrow))
         pipe.execute()
         harness.eventually(lambda: redis.llen("celery") == 0 and redis.zcard("unacked_index") == count, 60, "all are parked")
-        self.assertLess(harness.pss_kib(worker.pid) - before, 6 * 1024)
+        if not harness.SANITIZED:  # which keeps what was freed
+            self.assertLess(harness.pss_kib(worker.pid) - before, 6 * 1024)
         probe = push()
         harness.eventually(lambda: done(probe), 5, "others pass them")
         worker.kill()

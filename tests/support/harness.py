@@ -25,6 +25,7 @@ if _wanted and os.path.realpath(os.path.dirname(sys.executable)) != os.path.real
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("APIUM_TEST_BUILD", ROOT / "build")).resolve()
 STRICT = os.environ.get("APIUM_TEST_STRICT") == "1"
+SANITIZED = os.environ.get("APIUM_TEST_SANITIZED") == "1"
 APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
 LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
