@@ -272,7 +272,7 @@ apm_gate_pass(apm_worker *w)
                 apm_log(APM_LOG_ERROR, "task.unsubmittable",
                         "Cannot hand task %.*s[%.*s] to the pool: %s", APM_STR_ARG(work->req.task),
                         APM_STR_ARG(work->req.id), err.text);
-                apm_settle_delivery(work, APM_REJECT, err.text);
+                apm_settle_refused(work, "NotImplementedError", "builtins", apm_strz(err.text));
             }
         }
         work = next;

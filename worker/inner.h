@@ -190,6 +190,9 @@ void apm_settle_state(void *worker, apm_job *job, apm_str state, apm_str meta);
 void apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome);
 /* An outcome that the pool did not give: refused, expired, lost. work->how and why are chosen by the outcome. */
 void apm_settle(apm_work *work, const apm_outcome *outcome);
+/* The request cannot be run here: its result is a FAILURE with this exception and argument, the message is kept in the
+ * dead-letter place, nothing follows. */
+void apm_settle_refused(apm_work *work, const char *type, const char *module, apm_str argument);
 /* Only the delivery: give back, refuse, ack; nothing is recorded. reason is copied; NULL but for APM_REJECT. */
 void apm_settle_delivery(apm_work *work, apm_disposition how, const char *reason);
 /* Send the early acks and STARTED records that became due in this turn. */

@@ -57,18 +57,7 @@ refuse_unregistered(apm_work *work)
                  "dead-letter place. "
                  "Did you remember to put it into the module's table (-A)? id %.*s, queue %s",
                  APM_STR_ARG(req->task), APM_STR_ARG(req->id), work->delivery->queue);
-
-    apm_buf args;
-    apm_buf_init(&args, APM_BUF_MAX);
-    apm_buf_addc(&args, '[');
-    apm_json_add_string(&args, req->task);
-    apm_buf_addc(&args, ']');
-    const apm_outcome outcome = {
-        .kind = APM_DONE_REJECT,
-        .exc = { APM_STR("NotRegistered"), APM_STR("celery.exceptions"), apm_buf_str(&args) },
-    };
-    apm_settle(work, &outcome);
-    apm_buf_clear(&args);
+    apm_settle_refused(work, "NotRegistered", "celery.exceptions", req->task);
 }
 
 /* What would have to follow it cannot be done here: better not begun than half done. */
@@ -80,17 +69,7 @@ refuse_unfollowable(apm_work *work, const apium_error *err)
             "Refused task %.*s[%.*s] from queue %s: %s (kept in the dead-letter place)",
             APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->delivery->queue,
             err->text);
-    apm_buf args;
-    apm_buf_init(&args, 4096);
-    apm_buf_addc(&args, '[');
-    apm_json_add_stringz(&args, err->text);
-    apm_buf_addc(&args, ']');
-    const apm_outcome outcome = {
-        .kind = APM_DONE_REJECT,
-        .exc = { APM_STR("NotImplementedError"), APM_STR("builtins"), apm_buf_str(&args) },
-    };
-    apm_settle(work, &outcome);
-    apm_buf_clear(&args);
+    apm_settle_refused(work, "NotImplementedError", "builtins", apm_strz(err->text));
 }
 
 static apm_tri

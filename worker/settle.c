@@ -403,6 +403,22 @@ no_memory:
 }
 
 void
+apm_settle_refused(apm_work *work, const char *type, const char *module, apm_str argument)
+{
+    apm_buf args;
+    apm_buf_init(&args, APM_BUF_MAX);
+    apm_buf_addc(&args, '[');
+    apm_json_add_string(&args, argument);
+    apm_buf_addc(&args, ']');
+    const apm_outcome outcome = {
+        .kind = APM_DONE_REJECT,
+        .exc = { apm_strz(type), apm_strz(module), apm_buf_str(&args) },
+    };
+    apm_settle(work, &outcome);
+    apm_buf_clear(&args);
+}
+
+void
 apm_settle_delivery(apm_work *work, apm_disposition how, const char *reason)
 {
     apm_worker *w = work->worker;
