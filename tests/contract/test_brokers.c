@@ -417,9 +417,11 @@ START_TEST(a_restored_message_comes_next_and_is_marked)
     ck_ok(side_settle(s, delivery, APM_RESTORE, NULL, err));
     for (int i = 0; i < 3; i++) {
         delivery = side_receive(s);
-        ck_assert_msg(delivery->msg.body.p[0] == '0' + i, "%.*s at place %d",
-                      APM_STR_ARG(delivery->msg.body), i);
-        ck_assert_int_eq(delivery->msg.redelivered, i == 0);
+        /* RabbitMQ puts it back into its place, but may have sent the next one already. */
+        if (!apm_broker_can(s->broker, APM_BROKER_REPLIES))
+            ck_assert_msg(delivery->msg.body.p[0] == '0' + i, "%.*s at place %d",
+                          APM_STR_ARG(delivery->msg.body), i);
+        ck_assert_int_eq(delivery->msg.redelivered, delivery->msg.body.p[0] == '0');
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
     side_free(s);
