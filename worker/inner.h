@@ -44,19 +44,21 @@ typedef struct apm_work {
     bool begun; /* seen to have begun */
     bool acked; /* the delivery's settlement was appended to a unit */
     bool ignore_result;
-    size_t
-        due; /* 1 + position among w->due, 0 not there: an early ack or STARTED waits for the end of this turn */
+    /* 1 + position among w->due, 0 not there: an early ack or STARTED waits for the end of this turn */
+    size_t due;
     unsigned units; /* units under way that mention this work */
     bool over;      /* nothing more to append: free when units is 0 */
-    bool
-        settled_in_failed_unit; /* the unit under way carries the delivery's settlement with the result */
-    bool
-        failed_once; /* its settlement was refused by the store; a FAILURE in its place was tried */
-    apm_unit *after; /* two links: what is committed on the broker once the result is stored */
+    bool sends;     /* messages follow its outcome */
+    /* The settlement's unit under way carries the delivery's too: refused together, due again together. */
+    bool settled_with_it;
+    bool failed_once; /* the store refused its settlement; a FAILURE in its place was tried */
+    /* What was to follow could not be sent: the message is kept in the dead-letter place with this reason. */
+    const char *doom;
+    apm_unit *after;     /* two links: what is committed on the broker once the result is stored */
     apm_disposition how; /* of the delivery, with `after` */
     const char *why;     /* APM_REJECT's reason, in the delivery's arena */
-    struct apm_work
-        *adopted; /* holds the memory of the delivery that this work began under; freed with it */
+    /* Holds the memory of the delivery that this work began under; freed with it. */
+    struct apm_work *adopted;
     int64_t received_ms;
 } apm_work;
 

@@ -96,7 +96,10 @@ on_recorded(void *arg, apium_status status, const apium_error *err)
         finish(work);
         return;
     }
-    append_delivery(work, after, work->how, work->why);
+    if (!work->acked) {
+        append_delivery(work, after, work->how, work->why);
+        work->settled_with_it = true;
+    }
     commit_settlement(work, after);
 }
 
@@ -122,14 +125,16 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
     }
     apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot store the outcome of task %.*s[%.*s]: %s",
             APM_STR_ARG(req->task), APM_STR_ARG(req->id), err->text);
-    if (work->settled_in_failed_unit) /* what was refused held the acknowledgement too: it is due again */
+    if (work->settled_with_it) /* what was refused held the acknowledgement too: it is due again */
         work->acked = false;
-    work->settled_in_failed_unit = false;
+    work->settled_with_it = false;
     if (work->failed_once) {
         apm_settle_delivery(work, APM_REJECT, err->text);
         return;
     }
     work->failed_once = true;
+    if (work->sends) /* what was to follow is lost with this message: somebody may want to send it again */
+        work->doom = apm_arena_str(&work->delivery->arena, apm_strz(err->text), NULL).p;
     apm_buf args;
     apm_buf_init(&args, 4096);
     apm_buf_addc(&args, '[');
@@ -235,8 +240,10 @@ decide_disposition(apm_work *work, const apm_outcome *outcome)
 {
     const apm_settings *s = work->worker->settings;
     int on_failure = work->task ? work->task->acks_on_failure_or_timeout : APIUM_DEFAULT;
-    work->how = APM_ACK;
-    work->why = NULL;
+    work->how = work->doom ? APM_REJECT : APM_ACK;
+    work->why = work->doom;
+    if (work->doom)
+        return;
     switch (outcome->kind) {
     case APM_DONE_FAILURE:
         if (work->late && (on_failure == APIUM_OFF ||
@@ -332,6 +339,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     apm_worker *w = work->worker;
     apium_error err;
     forget_due(work);
+    work->settled_with_it = false;
     if (work->station != APM_AT_SETTLING)
         apm_work_move(work, APM_AT_SETTLING);
     decide_disposition(work, outcome);
@@ -349,7 +357,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
         written.children = follow.children;
     bool record = wants_record(work, state) || (follow.n_failed && stores_results(w));
     bool retry = outcome->kind == APM_DONE_RETRY;
-    bool sends = retry || follow.n_sends;
+    bool sends = work->sends = retry || follow.n_sends;
     bool settle = !work->acked;
     bool joined = w->one_link;
 
@@ -373,11 +381,13 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     if (first && second && first != second) {
         /* Early: what has begun is acknowledged whatever becomes of the result store. */
         if (settle && !work->late && work->how == APM_ACK) {
-            append_delivery(work, second, APM_ACK, NULL);
-            if (!sends) {
-                commit_side(work, second);
-                second = NULL;
+            apm_unit *ack = sends ? apm_unit_new(w->broker->link) : second;
+            if (ack) {
+                append_delivery(work, ack, APM_ACK, NULL);
+                commit_side(work, ack);
             }
+            if (ack == second)
+                second = NULL;
         }
         work->after = second;
         work->units++;
@@ -392,7 +402,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     }
     if (settle) {
         append_delivery(work, unit, work->how, work->why);
-        work->settled_in_failed_unit = true;
+        work->settled_with_it = true;
     }
     commit_settlement(work, unit);
     return;
