@@ -170,5 +170,34 @@ class OnRabbit(BadInput, unittest.TestCase):
         return servers.rabbitmq.url(), servers.redis.url(3)
 
 
+class FollowUps(unittest.TestCase):
+    """What a message asks for after its task cannot be sent: with a late ack the message is kept, and never comes again."""
+
+    def test_a_link_to_nowhere(self):
+        broker = servers.rabbitmq.url()
+        for backend in (servers.redis.url(4), "rpc://"):
+            with self.subTest(backend):
+                app = harness.app(broker, backend)
+                worker = harness.Worker(broker, backend, "-c", "1", "-Q", "followups", conf={"task_acks_late": True}).start()
+
+                def rows():
+                    said = harness.apium("list", "dead", "--json", "-n", "1000", broker=broker, backend=backend, check=True)
+                    return [row for row in map(json.loads, said.stdout.splitlines()) if row["queue"] == "followups"]
+                try:
+                    before = len(rows())
+                    nowhere = app.signature("tasks.add", args=(1,), options={"exchange": "nowhere", "routing_key": "x"})
+                    app.send_task("tasks.add", (1, 2), queue="followups", link=nowhere)
+                    harness.eventually(lambda: len(rows()) > before, 10, "it is kept")
+                    self.assertIn("nowhere", json.dumps(rows()))
+                    self.assertEqual(app.send_task("tasks.add", (2, 3), queue="followups").get(timeout=20), 5)
+                    self.assertEqual(worker.stop(), 0)
+                    with kombu.Connection(broker) as connection:
+                        queue = connection.channel().queue_declare("followups", passive=True)
+                    self.assertEqual(queue.message_count, 0, "nothing went back")
+                finally:
+                    app.close()
+                    worker.kill_group()
+
+
 if __name__ == "__main__":
     harness.main()
