@@ -158,15 +158,15 @@ read_dead(apm_arena *arena, apm_str doc, apm_dead *out)
     *out = (apm_dead){ .queue = "", .reason = "", .message = doc };
     if (apm_json_parse(doc, &whole, NULL) != APIUM_OK || whole.type != APM_JSON_OBJECT)
         return;
-    (void)!apm_json_cstr(apm_json_get(whole, "queue"), "queue", arena, &out->queue, NULL);
-    (void)!apm_json_cstr(apm_json_get(whole, "reason"), "reason", arena, &out->reason, NULL);
+    (void)apm_json_cstr(apm_json_get(whole, "queue"), "queue", arena, &out->queue, NULL);
+    (void)apm_json_cstr(apm_json_get(whole, "reason"), "reason", arena, &out->reason, NULL);
     if (apm_json_double(apm_json_get(whole, "at"), "at", &at, NULL) == APIUM_OK)
         out->at_us = (int64_t)(at * 1e6);
     apm_json message = apm_json_get(whole, "message");
     if (message.type == APM_JSON_NONE)
         message = apm_json_get(whole, "message_base64");
     if (message.type == APM_JSON_STRING)
-        (void)!apm_json_string(message, "message", arena, &out->message, NULL);
+        (void)apm_json_string(message, "message", arena, &out->message, NULL);
     else if (message.type != APM_JSON_NONE)
         out->message = message.text;
 }

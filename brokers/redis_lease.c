@@ -296,7 +296,7 @@ give_back(redis_broker *broker, apm_str entry, const char *tag)
         redis_entry_split(entry, &message, &json)) {
         apm_json name;
         if (apm_json_parse(json, &name, NULL) == APIUM_OK)
-            (void)!apm_json_cstr(name, "queue", &arena, &key, NULL);
+            (void)apm_json_cstr(name, "queue", &arena, &key, NULL);
     }
     if (!key || !apm_str_is(message)) {
         redis_refuse(broker, "", entry, tag, "an entry of unacked that is none");

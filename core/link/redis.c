@@ -387,8 +387,9 @@ redis_close(apm_link *base)
 
     if (link->closing)
         return;
-    /* What was committed still leaves, unanswered. */
+    /* What was committed still leaves, unanswered; nothing new is asked for. */
     link->gaps = false;
+    link->hooks = NULL;
     pump(link);
     link->closing = true;
     /* A clean end leaves no token behind: what was answered need not be remembered. Nobody waits for the answer. */

@@ -16,6 +16,8 @@
 
 #define BUFFER_MAX ((size_t)2 << 30) /* several of the largest units at once */
 
+#define KEEP_BYTES (1 << 20) /* a buffer may stay that large */
+
 typedef enum phase { NAME, SOCKET, TLS, GREETING, READY, OVER } phase;
 
 typedef struct awaited {
@@ -188,6 +190,16 @@ apm_redis_conn_fail(apm_redis_conn *conn, apium_status status, const char *why)
 
 /* ---- writing ---- */
 
+/* Ready for the next content; what a giant left is given back. */
+static void
+emptied(apm_buf *buf)
+{
+    if (buf->cap > KEEP_BYTES)
+        apm_buf_clear(buf);
+    else
+        apm_buf_reset(buf);
+}
+
 static void write_out(apm_redis_conn *conn);
 
 static void
@@ -195,7 +207,7 @@ on_written(uv_write_t *req, int status)
 {
     apm_redis_conn *conn = req->data;
     conn->writing = false;
-    apm_buf_reset(&conn->sent);
+    emptied(&conn->sent);
     if (conn->phase != OVER) {
         if (status < 0)
             apm_redis_conn_fail(conn, APIUM_E_CLOSED, uv_strerror(status));
@@ -217,7 +229,7 @@ write_bytes(apm_redis_conn *conn, apm_buf *buf)
     }
     size_t done = n > 0 ? (size_t)n : 0;
     if (done == buf->len) {
-        apm_buf_reset(buf);
+        emptied(buf);
         return;
     }
     apm_buf rest = conn->sent;
@@ -251,7 +263,7 @@ write_out(apm_redis_conn *conn)
             finish(conn, &err);
             return;
         }
-        apm_buf_reset(&conn->out);
+        emptied(&conn->out);
     }
     apm_tls_drain(conn->tls, &conn->cipher);
     if (conn->cipher.len)
@@ -364,7 +376,7 @@ read_cipher(apm_redis_conn *conn, const char *p, size_t len)
         greet(conn);
     if (conn->plain.len && conn->phase != OVER)
         read_plain(conn, conn->plain.p, conn->plain.len);
-    apm_buf_reset(&conn->plain);
+    emptied(&conn->plain);
     if (conn->phase == OVER)
         return;
     if (st != APIUM_OK)
