@@ -268,6 +268,16 @@ start(apm_stream *stream)
     char port[16];
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
     snprintf(port, sizeof(port), "%d", stream->opts.port);
+    /* An address needs no look-up, which would be the only reason for libuv to start its threads. */
+    struct addrinfo numeric = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                                .ai_socktype = SOCK_STREAM };
+    if (getaddrinfo(stream->opts.host, port, &numeric, &stream->addresses) == 0) {
+        if (!(stream->sock = new_sock(stream)))
+            return UV_ENOMEM;
+        return uv_tcp_connect(&stream->sock->connect, &stream->sock->u.tcp,
+                              stream->addresses->ai_addr, on_connected);
+    }
+    stream->addresses = NULL;
     stream->resolve.data = stream;
     int rc = uv_getaddrinfo(stream->loop, &stream->resolve, on_resolved, stream->opts.host, port,
                             &hints);
