@@ -168,9 +168,11 @@ subscribe(apm_amqp_consumer *consumer)
     consumer->serial++;
     consumer->unsettled = 0;
     consumer->prefetch = 0;
-    if (intake->per_consumer && intake->window > 0) {
+    if (intake->per_consumer) {
+        /* Without a window too: the channel still has the share of whoever subscribed before. */
         size_t room = intake->window > intake->n_tags ? intake->window - intake->n_tags : 1;
-        consumer->prefetch = room > UINT16_MAX ? 0 : (unsigned)room;
+        if (intake->window > 0 && room <= UINT16_MAX)
+            consumer->prefetch = (unsigned)room;
         apm_amqp_call_add(call, AMQP_BASIC_QOS_METHOD,
                           &(amqp_basic_qos_t){ .prefetch_count = (uint16_t)consumer->prefetch });
     }

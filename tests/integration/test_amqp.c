@@ -46,7 +46,11 @@ START_TEST(a_message_arrives_as_it_was_sent)
     const apm_delivery *delivery = k.got[0];
     const apm_message *got = &delivery->msg;
     ck_assert(apm_str_eqz(got->body, "[[2, 3], {}, null]"));
-    ck_assert(apm_str_eq(got->headers, msg.headers));
+    /* RabbitMQ 4 hands a table on in another order. */
+    apm_json sent, seen;
+    ck_ok(apm_json_parse(msg.headers, &sent, err));
+    ck_ok(apm_json_parse(got->headers, &seen, err));
+    ck_assert_msg(apm_json_equal(sent, seen), "%.*s", APM_STR_ARG(got->headers));
     ck_assert(apm_str_eqz(got->content_type, "application/json"));
     ck_assert(apm_str_eqz(got->content_encoding, "utf-8"));
     ck_assert(apm_str_eqz(got->correlation_id, "id-1"));
