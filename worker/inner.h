@@ -55,6 +55,7 @@ typedef struct apm_work {
     apm_unit *after; /* two links: what is committed on the broker once the result is stored */
     apm_disposition how; /* of the delivery, with `after` */
     const char *why;     /* APM_REJECT's reason, in the delivery's arena */
+    struct apm_join *join; /* chords that wait for this work's return; NULL for most */
     struct apm_work
         *adopted; /* holds the memory of the delivery that this work began under; freed with it */
     int64_t received_ms;

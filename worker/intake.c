@@ -5,7 +5,6 @@
  * process, and what is refused is kept in the broker's dead-letter place.
  */
 #include "worker/inner.h"
-#include "workflows/follow.h"
 
 #include <stdlib.h>
 
@@ -66,28 +65,6 @@ refuse_unregistered(apm_work *work)
     const apm_outcome outcome = {
         .kind = APM_DONE_REJECT,
         .exc = { APM_STR("NotRegistered"), APM_STR("celery.exceptions"), apm_buf_str(&args) },
-    };
-    apm_settle(work, &outcome);
-    apm_buf_clear(&args);
-}
-
-/* What would have to follow it cannot be done here: better not begun than half done. */
-static void
-refuse_unfollowable(apm_work *work, const apium_error *err)
-{
-    work->worker->count.refused++;
-    apm_log(APM_LOG_ERROR, "task.unfollowable",
-            "Refused task %.*s[%.*s] from queue %s: %s (kept in the dead-letter place)",
-            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->delivery->queue,
-            err->text);
-    apm_buf args;
-    apm_buf_init(&args, 4096);
-    apm_buf_addc(&args, '[');
-    apm_json_add_stringz(&args, err->text);
-    apm_buf_addc(&args, ']');
-    const apm_outcome outcome = {
-        .kind = APM_DONE_REJECT,
-        .exc = { APM_STR("NotImplementedError"), APM_STR("builtins"), apm_buf_str(&args) },
     };
     apm_settle(work, &outcome);
     apm_buf_clear(&args);
@@ -205,10 +182,6 @@ receive(apm_worker *w, apm_delivery *delivery)
         return;
     }
     decide_options(work);
-    if (apm_follow_check(&work->req, &delivery->arena, &err) != APIUM_OK) {
-        refuse_unfollowable(work, &err);
-        return;
-    }
     apm_gate_enter(work);
 }
 

@@ -50,12 +50,13 @@ typedef struct apm_options {
 struct apm_canvas {
     apm_sig_kind kind;
     bool immutable;
-    apm_str task;         /* unescaped */
-    apm_str args, kwargs; /* raw JSON; absent: [] and {}. Of a chord: the `kwargs` inside its kwargs */
+    apm_str task; /* unescaped */
+    apm_str args,
+        kwargs; /* raw JSON; absent: [] and {}. Of a chord: the `kwargs` inside its kwargs */
     apm_options options;
-    apm_str subtask_type;               /* raw, of a task; absent is null */
-    apm_str other;                      /* members that are unknown here: `"k": v, ...` */
-    apm_canvas **tasks;                 /* a chain's steps in order, a group's members, a chord's header */
+    apm_str subtask_type; /* raw, of a task; absent is null */
+    apm_str other;        /* members that are unknown here: `"k": v, ...` */
+    apm_canvas **tasks;   /* a chain's steps in order, a group's members, a chord's header */
     size_t n_tasks;
     apm_canvas *body; /* of a chord */
     apm_str json;     /* written; forgotten when it changes */
@@ -121,10 +122,10 @@ typedef struct apm_sending {
     apm_arena *arena;
     int64_t now_us; /* wall */
     apm_chords chords;
-    const char *store;   /* named when chords are refused: "rpc" */
-    apm_str reply_to;    /* of what has none; absent none */
-    apm_str root_id;     /* of what has none; absent: its own id */
-    apm_str parent_id;   /* of what has none; absent none */
+    const char *store;       /* named when chords are refused: "rpc" */
+    apm_str reply_to;        /* of what has none; absent none */
+    apm_str root_id;         /* of what has none; absent: its own id */
+    apm_str parent_id;       /* of what has none; absent none */
     double retry_interval_s; /* result_chord_retry_interval */
     /* In the order in which it must happen. */
     apium_status (*emit)(void *arg, const apm_canvas_op *op, apium_error *err);
@@ -136,21 +137,23 @@ typedef struct apm_sending {
  * Give every task its id, as Celery's freeze(): needs of `how` the arena, reply_to and what chords are. `id` names the last
  * task (or a group); absent: what the signature says, or a new one. NULL on failure.
  */
-apm_handle *apm_canvas_freeze(const apm_sending *how, apm_canvas *sig, apm_str id, apium_error *err);
+apm_handle *
+apm_canvas_freeze(const apm_sending *how, apm_canvas *sig, apm_str id, apium_error *err);
 
 /*
  * Send what can be sent now, as Celery's apply_async(args, **options): `args` (JSON array, absent none) are put before the arguments,
  * `options` (NULL none) laid over the signature's. The handle, when asked for, has parents. Refused before anything is emitted: a
  * chord where there can be none, one without a body.
  */
-apium_status apm_canvas_apply(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *options, apm_handle **out,
-                              apium_error *err);
+apium_status apm_canvas_apply(apm_sending *how, apm_canvas *sig, apm_str args,
+                              const apm_options *options, apm_handle **out, apium_error *err);
 
 /* How many parts a header member counts as. */
 int64_t apm_canvas_size(const apm_canvas *sig);
 /* Append a handle as Celery's result tuple. */
 void apm_handle_write(apm_buf *buf, const apm_handle *handle);
 /* chunks: the group of starmaps it stands for. `task` is the signature, raw; it a JSON array. */
-apium_status apm_canvas_chunks(apm_arena *arena, apm_str task, apm_json it, int64_t n, apm_canvas **out, apium_error *err);
+apium_status apm_canvas_chunks(apm_arena *arena, apm_str task, apm_json it, int64_t n,
+                               apm_canvas **out, apium_error *err);
 
 #endif
