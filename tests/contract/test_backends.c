@@ -377,7 +377,8 @@ START_TEST(after_unwatching_nothing_is_heard)
     s->backend->ops->unwatch(s->backend, id);
     store(s, id, "SUCCESS", "1");
     store(s, other, "SUCCESS", "1");
-    run_until(control.n == 1);
+    /* The look after the subscription and the notice may both bring it. */
+    run_until(control.n >= 1);
     ck_assert_uint_eq(look.n, 0);
     s->backend->ops->unwatch(s->backend, "never-watched");
     side_free(s);
