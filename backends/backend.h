@@ -26,6 +26,16 @@ typedef struct apm_record {
     apm_str reply_to, correlation_id; /* of the request, for APM_BACKEND_REPLY */
 } apm_record;
 
+/* The return of one part of a chord's header. */
+typedef struct apm_part {
+    apm_str group_id, task_id;
+    int64_t index;  /* its place in the header; -1 unknown: after all others */
+    apm_str member; /* JSON: [1, "<task_id>", "<STATE>", <result or exception>] */
+} apm_part;
+
+/* The parts in the order of the header, and the stored tree of its results (absent: they are a plain list). All of it lives during the
+ * call. On an error n is 0 and err set. */
+typedef void apm_parts_cb(void *arg, const apm_str *members, size_t n, apm_str tree, const apium_error *err);
 /* doc is absent when nothing is stored (the task is PENDING) or on an error (err then set); it lives during the call. */
 typedef void apm_fetch_cb(void *arg, apm_str doc, const apium_error *err);
 /* Every document stored for a watched id from the moment of watching on, and the present one first if there is one. */
@@ -43,6 +53,20 @@ typedef struct apm_backend_ops {
     /* Append to a unit of the backend's link: store the document and notify, unless a SUCCESS is stored already
      * (that is no failure). Expires after result_expires. */
     apium_status (*record)(apm_backend *backend, apm_unit *unit, const apm_record *record, apium_error *err);
+    /*
+     * Chords; all NULL without APM_BACKEND_BARRIER. expect: so many parts will return (written anew when repeated). extend: so
+     * many more. arrive: one has, which counts its id once; the unit's *completed says whether that was the last. claim: the header is
+     * taken for its body and forgotten; refused with E_NOTFOUND, and with it the whole unit, when somebody else did.
+     */
+    apium_status (*expect)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t size, apium_error *err);
+    apium_status (*extend)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t by, apium_error *err);
+    apium_status (*arrive)(apm_backend *backend, apm_unit *unit, const apm_part *part, apium_error *err);
+    apium_status (*claim)(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_error *err);
+    void (*parts)(apm_backend *backend, const char *group_id, apm_parts_cb *done, void *arg);
+    /* The tree of a group's results under its id, as GroupResult.save() keeps it: {"result": tuple}. NULL where nothing is kept. */
+    apium_status (*save_group)(apm_backend *backend, apm_unit *unit, apm_str group_id, apm_str doc, apium_error *err);
+    void (*fetch_group)(apm_backend *backend, const char *group_id, apm_fetch_cb *done, void *arg);
+
     void (*fetch)(apm_backend *backend, const char *task_id, apm_fetch_cb *done, void *arg);
     /* Survives reconnection (what was missed meanwhile is fetched). One watcher per id and backend. */
     apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err);

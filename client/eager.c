@@ -98,33 +98,53 @@ apply_retry(apm_request *req, const apm_outcome *out)
         req->kwargs = kwargs.text;
 }
 
-/* Callbacks, errbacks, the next step of a chain: eager too, where they are registered. */
+struct following {
+    apium_app *app;
+    apm_arena *arena;
+};
+
+static apium_status
+run_next(void *arg, const apm_canvas_op *op, apium_error *err)
+{
+    const struct following *f = arg;
+    const apm_sig_send *send = op->send;
+    apm_call call;
+
+    apm_call_init(&call);
+    call.req = send->req;
+    call.def = apm_app_task(f->app, send->req.task);
+    call.opts = (apium_send_opts){
+        .queue = send->choice.queue,
+        .exchange = send->choice.exchange,
+        .routing_key = send->choice.routing_key,
+        .priority = send->choice.priority > 0 ? send->choice.priority : 0,
+        .has_priority = send->choice.priority != APM_PRIORITY_NONE,
+        .serializer = send->serializer,
+        .compression = send->compression,
+        .headers = apm_arena_str(f->arena, send->headers, NULL).p,
+    };
+    apium_status st = apm_call_go(f->app, &call, NULL, err);
+    apm_arena_clear(&call.arena);
+    return st;
+}
+
+/* Callbacks, errbacks, the next step of a chain: eager too, where they are registered. Nothing counts the parts of a chord. */
 static apium_status
 follow_up(apium_app *app, const apm_request *req, apm_outcome *outcome, apm_arena *arena,
           apium_error *err)
 {
-    apm_follow follow = { 0 };
+    struct following f = { app, arena };
+    apm_sending how = {
+        .arena = arena,
+        .now_us = apm_clock_wall_us(),
+        .chords = APM_CHORDS_REFUSED,
+        .store = "of eager calls",
+        .emit = run_next,
+        .arg = &f,
+    };
+    apm_follow follow;
 
-    apium_status st = apm_follow_outcome(req, outcome, apm_clock_wall_us(), arena, &follow, err);
-    for (size_t i = 0; i < follow.n_sends && st == APIUM_OK; i++) {
-        const apm_sig_send *send = &follow.sends[i];
-        apm_call call;
-        apm_call_init(&call);
-        call.req = send->req;
-        call.def = apm_app_task(app, send->req.task);
-        call.opts = (apium_send_opts){
-            .queue = send->choice.queue,
-            .exchange = send->choice.exchange,
-            .routing_key = send->choice.routing_key,
-            .priority = send->choice.priority > 0 ? send->choice.priority : 0,
-            .has_priority = send->choice.priority != APM_PRIORITY_NONE,
-            .serializer = send->serializer,
-            .compression = send->compression,
-            .headers = apm_arena_str(arena, send->headers, NULL).p,
-        };
-        st = apm_call_go(app, &call, NULL, err);
-        apm_arena_clear(&call.arena);
-    }
+    apium_status st = apm_follow_outcome(&how, req, outcome, true, &follow, err);
     if (st == APIUM_OK)
         outcome->children = follow.children;
     return st;
@@ -151,9 +171,10 @@ apm_call_eager(apium_app *app, apm_call *call, apium_run **out, apium_error *err
     const apm_run_env env = {
         .app = app, .hostname = host, .eager = true, .report = report, .arg = &to
     };
-    apium_status st = apm_follow_check(&req, &call->arena, err);
-    if (st != APIUM_OK)
-        return st;
+    apium_status st;
+    if (apm_str_is(req.chord))
+        return apm_fail(err, APIUM_E_UNSUPPORTED,
+                        "cannot call %.*s eagerly: it is a part of a chord", APM_STR_ARG(req.task));
     for (;;) {
         apm_run(&env, call->def, &req, &call->arena, &outcome);
         if (outcome.kind != APM_DONE_RETRY)

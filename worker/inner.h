@@ -57,6 +57,7 @@ typedef struct apm_work {
     apm_unit *after;     /* two links: what is committed on the broker once the result is stored */
     apm_disposition how; /* of the delivery, with `after` */
     const char *why;     /* APM_REJECT's reason, in the delivery's arena */
+    struct apm_join *join; /* chords that wait for this work's return; NULL for most */
     /* Holds the memory of the delivery that this work began under; freed with it. */
     struct apm_work *adopted;
     int64_t received_ms;

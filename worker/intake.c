@@ -5,7 +5,6 @@
  * process, and what is refused is kept in the broker's dead-letter place.
  */
 #include "worker/inner.h"
-#include "workflows/follow.h"
 
 #include <stdlib.h>
 
@@ -58,18 +57,6 @@ refuse_unregistered(apm_work *work)
                  "Did you remember to put it into the module's table (-A)? id %.*s, queue %s",
                  APM_STR_ARG(req->task), APM_STR_ARG(req->id), work->delivery->queue);
     apm_settle_refused(work, "NotRegistered", "celery.exceptions", req->task);
-}
-
-/* What would have to follow it cannot be done here: better not begun than half done. */
-static void
-refuse_unfollowable(apm_work *work, const apium_error *err)
-{
-    work->worker->count.refused++;
-    apm_log(APM_LOG_ERROR, "task.unfollowable",
-            "Refused task %.*s[%.*s] from queue %s: %s (kept in the dead-letter place)",
-            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), work->delivery->queue,
-            err->text);
-    apm_settle_refused(work, "NotImplementedError", "builtins", apm_strz(err->text));
 }
 
 static apm_tri
@@ -184,10 +171,6 @@ receive(apm_worker *w, apm_delivery *delivery)
         return;
     }
     decide_options(work);
-    if (apm_follow_check(&work->req, &delivery->arena, &err) != APIUM_OK) {
-        refuse_unfollowable(work, &err);
-        return;
-    }
     apm_gate_enter(work);
 }
 

@@ -10,11 +10,12 @@
 
 #include "core/base/clock.h"
 #include "worker/publish.h"
+#include "worker/settle_inner.h"
 
 /* ---- who waits for what ---- */
 
-static void
-finish(apm_work *work)
+void
+apm_settle_finish(apm_work *work)
 {
     if (work->units || !work->over)
         return;
@@ -32,11 +33,11 @@ on_side_unit(void *arg, apium_status status, const apium_error *err)
         apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
                 APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
     work->units--;
-    finish(work);
+    apm_settle_finish(work);
 }
 
-static void
-commit_side(apm_work *work, apm_unit *unit)
+void
+apm_settle_side(apm_work *work, apm_unit *unit)
 {
     work->units++;
     apm_unit_commit(unit, on_side_unit, work);
@@ -54,7 +55,7 @@ on_settled(void *arg, apium_status status, const apium_error *err)
         return;
     }
     work->over = true;
-    finish(work);
+    apm_settle_finish(work);
 }
 
 static void
@@ -64,8 +65,8 @@ commit_settlement(apm_work *work, apm_unit *unit)
     apm_unit_commit(unit, on_settled, work);
 }
 
-static void
-append_delivery(apm_work *work, apm_unit *unit, apm_disposition how, const char *why)
+void
+apm_settle_append(apm_work *work, apm_unit *unit, apm_disposition how, const char *why)
 {
     apium_error err;
     if (work->acked)
@@ -89,15 +90,23 @@ on_recorded(void *arg, apium_status status, const apium_error *err)
         settlement_failed(work, status, err);
         return;
     }
+    apm_join_go(work);
+}
+
+void
+apm_settle_last(apm_work *work)
+{
     apm_unit *after = work->after;
     work->after = NULL;
+    if (!after && !work->acked)
+        after = apm_unit_new(work->worker->broker->link);
     if (!after) {
         work->over = true;
-        finish(work);
+        apm_settle_finish(work);
         return;
     }
     if (!work->acked) {
-        append_delivery(work, after, work->how, work->why);
+        apm_settle_append(work, after, work->how, work->why);
         work->settled_with_it = true;
     }
     commit_settlement(work, after);
@@ -115,12 +124,12 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
                 "by now",
                 APM_STR_ARG(req->task), APM_STR_ARG(req->id));
         work->over = true;
-        finish(work);
+        apm_settle_finish(work);
         return;
     }
     if (status == APIUM_E_CLOSED && work->worker->life >= APM_CLOSING) {
         work->over = true;
-        finish(work);
+        apm_settle_finish(work);
         return;
     }
     apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot store the outcome of task %.*s[%.*s]: %s",
@@ -290,7 +299,7 @@ abandon(apm_work *work)
             "Out of memory: the outcome of task %.*s[%.*s] is lost", APM_STR_ARG(work->req.task),
             APM_STR_ARG(work->req.id));
     work->over = true;
-    finish(work);
+    apm_settle_finish(work);
 }
 
 static void
@@ -301,36 +310,162 @@ forget_due(apm_work *work)
     work->due = 0;
 }
 
-static void
-append_records(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written,
-               const apm_follow *follow)
+void
+apm_settle_records(apm_work *work, apm_unit *unit, const apm_follow *follow)
 {
     apm_worker *w = work->worker;
     const apm_result_opts opts = result_opts(w);
-    if (wants_record(work, state)) {
+    if (!stores_results(w))
+        return;
+    for (size_t i = 0; i < follow->n_unrun; i++) {
+        const apm_outcome failed = { .kind = APM_DONE_FAILURE,
+                                     .exc = follow->unrun[i].exc,
+                                     .children = follow->unrun[i].children };
         apm_buf_reset(&w->scratch);
-        apm_result_write(&w->scratch, &work->req, written, &opts);
-        append_record(work, unit, &work->req, state);
-    }
-    for (size_t i = 0; i < follow->n_failed; i++) {
-        apm_outcome failed = *written;
-        failed.children = APM_STR_NONE;
-        apm_buf_reset(&w->scratch);
-        apm_result_write(&w->scratch, &follow->failed[i], &failed, &opts);
-        append_record(work, unit, &follow->failed[i], state);
+        apm_result_write(&w->scratch, &follow->unrun[i].req, &failed, &opts);
+        append_record(work, unit, &follow->unrun[i].req, APM_STR(APM_STATE_FAILURE));
     }
 }
 
-static apium_status
-append_sends(apm_work *work, apm_unit *unit, const apm_outcome *outcome, const apm_follow *follow,
-             apium_error *err)
+static void
+append_own_record(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written)
 {
-    apium_status st = APIUM_OK;
-    if (outcome->kind == APM_DONE_RETRY)
-        st = apm_retry_publish(work, unit, outcome, err);
-    for (size_t i = 0; i < follow->n_sends && st == APIUM_OK; i++)
-        st = apm_follow_publish(work, unit, &follow->sends[i], err);
-    return st;
+    apm_worker *w = work->worker;
+    const apm_result_opts opts = result_opts(w);
+    apm_buf_reset(&w->scratch);
+    apm_result_write(&w->scratch, &work->req, written, &opts);
+    append_record(work, unit, &work->req, state);
+}
+
+/* ---- what is sent ---- */
+
+static apm_unit *
+unit_for(apm_emitting *emitting, apm_unit **mine, apm_unit **other, apm_link *link)
+{
+    if (!*mine && emitting->joined && *other)
+        *mine = *other;
+    if (!*mine)
+        *mine = apm_unit_new(link);
+    if (emitting->joined)
+        *other = *mine;
+    return *mine;
+}
+
+apm_unit *
+apm_emit_store(apm_emitting *emitting)
+{
+    return unit_for(emitting, &emitting->store, &emitting->publish,
+                    emitting->work->worker->backend->link);
+}
+
+apm_unit *
+apm_emit_publish(apm_emitting *emitting)
+{
+    return unit_for(emitting, &emitting->publish, &emitting->store,
+                    emitting->work->worker->broker->link);
+}
+
+static apium_status
+emit(void *arg, const apm_canvas_op *op, apium_error *err)
+{
+    apm_emitting *emitting = arg;
+    apm_backend *backend = emitting->work->worker->backend;
+    apm_unit *unit =
+        op->kind == APM_CANVAS_SIZE ? apm_emit_store(emitting) : apm_emit_publish(emitting);
+    if (!unit)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot send a follow-up: out of memory");
+    emitting->sent = true;
+    return op->kind == APM_CANVAS_SIZE
+               ? backend->ops->expect(backend, unit, op->group_id, op->size, err)
+               : apm_follow_publish(emitting->work, unit, op->send, err);
+}
+
+apm_sending
+apm_sending_of(apm_emitting *emitting)
+{
+    const apm_worker *w = emitting->work->worker;
+    return (apm_sending){
+        .arena = &emitting->work->delivery->arena,
+        .now_us = apm_clock_wall_us(),
+        .chords = apm_backend_can(w->backend, APM_BACKEND_BARRIER) ? APM_CHORDS_COUNTED
+                  : w->backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
+                      ? APM_CHORDS_REFUSED
+                      : APM_CHORDS_POLLED,
+        .store = w->backend->ops->name,
+        .retry_interval_s = w->settings->result_chord_retry_interval,
+        .emit = emit,
+        .arg = emitting,
+    };
+}
+
+static void
+drop_emitted(apm_emitting *emitting)
+{
+    if (!emitting->joined)
+        apm_unit_drop(emitting->publish);
+    apm_unit_drop(emitting->store);
+    emitting->store = emitting->publish = NULL;
+}
+
+/* Does the outcome return a part of a chord: its own, or that of a chain it ends? Then the delivery waits for the answer. */
+static bool
+may_return(const apm_work *work, const apm_outcome *outcome)
+{
+    if (outcome->kind == APM_DONE_RETRY || outcome->kind == APM_DONE_IGNORE)
+        return false;
+    return apm_str_is(work->req.chord) ||
+           (outcome->kind != APM_DONE_SUCCESS && apm_str_is(work->req.chain) &&
+            memmem(work->req.chain.p, work->req.chain.len, "\"chord\"", 7));
+}
+
+/* What follows cannot be: that is the task's failure. */
+static void
+follow_failed(apm_work *work, const apium_error *err)
+{
+    apm_buf args;
+    apm_log(APM_LOG_ERROR, "task.unfollowable", "Cannot go on after task %.*s[%.*s]: %s",
+            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
+    apm_buf_init(&args, 4096);
+    apm_buf_addc(&args, '[');
+    apm_json_add_stringz(&args, err->text);
+    apm_buf_addc(&args, ']');
+    bool unsupported = err->status == APIUM_E_UNSUPPORTED;
+    const apm_outcome outcome = {
+        .kind = APM_DONE_FAILURE,
+        .exc = { unsupported ? APM_STR("NotImplementedError") : APM_STR("ValueError"),
+                 APM_STR("builtins"), apm_buf_str(&args) },
+    };
+    apm_settle(work, &outcome);
+    apm_buf_clear(&args);
+}
+
+/* False: it was settled otherwise. */
+static bool
+follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_follow *out)
+{
+    apium_error err;
+    /* What never ran calls no errbacks, as in Celery. */
+    bool errbacks =
+        work->task && outcome->kind != APM_DONE_REJECT && outcome->kind != APM_DONE_REVOKED;
+    apm_sending how = apm_sending_of(emitting);
+    apium_status st = apm_follow_outcome(&how, &work->req, outcome, errbacks, out, &err);
+    if (!apm_backend_can(work->worker->backend, APM_BACKEND_BARRIER))
+        out->n_returns = 0; /* celery.chord_unlock looks at the results */
+    if (st == APIUM_OK)
+        return true;
+    drop_emitted(emitting);
+    if (outcome->kind == APM_DONE_SUCCESS) {
+        follow_failed(work, &err);
+        return false;
+    }
+    apm_log(APM_LOG_ERROR, "task.unfollowable", "Cannot call the errbacks of task %.*s[%.*s]: %s",
+            APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err.text);
+    how = apm_sending_of(emitting);
+    if (apm_follow_outcome(&how, &work->req, outcome, false, out, &err) != APIUM_OK) {
+        drop_emitted(emitting);
+        *out = (apm_follow){ .children = outcome->children };
+    }
+    return true;
 }
 
 void
@@ -345,70 +480,66 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     decide_disposition(work, outcome);
 
     apm_outcome written;
-    apm_follow follow = { 0 };
+    apm_follow next = { .children = outcome->children };
     apm_str state = state_of(work, outcome, &written);
-    if (work->how != APM_RESTORE && work->task &&
-        apm_follow_outcome(&work->req, outcome, apm_clock_wall_us(), &work->delivery->arena,
-                           &follow, &err) != APIUM_OK) {
-        settlement_failed(work, err.status, &err);
+    bool goes_on =
+        work->how != APM_RESTORE && !(outcome->kind == APM_DONE_REJECT && outcome->requeue);
+    bool counts = goes_on && may_return(work, outcome);
+    apm_emitting emitting = { .work = work, .joined = w->one_link && !counts };
+    if (goes_on && !follow(work, outcome, &emitting, &next))
         return;
-    }
-    if (apm_str_is(follow.children))
-        written.children = follow.children;
-    bool record = wants_record(work, state) || (follow.n_failed && stores_results(w));
-    bool retry = outcome->kind == APM_DONE_RETRY;
-    bool sends = work->sends = retry || follow.n_sends;
-    bool settle = !work->acked;
-    bool joined = w->one_link;
+    written.children = next.children;
+    bool record = wants_record(work, state), settle = !work->acked;
+    bool marks = next.n_unrun && stores_results(w);
+    work->sends = outcome->kind == APM_DONE_RETRY || emitting.sent;
 
-    apm_unit *first = NULL, *second = NULL;
-    if (record && !(first = apm_unit_new(w->backend->link)))
+    if ((record || marks || next.n_returns) && !apm_emit_store(&emitting))
         goto no_memory;
-    if (joined)
-        second = first;
-    if ((sends || settle) && !second && !(second = apm_unit_new(w->broker->link)))
+    if (settle && (emitting.joined || !emitting.store) && !apm_emit_publish(&emitting))
         goto no_memory;
-
     if (record)
-        append_records(work, first, state, &written, &follow);
-    if (sends && append_sends(work, second, outcome, &follow, &err) != APIUM_OK) {
-        apm_unit_drop(first);
-        if (second != first)
-            apm_unit_drop(second);
-        settlement_failed(work, err.status, &err);
-        return;
-    }
-    if (first && second && first != second) {
-        /* Early: what has begun is acknowledged whatever becomes of the result store. */
-        if (settle && !work->late && work->how == APM_ACK) {
-            apm_unit *ack = sends ? apm_unit_new(w->broker->link) : second;
-            if (ack) {
-                append_delivery(work, ack, APM_ACK, NULL);
-                commit_side(work, ack);
-            }
-            if (ack == second)
-                second = NULL;
+        append_own_record(work, emitting.store, state, &written);
+    if (marks)
+        apm_settle_records(work, emitting.store, &next);
+    if (next.n_returns && !apm_join_returns(work, emitting.store, &next))
+        goto no_memory;
+    if (outcome->kind == APM_DONE_RETRY) {
+        if (!apm_emit_publish(&emitting))
+            goto no_memory;
+        if (apm_retry_publish(work, emitting.publish, outcome, &err) != APIUM_OK) {
+            drop_emitted(&emitting);
+            settlement_failed(work, err.status, &err);
+            return;
         }
-        work->after = second;
+    }
+    if (emitting.store && !emitting.joined) {
+        /* Early: what has begun is acknowledged whatever becomes of the result store. */
+        if (settle && !work->late && work->how == APM_ACK && !next.n_returns) {
+            apm_unit *ack = apm_unit_new(w->broker->link);
+            if (ack) {
+                apm_settle_append(work, ack, APM_ACK, NULL);
+                apm_settle_side(work, ack);
+            }
+        }
+        work->after = emitting.publish;
         work->units++;
-        apm_unit_commit(first, on_recorded, work);
+        apm_unit_commit(emitting.store, on_recorded, work);
         return;
     }
-    apm_unit *unit = second ? second : first;
-    if (!unit) {
+    if (!emitting.publish) {
         work->over = true;
-        finish(work);
+        apm_settle_finish(work);
         return;
     }
     if (settle) {
-        append_delivery(work, unit, work->how, work->why);
+        apm_settle_append(work, emitting.publish, work->how, work->why);
         work->settled_with_it = true;
     }
-    commit_settlement(work, unit);
+    commit_settlement(work, emitting.publish);
     return;
 
 no_memory:
-    apm_unit_drop(first);
+    drop_emitted(&emitting);
     abandon(work);
 }
 
@@ -438,10 +569,10 @@ apm_settle_delivery(apm_work *work, apm_disposition how, const char *reason)
     work->over = true;
     apm_unit *unit = work->acked ? NULL : apm_unit_new(w->broker->link);
     if (unit) {
-        append_delivery(work, unit, how, reason);
-        commit_side(work, unit);
+        apm_settle_append(work, unit, how, reason);
+        apm_settle_side(work, unit);
     } else {
-        finish(work);
+        apm_settle_finish(work);
     }
 }
 
@@ -507,11 +638,11 @@ apm_settle_turn(apm_worker *w)
             apm_buf_clear(&meta);
         }
         if (ack)
-            append_delivery(work, ack, APM_ACK, NULL);
+            apm_settle_append(work, ack, APM_ACK, NULL);
         if (state && state != ack)
-            commit_side(work, state);
+            apm_settle_side(work, state);
         if (ack)
-            commit_side(work, ack);
+            apm_settle_side(work, ack);
     }
     w->n_due = 0;
 }
@@ -530,7 +661,7 @@ apm_settle_state(void *worker, apm_job *job, apm_str state, apm_str meta)
     apm_buf_reset(&w->scratch);
     apm_result_write_state(&w->scratch, &work->req, state, meta, &opts);
     append_record(work, unit, &work->req, state);
-    commit_side(work, unit);
+    apm_settle_side(work, unit);
     apm_worker_wake(w);
 }
 

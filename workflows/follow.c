@@ -1,184 +1,43 @@
 /*
- * follow.c - callbacks, the next step of a chain, errbacks: task signatures, in Celery's order (docs/protocol.md "What a
- * worker does after a task").
- *
- * Composite steps (a group or chord as a link or step, a chord's part) are expanded by their own modules; a request that
- * carries one this build cannot expand is refused by apm_follow_check() before it runs.
+ * follow.c - callbacks, the next step of a chain, errbacks, the return of a chord's part, in Celery's order (docs/protocol.md "What a
+ * worker does after a task"); see follow.h.
  */
 #include "workflows/follow.h"
 
+#include <stdlib.h>
+
 #include "core/base/error.h"
-#include "core/base/ids.h"
+#include "core/model/result.h"
+#include "workflows/canvas_inner.h"
 
-typedef apium_status each_fn(void *arg, const apm_signature *sig, size_t index);
+typedef apium_status each_fn(void *arg, apm_json sig, size_t index);
 
-/* Call fn for each signature of a raw JSON array. */
 static apium_status
-each_signature(apm_str list, apm_arena *arena, each_fn *fn, void *arg, apium_error *err)
+no_memory(apium_error *err)
+{
+    return apm_fail(err, APIUM_E_NOMEM, "cannot go on after the task: out of memory");
+}
+
+/* Call fn for each item of a raw JSON array. */
+static apium_status
+each_item(apm_str list, each_fn *fn, void *arg, apium_error *err)
 {
     if (!apm_str_is(list))
         return APIUM_OK;
     apm_json_iter it;
     apium_status st = apm_json_open(&it, list, err);
-    if (st != APIUM_OK)
-        return st;
     apm_str key;
     apm_json val;
-    int more;
-    for (size_t i = 0; (more = apm_json_next(&it, &key, &val, err)) > 0; i++) {
-        apm_signature sig;
-        st = apm_signature_read(val, arena, &sig, err);
-        if (st == APIUM_OK)
-            st = fn(arg, &sig, i);
-        if (st != APIUM_OK)
-            return st;
-    }
-    return more < 0 ? APIUM_E_DECODE : APIUM_OK;
-}
-
-struct check {
-    const char *what;
-    apium_error *err;
-};
-
-static apium_status
-check_task(void *arg, const apm_signature *sig, size_t index)
-{
-    (void)index;
-    const struct check *check = arg;
-    static const char *const kinds[] = { "task", "chain", "group", "chord" };
-    if (sig->kind != APM_SIG_TASK)
-        return apm_fail(check->err, APIUM_E_UNSUPPORTED,
-                        "its %s holds a %s, which this worker cannot expand", check->what,
-                        kinds[sig->kind]);
-    if (apm_json_get(sig->options, "chord").type == APM_JSON_OBJECT)
-        return apm_fail(check->err, APIUM_E_UNSUPPORTED,
-                        "its %s holds a part of a chord, which this worker cannot count",
-                        check->what);
-    return APIUM_OK;
-}
-
-apium_status
-apm_follow_check(const apm_request *req, apm_arena *arena, apium_error *err)
-{
-    if (apm_str_is(req->chord))
-        return apm_fail(err, APIUM_E_UNSUPPORTED,
-                        "it is a part of a chord, which this worker cannot count");
-    struct check check = { "link", err };
-    apium_status st = each_signature(req->callbacks, arena, check_task, &check, err);
-    check.what = "link_error";
-    if (st == APIUM_OK)
-        st = each_signature(req->errbacks, arena, check_task, &check, err);
-    check.what = "chain";
-    if (st == APIUM_OK)
-        st = each_signature(req->chain, arena, check_task, &check, err);
-    return st;
-}
-
-struct gather {
-    const apm_request *req;
-    apm_arena *arena;
-    int64_t now_us;
-    apm_follow *out;
-    apm_str partial; /* the array of what is put before the arguments */
-    apm_str group;   /* several links are one new group; absent otherwise */
-    apm_str rest;    /* of the chain, for its next step */
-    apm_buf *children;
-    size_t want; /* of a chain: only the step of this index is sent */
-    apium_error *err;
-};
-
-static void
-add_child(struct gather *g, apm_str id)
-{
-    if (g->children->len > 1)
-        apm_buf_addz(g->children, ", ");
-    apm_buf_addz(g->children, "[[");
-    apm_json_add_string(g->children, id);
-    apm_buf_addz(g->children, ", null], null]");
-}
-
-static apium_status
-send_one(struct gather *g, const apm_signature *sig, apm_sig_send *send)
-{
-    apium_status st = apm_signature_request(sig, g->partial, g->now_us, g->arena, send, g->err);
-    if (st != APIUM_OK)
-        return st;
-    const apm_request *from = g->req;
-    send->req.root_id = apm_str_is(from->root_id) ? from->root_id : from->id;
-    send->req.parent_id = from->id;
-    if (apm_str_is(g->group) && !apm_str_is(send->req.group))
-        send->req.group = g->group;
-    send->req.chain = g->rest;
-    add_child(g, send->req.id);
-    return APIUM_OK;
-}
-
-static apium_status
-gather_link(void *arg, const apm_signature *sig, size_t index)
-{
-    struct gather *g = arg;
-    apm_sig_send *send = &g->out->sends[g->out->n_sends];
-    apium_status st = send_one(g, sig, send);
-    if (st != APIUM_OK)
-        return st;
-    if (apm_str_is(g->group) && send->req.group_index < 0)
-        send->req.group_index = (int64_t)index;
-    g->out->n_sends++;
-    return APIUM_OK;
-}
-
-static apium_status
-gather_step(void *arg, const apm_signature *sig, size_t index)
-{
-    struct gather *g = arg;
-    return index == g->want ? gather_link(arg, sig, index) : APIUM_OK;
-}
-
-static apium_status
-gather_failed(void *arg, const apm_signature *sig, size_t index)
-{
-    (void)index;
-    struct gather *g = arg;
-    if (apm_json_get(sig->options, "task_id").type != APM_JSON_STRING)
-        return APIUM_OK;
-    apm_sig_send send;
-    apium_status st = apm_signature_request(sig, APM_STR_NONE, g->now_us, g->arena, &send, g->err);
-    if (st == APIUM_OK)
-        g->out->failed[g->out->n_failed++] = send.req;
-    return st;
+    int more = 0;
+    for (size_t i = 0; st == APIUM_OK && (more = apm_json_next(&it, &key, &val, err)) > 0; i++)
+        st = fn(arg, val, i);
+    return st != APIUM_OK ? st : more < 0 ? APIUM_E_DECODE : APIUM_OK;
 }
 
 static size_t
 count(apm_str list)
 {
     return apm_str_is(list) ? apm_json_count((apm_json){ APM_JSON_ARRAY, list }) : 0;
-}
-
-/* The array without its last item: what remains of a chain (its last element runs next). */
-static apm_str
-without_last(apm_str list, apm_arena *arena)
-{
-    apm_json array = { APM_JSON_ARRAY, list };
-    size_t n = apm_json_count(array);
-    if (n < 2)
-        return APM_STR("[]");
-    apm_str last_kept = apm_json_at(array, n - 2).text;
-    size_t len = (size_t)(last_kept.p + last_kept.len - list.p);
-    char *p = apm_arena_bytes(arena, len + 1);
-    if (!p)
-        return APM_STR_NONE;
-    memcpy(p, list.p, len);
-    p[len] = ']';
-    return (apm_str){ p, len + 1 };
-}
-
-static apm_str
-new_group(apm_arena *arena)
-{
-    char id[APM_UUID_LEN + 1];
-    apm_uuid4(id);
-    return apm_arena_str(arena, apm_strz(id), NULL);
 }
 
 static apm_str
@@ -193,79 +52,621 @@ array_of_one(apm_str item, apm_arena *arena)
     return (apm_str){ p, item.len + 2 };
 }
 
-static apium_status
-after_success(struct gather *g, apm_str result)
+static apm_str
+array_of_text(apm_str text, apm_arena *arena)
 {
-    const apm_request *req = g->req;
-    size_t links = count(req->callbacks), steps = count(req->chain);
-    g->partial = array_of_one(result, g->arena);
-    g->out->sends = apm_arena_alloc(g->arena, (links + 1) * sizeof(*g->out->sends));
-    if (!apm_str_is(g->partial) || !g->out->sends)
-        return apm_fail(g->err, APIUM_E_NOMEM, "cannot go on after the task: out of memory");
-    if (links > 1)
-        g->group = new_group(g->arena);
-    apium_status st = each_signature(req->callbacks, g->arena, gather_link, g, g->err);
-    if (st != APIUM_OK || !steps)
-        return st;
-    g->group = APM_STR_NONE;
-    g->rest = without_last(req->chain, g->arena);
-    g->want = steps - 1;
-    if (!apm_str_is(g->rest))
-        return apm_fail(g->err, APIUM_E_NOMEM, "cannot go on after the task: out of memory");
-    return each_signature(req->chain, g->arena, gather_step, g, g->err);
+    apm_buf buf;
+    apm_buf_init(&buf, APM_BUF_MAX);
+    apm_buf_addc(&buf, '[');
+    apm_json_add_string(&buf, text);
+    apm_buf_addc(&buf, ']');
+    apm_str out = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
+    apm_buf_clear(&buf);
+    return out;
 }
 
-/* Errbacks are sent as tasks with the failed id as argument: what Celery does for every errback whose arity it cannot know. */
+/* What the worker passes beside the arguments: who it comes from; the priority is not inherited. */
 static apium_status
-after_failure(struct gather *g)
+origin_options(const apm_sending *how, apm_options *options, apium_error *err)
 {
-    const apm_request *req = g->req;
-    size_t links = count(req->errbacks), steps = count(req->chain);
-    g->out->sends = apm_arena_alloc(g->arena, (links + 1) * sizeof(*g->out->sends));
-    g->out->failed = apm_arena_alloc(g->arena, (steps + 1) * sizeof(*g->out->failed));
-    apm_buf id;
-    apm_buf_init(&id, 1 << 20);
-    apm_buf_addc(&id, '[');
-    apm_json_add_string(&id, req->id);
-    apm_buf_addc(&id, ']');
-    g->partial = id.failed ? APM_STR_NONE : apm_arena_str(g->arena, apm_buf_str(&id), NULL);
-    apm_buf_clear(&id);
-    if (!g->out->sends || !g->out->failed || !apm_str_is(g->partial))
-        return apm_fail(g->err, APIUM_E_NOMEM, "cannot go on after the failure: out of memory");
-    apium_status st = each_signature(req->chain, g->arena, gather_failed, g, g->err);
-    if (st != APIUM_OK || !links)
+    apm_arena *arena = how->arena;
+    *options = (apm_options){ 0 };
+    return apm_canvas_set_text(arena, options, APM_OPT_ROOT_ID, how->root_id) &&
+                   apm_canvas_set_text(arena, options, APM_OPT_PARENT_ID, how->parent_id)
+               ? APIUM_OK
+               : no_memory(err);
+}
+
+static apium_status
+no_priority(const apm_sending *how, apm_options *options, apium_error *err)
+{
+    return apm_canvas_set_named(how->arena, options, "priority", APM_STR("null")) ? APIUM_OK
+                                                                                  : no_memory(err);
+}
+
+/* ---- success ---- */
+
+struct links {
+    apm_sending *how;
+    apm_str partial;
+    const apm_options *options;
+    apm_canvas *together; /* all that are no groups, when there are several */
+    apium_error *err;
+};
+
+static apium_status
+send_link(void *arg, apm_json text, size_t index)
+{
+    (void)index;
+    struct links *links = arg;
+    apm_canvas *sig;
+    apium_status st = apm_canvas_read(text, links->how->arena, &sig, links->err);
+    if (st != APIUM_OK)
         return st;
-    g->group = new_group(g->arena);
-    return each_signature(req->errbacks, g->arena, gather_link, g, g->err);
+    if (links->together && sig->kind != APM_SIG_GROUP) {
+        links->together->tasks[links->together->n_tasks++] = sig;
+        return APIUM_OK;
+    }
+    return apm_canvas_apply(links->how, sig, links->partial, links->options, NULL, links->err);
+}
+
+/* One link is sent by itself; of several, groups by themselves and all others as one new group. */
+static apium_status
+send_links(apm_sending *how, apm_str list, apm_str partial, const apm_options *options,
+           bool always_group, apium_error *err)
+{
+    size_t n = count(list);
+    struct links links = { how, partial, options, NULL, err };
+    if (!n)
+        return APIUM_OK;
+    if (n > 1 || always_group) {
+        links.together = apm_canvas_new(how->arena, APM_SIG_GROUP, "celery.group");
+        if (!links.together ||
+            !(links.together->tasks = apm_arena_alloc(how->arena, n * sizeof(apm_canvas *))))
+            return no_memory(err);
+    }
+    apium_status st = each_item(list, send_link, &links, err);
+    if (st == APIUM_OK && links.together && links.together->n_tasks)
+        st = apm_canvas_apply(how, links.together, partial, options, NULL, err);
+    return st;
+}
+
+/* The array without its last item: what remains of a chain (its last element runs next). */
+static apm_str
+without_last(apm_str list, size_t n, apm_arena *arena, apm_json *last)
+{
+    apm_json array = { APM_JSON_ARRAY, list };
+    *last = apm_json_at(array, n - 1);
+    if (n < 2)
+        return APM_STR("[]");
+    size_t len = (size_t)(last->text.p - list.p);
+    while (len && list.p[len - 1] != ',')
+        len--;
+    char *p = apm_arena_bytes(arena, len);
+    if (!p)
+        return APM_STR_NONE;
+    memcpy(p, list.p, len);
+    p[len - 1] = ']';
+    return (apm_str){ p, len };
+}
+
+static apium_status
+send_next_step(apm_sending *how, apm_str chain, apm_str partial, apm_options *options,
+               apium_error *err)
+{
+    size_t n = count(chain);
+    apm_json next;
+    apm_canvas *sig;
+    if (!n)
+        return APIUM_OK;
+    apm_str rest = without_last(chain, n, how->arena, &next);
+    if (!apm_str_is(rest) || !apm_canvas_set(how->arena, options, APM_OPT_CHAIN, rest))
+        return no_memory(err);
+    apium_status st = apm_canvas_read(next, how->arena, &sig, err);
+    return st == APIUM_OK ? apm_canvas_apply(how, sig, partial, options, NULL, err) : st;
+}
+
+static apium_status
+after_success(apm_sending *how, const apm_request *req, apm_str result, apium_error *err)
+{
+    apm_options options;
+    apm_str partial = array_of_one(result, how->arena);
+    if (!apm_str_is(partial))
+        return no_memory(err);
+    apium_status st = origin_options(how, &options, err);
+    if (st == APIUM_OK)
+        st = no_priority(how, &options, err);
+    if (st == APIUM_OK)
+        st = send_links(how, req->callbacks, partial, &options, false, err);
+    if (st == APIUM_OK)
+        st = send_next_step(how, req->chain, partial, &options, err);
+    return st;
+}
+
+/* ---- failure ---- */
+
+struct marking {
+    apm_sending *how;
+    apm_follow *out;
+    size_t cap_unrun, cap_returns;
+    const apm_exception *exc;
+    apm_str exc_json, state;
+    apium_error *err;
+};
+
+static apium_status mark_chain(struct marking *m, apm_str chain);
+
+static void *
+grown(apm_arena *arena, void *items, size_t n, size_t *cap, size_t size)
+{
+    if (n < *cap)
+        return items;
+    size_t more = *cap ? 2 * *cap : 8;
+    void *fresh = apm_arena_alloc(arena, more * size);
+    if (fresh && n)
+        memcpy(fresh, items, n * size);
+    if (fresh)
+        *cap = more;
+    return fresh;
+}
+
+static apium_status
+add_unrun(struct marking *m, const apm_request *req)
+{
+    apm_unrun *items =
+        grown(m->how->arena, m->out->unrun, m->out->n_unrun, &m->cap_unrun, sizeof(*items));
+    if (!items)
+        return no_memory(m->err);
+    m->out->unrun = items;
+    items[m->out->n_unrun++] = (apm_unrun){ .req = *req, .exc = *m->exc };
+    return APIUM_OK;
+}
+
+static apium_status
+add_return(struct marking *m, const apm_return *part)
+{
+    apm_return *items =
+        grown(m->how->arena, m->out->returns, m->out->n_returns, &m->cap_returns, sizeof(*items));
+    if (!items)
+        return no_memory(m->err);
+    m->out->returns = items;
+    items[m->out->n_returns++] = *part;
+    return APIUM_OK;
+}
+
+apm_str
+apm_follow_member(apm_arena *arena, apm_str task_id, apm_str state, apm_str result)
+{
+    apm_buf buf;
+    apm_buf_init(&buf, APM_BUF_MAX);
+    apm_buf_addz(&buf, "[1, ");
+    apm_json_add_string(&buf, task_id);
+    apm_buf_addz(&buf, ", ");
+    apm_json_add_string(&buf, state);
+    apm_buf_addz(&buf, ", ");
+    apm_buf_adds(&buf, apm_str_is(result) ? result : APM_STR("null"));
+    apm_buf_addc(&buf, ']');
+    apm_str out = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
+    apm_buf_clear(&buf);
+    return out;
+}
+
+static apm_str
+exception_json(apm_arena *arena, const apm_exception *exc)
+{
+    apm_buf buf;
+    apm_buf_init(&buf, APM_BUF_MAX);
+    apm_exception_json(&buf, exc);
+    apm_str out = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
+    apm_buf_clear(&buf);
+    return out;
+}
+
+/* A signature that waited for what has failed: its own result, and whoever waits for that. Of a chain only the last step is
+ * marked, which is the one that somebody waits for. */
+static apium_status
+mark_sig(struct marking *m, const apm_canvas *sig)
+{
+    apm_arena *arena = m->how->arena;
+    apium_status st = APIUM_OK;
+
+    if (sig->kind == APM_SIG_CHAIN) {
+        if (sig->n_tasks)
+            st = mark_sig(m, sig->tasks[sig->n_tasks - 1]);
+        /* What was to follow the chain as a whole. */
+        const apm_option *after = apm_canvas_opt(&sig->options, APM_OPT_CHAIN);
+        return st == APIUM_OK && after && !after->sig ? mark_chain(m, after->raw) : st;
+    }
+    const apm_options *options = &sig->options;
+    apm_request req = { .id = apm_canvas_opt_text(arena, options, APM_OPT_TASK_ID),
+                        .task = sig->task,
+                        .group = apm_canvas_opt_text(arena, options, APM_OPT_GROUP_ID),
+                        .reply_to = apm_canvas_opt_text(arena, options, APM_OPT_REPLY_TO),
+                        .args = apm_str_is(sig->args) ? sig->args : APM_STR("[]"),
+                        .kwargs = sig->kind == APM_SIG_TASK && apm_str_is(sig->kwargs)
+                                      ? sig->kwargs
+                                      : APM_STR("{}"),
+                        .group_index = -1,
+                        .eta_us = APM_TIME_NONE,
+                        .expires_us = APM_TIME_NONE,
+                        .ignore_result = APM_UNSET,
+                        .priority = APM_PRIORITY_NONE };
+    const apm_option *chord = apm_canvas_opt(options, APM_OPT_CHORD),
+                     *index = apm_canvas_opt(options, APM_OPT_GROUP_INDEX);
+    if (index)
+        (void)apm_json_int64((apm_json){ APM_JSON_INT, index->raw }, "group_index",
+                             &req.group_index, NULL);
+    if (apm_str_is(req.id))
+        st = add_unrun(m, &req);
+    if (st == APIUM_OK && sig->kind == APM_SIG_CHORD)
+        return mark_sig(m, sig->body);
+    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP && chord) {
+        /* A group within a header returns by its members. */
+        for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
+            st = mark_sig(m, sig->tasks[i]);
+        return st;
+    }
+    if (st == APIUM_OK && chord && sig->kind == APM_SIG_TASK && apm_str_is(req.group) &&
+        apm_str_is(req.id)) {
+        const apm_return part = { .group_id = req.group,
+                                  .task_id = req.id,
+                                  .index = req.group_index,
+                                  .member = apm_follow_member(arena, req.id, m->state, m->exc_json),
+                                  .body = chord->raw };
+        st = apm_str_is(part.member) ? add_return(m, &part) : no_memory(m->err);
+    }
+    const apm_option *rest = apm_canvas_opt(options, APM_OPT_CHAIN);
+    return st == APIUM_OK && rest && !rest->sig ? mark_chain(m, rest->raw) : st;
+}
+
+static apium_status
+mark_item(void *arg, apm_json text, size_t index)
+{
+    (void)index;
+    struct marking *m = arg;
+    apm_canvas *sig;
+    /* A step that is no signature would have failed when it was reached; it holds nobody up. */
+    if (apm_canvas_read(text, m->how->arena, &sig, NULL) != APIUM_OK)
+        return APIUM_OK;
+    return mark_sig(m, sig);
+}
+
+/* The steps that will not be reached, the last one first. */
+static apium_status
+mark_chain(struct marking *m, apm_str chain)
+{
+    return each_item(chain, mark_item, m, m->err);
+}
+
+static apium_status
+send_errbacks(apm_sending *how, apm_str list, apm_str failed_id, apm_str root_id, apm_buf *sent,
+              apium_error *err)
+{
+    apm_options options;
+    apm_str partial = array_of_text(failed_id, how->arena);
+    if (!count(list))
+        return APIUM_OK;
+    if (!apm_str_is(partial))
+        return no_memory(err);
+    apm_str root = how->root_id, parent = how->parent_id;
+    apm_buf *children = how->children;
+    how->root_id = apm_str_is(root_id) ? root_id : failed_id;
+    how->parent_id = failed_id;
+    how->children = sent;
+    apium_status st = origin_options(how, &options, err);
+    if (st == APIUM_OK)
+        st = send_links(how, list, partial, &options, true, err);
+    how->root_id = root;
+    how->parent_id = parent;
+    how->children = children;
+    return st;
+}
+
+static bool
+is_failure(apm_outcome_kind kind)
+{
+    return kind == APM_DONE_FAILURE || kind == APM_DONE_LOST || kind == APM_DONE_TIMEOUT ||
+           kind == APM_DONE_REVOKED || kind == APM_DONE_REJECT;
+}
+
+static apium_status
+add_own_return(struct marking *m, const apm_request *req, apm_str state, apm_str result)
+{
+    if (!apm_str_is(req->chord) || !apm_str_is(req->group) || !apm_str_is(req->id))
+        return APIUM_OK;
+    const apm_return part = { .group_id = req->group,
+                              .task_id = req->id,
+                              .index = req->group_index,
+                              .member = apm_follow_member(m->how->arena, req->id, state, result),
+                              .body = req->chord };
+    return apm_str_is(part.member) ? add_return(m, &part) : no_memory(m->err);
 }
 
 apium_status
-apm_follow_outcome(const apm_request *req, const apm_outcome *outcome, int64_t now_us,
-                   apm_arena *arena, apm_follow *out, apium_error *err)
+apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *outcome,
+                   bool errbacks, apm_follow *out, apium_error *err)
 {
     *out = (apm_follow){ .children = outcome->children };
-    bool success = outcome->kind == APM_DONE_SUCCESS;
-    bool failure = outcome->kind == APM_DONE_FAILURE || outcome->kind == APM_DONE_LOST ||
-                   outcome->kind == APM_DONE_TIMEOUT || outcome->kind == APM_DONE_REVOKED;
-    if (!(success && (apm_str_is(req->callbacks) || apm_str_is(req->chain))) &&
-        !(failure && (apm_str_is(req->errbacks) || apm_str_is(req->chain))))
+    bool success = outcome->kind == APM_DONE_SUCCESS, failure = is_failure(outcome->kind);
+    bool chord = apm_str_is(req->chord), chain = apm_str_is(req->chain);
+    if (!(success && (chord || chain || apm_str_is(req->callbacks))) &&
+        !(failure && (chord || chain || (errbacks && apm_str_is(req->errbacks)))))
         return APIUM_OK;
+
+    how->root_id = apm_str_is(req->root_id) ? req->root_id : req->id;
+    how->parent_id = req->id;
+    struct marking m = { .how = how, .out = out, .err = err };
+    if (failure) {
+        m.exc = &outcome->exc;
+        m.exc_json = exception_json(how->arena, &outcome->exc);
+        m.state = outcome->kind == APM_DONE_REVOKED ? APM_STR("REVOKED") : APM_STR("FAILURE");
+        if (!apm_str_is(m.exc_json))
+            return no_memory(err);
+        apium_status st = add_own_return(&m, req, m.state, m.exc_json);
+        if (st == APIUM_OK)
+            st = mark_chain(&m, req->chain);
+        if (st == APIUM_OK && errbacks)
+            st = send_errbacks(how, req->errbacks, req->id, req->root_id, NULL, err);
+        return st;
+    }
 
     apm_buf children;
     apm_buf_init(&children, APM_BUF_MAX);
-    apm_str before = apm_str_is(outcome->children) ? outcome->children : APM_STR("[]");
-    apm_buf_add(&children, before.p, before.len - 1); /* open: the closing bracket comes last */
-    struct gather g = {
-        .req = req, .arena = arena, .now_us = now_us, .out = out, .children = &children, .err = err
-    };
-    apium_status st = success ? after_success(&g, outcome->result) : after_failure(&g);
-    apm_buf_addc(&children, ']');
-    if (st == APIUM_OK && success) {
-        out->children =
-            children.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&children), NULL);
-        if (!apm_str_is(out->children))
-            st = apm_fail(err, APIUM_E_NOMEM, "cannot go on after the task: out of memory");
+    how->children = &children;
+    apium_status st = add_own_return(&m, req, APM_STR("SUCCESS"), outcome->result);
+    if (st == APIUM_OK)
+        st = after_success(how, req, outcome->result, err);
+    if (st == APIUM_OK && children.len) {
+        apm_str own = outcome->children;
+        bool some = apm_str_is(own) && apm_json_count((apm_json){ APM_JSON_ARRAY, own });
+        out->children = apm_strz(apm_arena_printf(
+            how->arena, "[%.*s%s%.*s]", some ? (int)(own.len - 2) : 0, some ? own.p + 1 : "",
+            some ? ", " : "", APM_STR_ARG(apm_buf_str(&children))));
+        if (children.failed || !apm_str_is(out->children))
+            st = no_memory(err);
     }
+    how->children = NULL;
     apm_buf_clear(&children);
+    return st;
+}
+
+/* ---- a complete header ---- */
+
+struct member {
+    apm_str task_id; /* raw */
+    apm_str state, result;
+    bool failed;
+};
+
+static apium_status
+read_member(apm_str text, struct member *out, apium_error *err)
+{
+    apm_json_iter it;
+    apm_str key;
+    apm_json val;
+    size_t i = 0;
+    int more = 0;
+    apium_status st = apm_json_open(&it, text, err);
+    for (; st == APIUM_OK && (more = apm_json_next(&it, &key, &val, err)) > 0; i++) {
+        if (i == 1)
+            out->task_id = val.text;
+        else if (i == 2)
+            out->state = val.text;
+        else if (i == 3)
+            out->result = val.text;
+    }
+    if (st == APIUM_OK && (more < 0 || i < 4))
+        return apm_fail(err, APIUM_E_DECODE, "a part of the chord is no [1, id, state, result]");
+    out->failed = apm_str_eqz(out->state, "\"FAILURE\"") || apm_str_eqz(out->state, "\"REVOKED\"");
+    return st;
+}
+
+static apium_status
+chord_error(apm_sending *how, const struct member *member, apm_exception *exc, apm_exception *cause,
+            apium_error *err)
+{
+    apm_buf doc;
+    apm_result_doc read;
+    apm_str id;
+    apm_arena *arena = how->arena;
+    apium_status st = apm_json_string((apm_json){ APM_JSON_STRING, member->task_id }, "a part's id",
+                                      arena, &id, err);
+    if (st != APIUM_OK)
+        return st;
+    apm_buf_init(&doc, APM_BUF_MAX);
+    apm_buf_addz(&doc, "{\"status\": \"FAILURE\", \"result\": ");
+    apm_buf_adds(&doc, member->result);
+    apm_buf_addc(&doc, '}');
+    apm_str text = doc.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&doc), NULL);
+    if (!apm_str_is(text))
+        st = no_memory(err);
+    *cause = (apm_exception){ APM_STR("Exception"), APM_STR("builtins"), APM_STR("[]") };
+    if (st == APIUM_OK && apm_result_read(text, arena, &read, NULL) == APIUM_OK &&
+        apm_str_is(read.exc.type))
+        *cause = read.exc;
+    apm_buf_reset(&doc);
+    apm_buf_addf(&doc, "Dependency %.*s raised ", APM_STR_ARG(id));
+    apm_exception_repr(&doc, cause);
+    *exc = (apm_exception){ APM_STR("ChordError"), APM_STR("celery.exceptions"),
+                            array_of_text(apm_buf_str(&doc), arena) };
+    if (st == APIUM_OK && (doc.failed || !apm_str_is(exc->args)))
+        st = no_memory(err);
+    apm_buf_clear(&doc);
+    return st;
+}
+
+/* The stored tree, [[id, parent], null | [member...]], with each task's result in the place of its tuple. */
+struct weave {
+    const struct member *sorted;
+    size_t n;
+    apm_buf *out;
+};
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    apm_str x = ((const struct member *)a)->task_id, y = ((const struct member *)b)->task_id;
+    int order = memcmp(x.p, y.p, x.len < y.len ? x.len : y.len);
+    return order ? order : (x.len > y.len) - (x.len < y.len);
+}
+
+static bool
+weave(struct weave *w, apm_json tuple, int depth)
+{
+    apm_json head = apm_json_at(tuple, 0), nodes = apm_json_at(tuple, 1);
+    apm_json id = head.type == APM_JSON_ARRAY ? apm_json_at(head, 0) : head;
+    if (depth > APM_CANVAS_DEPTH)
+        return false;
+    if (nodes.type == APM_JSON_ARRAY) {
+        apm_json_iter it;
+        apm_str key;
+        apm_json val;
+        bool first = true;
+        apm_buf_addc(w->out, '[');
+        if (apm_json_open(&it, nodes.text, NULL) != APIUM_OK)
+            return false;
+        while (apm_json_next(&it, &key, &val, NULL) > 0) {
+            if (!first)
+                apm_buf_addz(w->out, ", ");
+            first = false;
+            if (!weave(w, val, depth + 1))
+                return false;
+        }
+        apm_buf_addc(w->out, ']');
+        return true;
+    }
+    const struct member wanted = { .task_id = id.text };
+    const struct member *found =
+        id.type == APM_JSON_STRING ? bsearch(&wanted, w->sorted, w->n, sizeof(wanted), compare_ids)
+                                   : NULL;
+    if (found)
+        apm_buf_adds(w->out, found->result);
+    return found != NULL;
+}
+
+static bool
+weave_tree(apm_str doc, const struct member *members, size_t n, apm_buf *out, apm_arena *arena)
+{
+    apm_json object;
+    if (apm_json_parse(doc, &object, NULL) != APIUM_OK)
+        return false;
+    apm_json tuple = apm_json_get(object, "result");
+    struct member *sorted = apm_arena_alloc(arena, (n + 1) * sizeof(*sorted));
+    if (tuple.type != APM_JSON_ARRAY || !sorted)
+        return false;
+    memcpy(sorted, members, n * sizeof(*sorted));
+    qsort(sorted, n, sizeof(*sorted), compare_ids);
+    struct weave w = { sorted, n, out };
+    return weave(&w, tuple, 0);
+}
+
+static apium_status
+send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err)
+{
+    apm_canvas *sig;
+    apm_json parsed;
+    apium_status st = apm_json_parse(body, &parsed, err);
+    if (st == APIUM_OK)
+        st = apm_canvas_read(parsed, how->arena, &sig, err);
+    return st == APIUM_OK ? apm_canvas_apply(how, sig, results, NULL, NULL, err) : st;
+}
+
+apium_status
+apm_follow_complete(apm_sending *how, const apm_return *part, const apm_request *last,
+                    const apm_str *members, size_t n_members, apm_str tree, apm_follow *out,
+                    apium_error *err)
+{
+    apm_arena *arena = how->arena;
+    *out = (apm_follow){ 0 };
+    how->children = NULL;
+    how->root_id = apm_str_is(last->root_id) ? last->root_id : last->id;
+    how->parent_id = last->id;
+    struct member *read = apm_arena_alloc(arena, (n_members + 1) * sizeof(*read));
+    if (!read)
+        return no_memory(err);
+    size_t bytes = 16;
+    for (size_t i = 0; i < n_members; i++) {
+        apium_status st = read_member(members[i], &read[i], err);
+        if (st != APIUM_OK)
+            return st;
+        bytes += read[i].result.len + 2;
+    }
+    for (size_t i = 0; i < n_members; i++) {
+        apm_exception exc, cause;
+        if (!read[i].failed)
+            continue;
+        apium_status st = chord_error(how, &read[i], &exc, &cause, err);
+        return st == APIUM_OK ? apm_follow_body_failed(how, part->body, &exc, &cause, out, err)
+                              : st;
+    }
+    apm_buf args;
+    apm_buf_init(&args, APM_BUF_MAX);
+    (void)apm_buf_reserve(&args, bytes);
+    apm_buf_addc(&args, '[');
+    size_t start = args.len;
+    if (!apm_str_is(tree) || !weave_tree(tree, read, n_members, &args, arena)) {
+        args.len = start;
+        apm_buf_addc(&args, '[');
+        for (size_t i = 0; i < n_members; i++) {
+            if (i)
+                apm_buf_addz(&args, ", ");
+            apm_buf_adds(&args, read[i].result);
+        }
+        apm_buf_addc(&args, ']');
+    }
+    apm_buf_addc(&args, ']');
+    apium_status st = args.failed ? apm_fail(err, APIUM_E_TOOBIG,
+                                             "the results of a chord's header are too big together")
+                                  : send_body(how, part->body, apm_buf_str(&args), err);
+    apm_buf_clear(&args);
+    return st;
+}
+
+apium_status
+apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
+                       const apm_exception *cause, apm_follow *out, apium_error *err)
+{
+    apm_canvas *sig;
+    apm_json parsed;
+    *out = (apm_follow){ 0 };
+    apium_status st = apm_json_parse(body, &parsed, err);
+    if (st == APIUM_OK)
+        st = apm_canvas_read(parsed, how->arena, &sig, err);
+    if (st != APIUM_OK)
+        return st;
+    struct marking m = { .how = how,
+                         .out = out,
+                         .exc = sig->kind == APM_SIG_GROUP ? cause : exc,
+                         .state = APM_STR("FAILURE"),
+                         .err = err };
+    m.exc_json = exception_json(how->arena, m.exc);
+    if (!apm_str_is(m.exc_json))
+        return no_memory(err);
+    st = mark_sig(&m, sig);
+    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP &&
+        !apm_canvas_opt(&sig->options, APM_OPT_CHORD))
+        for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
+            st = mark_sig(&m, sig->tasks[i]);
+    /* A chain's errbacks were copied to each of its steps; the first one would have failed. */
+    const apm_canvas *bearer = sig;
+    const apm_option *links = apm_canvas_opt(&bearer->options, APM_OPT_LINK_ERROR);
+    if (!links && sig->kind == APM_SIG_CHAIN && sig->n_tasks) {
+        bearer = sig->tasks[sig->n_tasks - 1];
+        links = apm_canvas_opt(&bearer->options, APM_OPT_LINK_ERROR);
+    }
+    apm_str id = apm_canvas_opt_text(how->arena, &bearer->options, APM_OPT_TASK_ID);
+    if (st == APIUM_OK && links && apm_str_is(id)) {
+        apm_str list = links->raw;
+        if (list.len && list.p[0] != '[')
+            list = array_of_one(list, how->arena);
+        /* Celery calls them before it stores the failure, so they are its children. */
+        apm_buf sent;
+        apm_buf_init(&sent, APM_BUF_MAX);
+        st = apm_str_is(list) ? send_errbacks(how, list, id, APM_STR_NONE, &sent, err)
+                              : no_memory(err);
+        if (st == APIUM_OK && out->n_unrun && sent.len)
+            out->unrun[0].children = array_of_one(apm_buf_str(&sent), how->arena);
+        apm_buf_clear(&sent);
+    }
     return st;
 }

@@ -1,29 +1,64 @@
 /*
- * follow.h - what follows an outcome: the callbacks of a task, the next step of its chain, its errbacks. Pure: it says what is
- * to be sent and what is to be marked failed; the caller commits it as units.
+ * follow.h - what follows an outcome: the callbacks of a task, the next step of its chain, its errbacks, its return as a part of a
+ * chord, and what a complete header causes. Pure: it says what is to be sent, marked and counted; the caller commits it as units.
+ *
+ *   outcome ─▶ apm_follow_outcome ─▶ sends, results, returns of parts
+ *                                                       │ the last one: the store answers with all parts
+ *                                                       ▼
+ *                               apm_follow_complete ─▶ the body's sends, or its failure: results, errbacks, returns ...
  */
 #ifndef APM_WORKFLOWS_FOLLOW_H
 #define APM_WORKFLOWS_FOLLOW_H
 
 #include "core/model/outcome.h"
-#include "core/model/signature.h"
+#include "workflows/canvas.h"
+
+/* The result of a request that never ran. */
+typedef struct apm_unrun {
+    apm_request req;
+    apm_exception exc;
+    apm_str children; /* JSON array; absent none */
+} apm_unrun;
+
+/* One part of a chord that returns. */
+typedef struct apm_return {
+    apm_str group_id, task_id;
+    int64_t index;  /* -1 unknown */
+    apm_str member; /* JSON: [1, "<task_id>", "<STATE>", <result or exception>] */
+    apm_str body;   /* the chord's body, raw */
+} apm_return;
 
 typedef struct apm_follow {
-    apm_sig_send *sends; /* in the order to be sent */
-    size_t n_sends;
-    apm_request
-        *failed; /* the steps of a chain that will never run: they get the failure's result too */
-    size_t n_failed;
+    apm_unrun *unrun; /* in the order to be stored */
+    size_t n_unrun;
+    apm_return *returns;
+    size_t n_returns;
     apm_str
-        children; /* JSON array: the outcome's own children and the result tuples of what is sent */
+        children; /* JSON array: the outcome's own children and the result tuples of what was sent */
 } apm_follow;
 
-/* Can what follows this request be done? E_UNSUPPORTED names the part that cannot, so that the request is refused before it runs and not
- * half done after. */
-apium_status apm_follow_check(const apm_request *req, apm_arena *arena, apium_error *err);
+/*
+ * Everything lives in how's arena, messages go to how->emit; root_id, parent_id and children of `how` are set here. An error means that
+ * what has to follow cannot be done (a chord that cannot be, a signature that is none): the task has failed then. `errbacks`
+ * false: they are not called (what never ran has none in Celery).
+ */
+apium_status
+apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *outcome,
+                   bool errbacks, apm_follow *out, apium_error *err);
 
-/* Everything lives in the arena. now_us is wall time. */
-apium_status apm_follow_outcome(const apm_request *req, const apm_outcome *outcome, int64_t now_us,
-                                apm_arena *arena, apm_follow *out, apium_error *err);
+/* The result of req as the member of a header. Absent without memory. */
+apm_str apm_follow_member(apm_arena *arena, apm_str task_id, apm_str state, apm_str result);
+
+/*
+ * A header is complete: `members` in its order, `tree` the stored tree of its results (absent: none). last: the request that
+ * returned last, whom the body descends from. Sends the body, or says how it failed.
+ */
+apium_status apm_follow_complete(apm_sending *how, const apm_return *part, const apm_request *last,
+                                 const apm_str *members, size_t n_members, apm_str tree,
+                                 apm_follow *out, apium_error *err);
+/* The body will not run: mark it, tell those who wait for it, call its errbacks. `cause` is what its members get when it is a
+ * group. */
+apium_status apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
+                                    const apm_exception *cause, apm_follow *out, apium_error *err);
 
 #endif

@@ -32,11 +32,14 @@ typedef struct apm_unit apm_unit;
  * A unit whose connection was lost is sent again by the link; E_CLOSED comes only after `patience_ms`. */
 typedef void apm_unit_done(void *arg, apium_status status, const apium_error *err);
 
-/* The head of every kind's unit. */
+/* The head of every kind's unit. A unit may ask: its i-th arrival at a barrier that completed it sets bit i of *completed, before
+ * done is called. Whoever appends arrivals sets `completed` first, to what lives until then. */
 struct apm_unit {
     apm_link *link;
     apm_unit_done *done;
     void *arg;
+    uint32_t *completed;
+    unsigned arrivals; /* appended so far; at most 32 */
 };
 
 typedef struct apm_link_ops {

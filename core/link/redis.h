@@ -84,6 +84,14 @@ typedef struct apm_redis_keys {
 
 /* SET with expiry (0: none) and PUBLISH on the channel of the key's name, unless a SUCCESS is stored there. */
 void apm_redis_unit_record(apm_unit *unit, int db, apm_str key, int64_t expire_s, apm_str doc);
+/* A chord's counting keys begin with `key`: .j the parts, .s and .t how many are expected. The part counts once for each `head`, the
+ * beginning of its member up to and with its id; score "+inf" or a number, `ordered` a sorted set, else a list. */
+void apm_redis_unit_arrive(apm_unit *unit, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
+                           int64_t expire_s);
+/* Forget them; the unit fails with E_NOTFOUND when they are gone. */
+void apm_redis_unit_claim(apm_unit *unit, int db, apm_str key);
+/* Add to .t. */
+void apm_redis_unit_extend(apm_unit *unit, int db, apm_str key, int64_t by, int64_t expire_s);
 /* Push to a list, at the left (served last) or the right (served next). */
 void apm_redis_unit_push(apm_unit *unit, int db, apm_str key, bool right, apm_str value);
 /* Push to every list whose binding to the exchange fits the routing key; step is the suffix of the list ("" or

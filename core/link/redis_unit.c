@@ -167,6 +167,42 @@ apm_redis_unit_record(apm_unit *base, int db, apm_str key, int64_t expire_s, apm
 }
 
 void
+apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
+                      int64_t expire_s)
+{
+    redis_unit *unit = (redis_unit *)base;
+    wordz(unit, "J");
+    wordi(unit, db);
+    word(unit, key);
+    wordz(unit, ordered ? "1" : "0");
+    word(unit, score);
+    word(unit, head);
+    word(unit, member);
+    wordi(unit, expire_s);
+    base->arrivals++;
+}
+
+void
+apm_redis_unit_claim(apm_unit *base, int db, apm_str key)
+{
+    redis_unit *unit = (redis_unit *)base;
+    wordz(unit, "Q");
+    wordi(unit, db);
+    word(unit, key);
+}
+
+void
+apm_redis_unit_extend(apm_unit *base, int db, apm_str key, int64_t by, int64_t expire_s)
+{
+    redis_unit *unit = (redis_unit *)base;
+    wordz(unit, "T");
+    wordi(unit, db);
+    word(unit, key);
+    wordi(unit, by);
+    wordi(unit, expire_s);
+}
+
+void
 apm_redis_unit_push(apm_unit *base, int db, apm_str key, bool right, apm_str value)
 {
     redis_unit *unit = (redis_unit *)base;
@@ -280,7 +316,10 @@ settled(apm_redis *link, redis_unit *unit, const redisReply *answer)
     apium_error err;
     bool lose;
 
-    if (answer->type == REDIS_REPLY_INTEGER && answer->integer == 0) {
+    if (answer->type == REDIS_REPLY_INTEGER && answer->integer != 1) {
+        /* 2 and more: two and the bits of the arrivals that completed their header */
+        if (unit->head.completed)
+            *unit->head.completed = answer->integer > 1 ? (uint32_t)(answer->integer - 2) : 0;
         unit_answer(unit, APIUM_OK, NULL);
     } else if (answer->type == REDIS_REPLY_INTEGER) {
         apm_fail(&err, APIUM_E_FENCED, "the delivery is not ours any more");
@@ -294,8 +333,9 @@ settled(apm_redis *link, redis_unit *unit, const redisReply *answer)
             redis_lose(link, APIUM_E_CLOSED, answer->str);
     } else {
         bool unroutable = strncmp(answer->str, "UNROUTABLE ", 11) == 0;
-        apm_fail(&err, unroutable ? APIUM_E_UNROUTABLE : APIUM_E_REFUSED, "%s",
-                 unroutable ? answer->str + 11 : answer->str);
+        bool claimed = strncmp(answer->str, "CLAIMED ", 8) == 0;
+        apm_fail(&err, unroutable ? APIUM_E_UNROUTABLE : claimed ? APIUM_E_NOTFOUND : APIUM_E_REFUSED, "%s",
+                 unroutable ? answer->str + 11 : claimed ? answer->str + 8 : answer->str);
         unit_answer(unit, err.status, &err);
     }
 }

@@ -4,7 +4,8 @@
 --       n, tokens that may go,
 --       n, key sets (database, unacked, index, dead, prefix, separator),
 --       n, settlements (number of words that follow, operations).
--- Answer: seconds, microseconds, and for each settlement 0 (applied), 1 (fenced) or the text of an error.
+-- Answer: seconds, microseconds, and for each settlement 0 (applied), 1 (fenced), 2 + a bit for each arrival that
+-- completed its header (applied), or the text of an error.
 --
 -- - A settlement is first checked in all its operations, then applied in all: Lua does not roll back. A failure of one does
 --   not touch its neighbours.
@@ -75,7 +76,7 @@ local function bound(set, exchange, topic, key, step)
   for _, list in ipairs(lists) do must_be(list, 'list') end
   return lists
 end
-local fenced
+local fenced, arrivals, completed
 local note = {}
 -- what the check of the operation at that word found out for its application
 local function held(set, tag)
@@ -83,7 +84,7 @@ local function held(set, tag)
   if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
   if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
 end
-local width = {S = 5, P = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
+local width = {J = 8, Q = 3, T = 5, S = 5, P = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
 -- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
 local function succeeded(key)
   local start = call('GETRANGE', key, 0, 63)
@@ -100,6 +101,20 @@ local stored
 local check = {
   S = function(i) use(A[i + 1]) note[i] = succeeded(A[i + 2]) end,
   P = function(i) use(A[i + 1]) must_be(A[i + 2], 'list') end,
+  J = function(i)
+    use(A[i + 1])
+    must_be(A[i + 2] .. '.j', A[i + 3] == '1' and 'zset' or 'list')
+    must_be(A[i + 2] .. '.i', 'set')
+    must_be(A[i + 2] .. '.s', 'string')
+    must_be(A[i + 2] .. '.t', 'string')
+  end,
+  Q = function(i)
+    use(A[i + 1])
+    if call('EXISTS', A[i + 2] .. '.s') == 0 then
+      error('CLAIMED the chord ' .. A[i + 2] .. ' is completed already', 0)
+    end
+  end,
+  T = function(i) use(A[i + 1]) must_be(A[i + 2] .. '.t', 'string') end,
   X = function(i)
     note[i] = bound(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5])
     if #note[i] == 0 and A[i + 6] == '1' then
@@ -130,6 +145,39 @@ local apply = {
     stored[which] = true
     if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
     call('PUBLISH', A[i + 2], A[i + 4])
+  end,
+  -- Parts of one place are told apart by looking at them; where many may share one, by a set of their own.
+  J = function(i)
+    use(A[i + 1])
+    local key, ordered, score, head, member, life = A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5], A[i + 6], A[i + 7]
+    local known, n = false, 0
+    if not ordered or score == '+inf' then
+      known = call('SADD', key .. '.i', head) == 0
+      if life ~= '0' then call('EXPIRE', key .. '.i', life) end
+    else
+      for _, m in ipairs(call('ZRANGEBYSCORE', key .. '.j', score, score)) do known = known or m:sub(1, #head) == head end
+    end
+    if ordered then
+      if not known then call('ZADD', key .. '.j', score, member) end
+      n = call('ZCARD', key .. '.j')
+    else
+      if not known then call('RPUSH', key .. '.j', member) end
+      n = call('LLEN', key .. '.j')
+    end
+    local size = tonumber(call('GET', key .. '.s') or '')
+    local more = tonumber(call('GET', key .. '.t') or '') or 0
+    if size and n >= size + more then completed = completed + 2 ^ arrivals end
+    arrivals = arrivals + 1
+    if life ~= '0' then for _, k in ipairs({'.j', '.t', '.s'}) do call('EXPIRE', key .. k, life) end end
+  end,
+  Q = function(i)
+    use(A[i + 1])
+    for _, k in ipairs({'.j', '.t', '.s', '.i'}) do call('DEL', A[i + 2] .. k) end
+  end,
+  T = function(i)
+    use(A[i + 1])
+    call('INCRBY', A[i + 2] .. '.t', A[i + 3])
+    if A[i + 4] ~= '0' then call('EXPIRE', A[i + 2] .. '.t', A[i + 4]) end
   end,
   P = function(i) use(A[i + 1]) call(A[i + 3], A[i + 2], A[i + 4]) end,
   X = function(i)
@@ -175,14 +223,14 @@ at = at + 1
 for _ = 1, n do
   local from = at + 1
   at = from + A[at]
-  fenced = false
+  fenced, arrivals, completed = false, 0, 0
   local ok, why = pcall(settle, from, at)
   if not ok then
     if type(why) == 'table' then why = why.err or why[1] end
     answers[#answers + 1] = tostring(why):gsub('^@?user_script:%s*%d+:%s*%-?', '')
   -- Redis 6
   else
-    answers[#answers + 1] = fenced and 1 or 0
+    answers[#answers + 1] = fenced and 1 or (arrivals > 0 and 2 + completed or 0)
   end
 end
 for _, set in ipairs(sets) do

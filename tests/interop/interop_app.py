@@ -23,6 +23,21 @@ def add(x, y):
     return x + y
 
 
+@app.task(name="tasks.mul")
+def mul(x, y):
+    return x * y
+
+
+@app.task(name="tasks.xsum")
+def xsum(numbers):
+    return sum(numbers)
+
+
+@app.task(name="tasks.noop")
+def noop():
+    return None
+
+
 @app.task(name="tasks.echo")
 def echo(value):
     return value
@@ -53,6 +68,13 @@ def flaky(self, fails):
     if self.request.retries < fails:
         raise self.retry(exc=RuntimeError("again"))
     return self.request.retries
+
+
+@app.task(name="tasks.flaky", bind=True, max_retries=3)
+def tasks_flaky(self, key, fails=1):
+    if self.request.retries < fails:
+        raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.05)
+    return {"key": key, "attempts": fails + 1}
 
 
 @app.task(name="ledger.work")

@@ -1,0 +1,37 @@
+/* settle_inner.h - what settle.c and join.c share: units of one work, and what is sent in them. */
+#ifndef APM_WORKER_SETTLE_INNER_H
+#define APM_WORKER_SETTLE_INNER_H
+
+#include "worker/inner.h"
+#include "workflows/follow.h"
+
+/* Where the messages and sizes of one expansion go. A unit is made when the first operation asks for it. */
+typedef struct apm_emitting {
+    apm_work *work;
+    apm_unit *store;   /* of the backend's link: sizes of headers */
+    apm_unit *publish; /* of the broker's link */
+    bool joined;       /* they are one unit */
+    bool sent;         /* something was emitted */
+} apm_emitting;
+
+/* NULL without memory. */
+apm_unit *apm_emit_store(apm_emitting *emitting);
+apm_unit *apm_emit_publish(apm_emitting *emitting);
+/* What workflows/ needs to know of this worker, with its messages going to `emitting`. */
+apm_sending apm_sending_of(apm_emitting *emitting);
+
+/* settle.c */
+void apm_settle_records(apm_work *work, apm_unit *unit, const apm_follow *follow);
+void apm_settle_append(apm_work *work, apm_unit *unit, apm_disposition how, const char *why);
+void apm_settle_finish(apm_work *work);
+/* Everything but the delivery is done: settle that, in work->after if there is one. */
+void apm_settle_last(apm_work *work);
+/* A unit whose failure is only logged. */
+void apm_settle_side(apm_work *work, apm_unit *unit);
+
+/* join.c: chord parts of this work that return, and what complete headers cause. Append the returns to a unit of the backend; false:
+ * without memory. When that unit is committed, apm_join_go() does the rest and ends in apm_settle_last(). */
+bool apm_join_returns(apm_work *work, apm_unit *unit, const apm_follow *follow);
+void apm_join_go(apm_work *work);
+
+#endif
