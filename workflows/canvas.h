@@ -102,6 +102,8 @@ typedef enum apm_canvas_op_kind {
     APM_CANVAS_SEND,
     /* Store the size of a chord's header, before anything that follows: the header's last part comes next. */
     APM_CANVAS_SIZE,
+    /* So many more parts belong to the header than were sent with it. */
+    APM_CANVAS_EXTEND,
 } apm_canvas_op_kind;
 
 typedef struct apm_canvas_op {
@@ -130,6 +132,8 @@ typedef struct apm_sending {
     /* In the order in which it must happen. */
     apium_status (*emit)(void *arg, const apm_canvas_op *op, apium_error *err);
     void *arg;
+    /* Is the task an errback that this process calls as a function, with the request and the exception? NULL: none is. */
+    bool (*calls)(void *arg, apm_str task);
     apm_buf *children; /* tuples of what was sent are appended, with commas; NULL: nobody asks */
 } apm_sending;
 

@@ -338,14 +338,131 @@ mark_chain(struct marking *m, apm_str chain)
     return each_item(chain, mark_item, m, m->err);
 }
 
+/* What failed, as its errbacks are told of it. */
+struct failed {
+    const apm_request *req; /* its id, task, arguments ... */
+    const apm_exception *exc;
+    apm_str traceback;
+};
+
+/* The arguments of an errback that is called here: the request, the exception, the traceback. */
+static apm_str
+call_args(apm_arena *arena, const struct failed *failed, apm_str own_args)
+{
+    const apm_request *req = failed->req;
+    apm_buf buf;
+    apm_buf_init(&buf, APM_BUF_MAX);
+    apm_buf_addz(&buf, "[{\"id\": ");
+    apm_json_add_string(&buf, req->id);
+    apm_buf_addz(&buf, ", \"task\": ");
+    apm_json_add_string(&buf, req->task);
+    apm_buf_addz(&buf, ", \"args\": ");
+    apm_buf_adds(&buf, apm_str_is(req->args) ? req->args : APM_STR("[]"));
+    apm_buf_addz(&buf, ", \"kwargs\": ");
+    apm_buf_adds(&buf, apm_str_is(req->kwargs) ? req->kwargs : APM_STR("{}"));
+    const struct {
+        const char *name;
+        apm_str text;
+    } ids[] = { { "root_id", req->root_id },
+                { "parent_id", req->parent_id },
+                { "group", req->group } };
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        apm_json_add_key(&buf, ids[i].name);
+        if (apm_str_is(ids[i].text))
+            apm_json_add_string(&buf, ids[i].text);
+        else
+            apm_buf_addz(&buf, "null");
+    }
+    apm_json_add_key(&buf, "retries");
+    apm_json_add_int(&buf, req->retries);
+    apm_buf_addz(&buf, "}, ");
+    apm_exception_json(&buf, failed->exc);
+    apm_buf_addz(&buf, ", ");
+    if (apm_str_is(failed->traceback))
+        apm_json_add_string(&buf, failed->traceback);
+    else
+        apm_buf_addz(&buf, "null");
+    apm_buf_addc(&buf, ']');
+    apm_str args = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
+    apm_buf_clear(&buf);
+    return apm_str_is(args) ? apm_canvas_concat(arena, args, own_args) : args;
+}
+
+struct calling {
+    apm_sending *how;
+    const struct failed *failed;
+    apm_follow *out;
+    apm_buf others; /* what is sent as a message instead */
+    apium_error *err;
+};
+
 static apium_status
-send_errbacks(apm_sending *how, apm_str list, apm_str failed_id, apm_str root_id, apm_buf *sent,
-              apium_error *err)
+add_call(void *arg, apm_json text, size_t index)
+{
+    (void)index;
+    struct calling *c = arg;
+    apm_canvas *sig;
+    apium_status st = apm_canvas_read(text, c->how->arena, &sig, c->err);
+    if (st != APIUM_OK)
+        return st;
+    if (sig->kind != APM_SIG_TASK || !c->how->calls(c->how->arg, sig->task)) {
+        apm_buf_addz(&c->others, c->others.len > 1 ? ", " : "");
+        apm_buf_adds(&c->others, text.text);
+        return APIUM_OK;
+    }
+    apm_errback_call *call = &c->out->calls[c->out->n_calls];
+    *call = (apm_errback_call){
+        .task = sig->task,
+        .args = call_args(c->how->arena, c->failed, sig->args),
+        .kwargs = apm_str_is(sig->kwargs) ? sig->kwargs : APM_STR("{}"),
+        .failed_id = c->failed->req->id,
+    };
+    if (!apm_str_is(call->args))
+        return no_memory(c->err);
+    c->out->n_calls++;
+    return APIUM_OK;
+}
+
+/* Errbacks that this process calls are taken out of *list. */
+static apium_status
+gather_calls(apm_sending *how, apm_str *list, const struct failed *failed, apm_follow *out,
+             apium_error *err)
+{
+    struct calling c = { .how = how, .failed = failed, .out = out, .err = err };
+    size_t n = count(*list);
+    if (!n || !how->calls)
+        return APIUM_OK;
+    apm_errback_call *calls = apm_arena_alloc(how->arena, (out->n_calls + n) * sizeof(*out->calls));
+    if (!calls)
+        return no_memory(err);
+    if (out->n_calls)
+        memcpy(calls, out->calls, out->n_calls * sizeof(*calls));
+    out->calls = calls;
+    size_t before = out->n_calls;
+    apm_buf_init(&c.others, APM_BUF_MAX);
+    apm_buf_addc(&c.others, '[');
+    apium_status st = each_item(*list, add_call, &c, err);
+    apm_buf_addc(&c.others, ']');
+    if (st == APIUM_OK && out->n_calls > before) {
+        *list = c.others.failed ? APM_STR_NONE
+                                : apm_arena_str(how->arena, apm_buf_str(&c.others), NULL);
+        if (!apm_str_is(*list))
+            st = no_memory(err);
+    }
+    apm_buf_clear(&c.others);
+    return st;
+}
+
+static apium_status
+send_errbacks(apm_sending *how, apm_str list, const struct failed *failed, apm_str root_id,
+              apm_buf *sent, apm_follow *out, apium_error *err)
 {
     apm_options options;
+    apm_str failed_id = failed->req->id;
     apm_str partial = array_of_text(failed_id, how->arena);
-    if (!count(list))
-        return APIUM_OK;
+    apium_status st = gather_calls(how, &list, failed, out, err);
+    if (st != APIUM_OK || !count(list))
+        return st;
     if (!apm_str_is(partial))
         return no_memory(err);
     apm_str root = how->root_id, parent = how->parent_id;
@@ -353,7 +470,7 @@ send_errbacks(apm_sending *how, apm_str list, apm_str failed_id, apm_str root_id
     how->root_id = apm_str_is(root_id) ? root_id : failed_id;
     how->parent_id = failed_id;
     how->children = sent;
-    apium_status st = origin_options(how, &options, err);
+    st = origin_options(how, &options, err);
     if (st == APIUM_OK)
         st = send_links(how, list, partial, &options, true, err);
     how->root_id = root;
@@ -387,9 +504,12 @@ apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *
                    bool errbacks, apm_follow *out, apium_error *err)
 {
     *out = (apm_follow){ .children = outcome->children };
+    if (outcome->kind == APM_DONE_REPLACED)
+        return apm_follow_replaced(how, req, outcome->replacement, err);
     bool success = outcome->kind == APM_DONE_SUCCESS, failure = is_failure(outcome->kind);
     bool chord = apm_str_is(req->chord), chain = apm_str_is(req->chain);
-    if (!(success && (chord || chain || apm_str_is(req->callbacks))) &&
+    if (!(success &&
+          (chord || chain || apm_str_is(req->callbacks) || apm_str_is(outcome->added))) &&
         !(failure && (chord || chain || (errbacks && apm_str_is(req->errbacks)))))
         return APIUM_OK;
 
@@ -405,8 +525,9 @@ apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *
         apium_status st = add_own_return(&m, req, m.state, m.exc_json);
         if (st == APIUM_OK)
             st = mark_chain(&m, req->chain);
+        const struct failed failed = { req, &outcome->exc, outcome->traceback };
         if (st == APIUM_OK && errbacks)
-            st = send_errbacks(how, req->errbacks, req->id, req->root_id, NULL, err);
+            st = send_errbacks(how, req->errbacks, &failed, req->root_id, NULL, out, err);
         return st;
     }
 
@@ -414,6 +535,8 @@ apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *
     apm_buf_init(&children, APM_BUF_MAX);
     how->children = &children;
     apium_status st = add_own_return(&m, req, APM_STR("SUCCESS"), outcome->result);
+    if (st == APIUM_OK && apm_str_is(outcome->added))
+        st = apm_follow_added(how, req, outcome->added, err);
     if (st == APIUM_OK)
         st = after_success(how, req, outcome->result, err);
     if (st == APIUM_OK && children.len) {
@@ -560,8 +683,8 @@ weave_tree(apm_str doc, const struct member *members, size_t n, apm_buf *out, ap
     return weave(&w, tuple, 0);
 }
 
-static apium_status
-send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err)
+apium_status
+apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err)
 {
     apm_canvas *sig;
     apm_json parsed;
@@ -617,7 +740,7 @@ apm_follow_complete(apm_sending *how, const apm_return *part, const apm_request 
     apm_buf_addc(&args, ']');
     apium_status st = args.failed ? apm_fail(err, APIUM_E_TOOBIG,
                                              "the results of a chord's header are too big together")
-                                  : send_body(how, part->body, apm_buf_str(&args), err);
+                                  : apm_follow_send_body(how, part->body, apm_buf_str(&args), err);
     apm_buf_clear(&args);
     return st;
 }
@@ -662,7 +785,14 @@ apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
         /* Celery calls them before it stores the failure, so they are its children. */
         apm_buf sent;
         apm_buf_init(&sent, APM_BUF_MAX);
-        st = apm_str_is(list) ? send_errbacks(how, list, id, APM_STR_NONE, &sent, err)
+        const apm_request body_req = {
+            .id = id,
+            .task = bearer->task,
+            .args = bearer->args,
+            .kwargs = bearer->kind == APM_SIG_TASK ? bearer->kwargs : APM_STR_NONE,
+        };
+        const struct failed failed = { &body_req, exc, APM_STR_NONE };
+        st = apm_str_is(list) ? send_errbacks(how, list, &failed, APM_STR_NONE, &sent, out, err)
                               : no_memory(err);
         if (st == APIUM_OK && out->n_unrun && sent.len)
             out->unrun[0].children = array_of_one(apm_buf_str(&sent), how->arena);

@@ -13,7 +13,8 @@ static const size_t texts[] = {
     offsetof(apm_outcome, result),     offsetof(apm_outcome, exc.type),
     offsetof(apm_outcome, exc.module), offsetof(apm_outcome, exc.args),
     offsetof(apm_outcome, traceback),  offsetof(apm_outcome, retry_request),
-    offsetof(apm_outcome, children),
+    offsetof(apm_outcome, children),   offsetof(apm_outcome, replacement),
+    offsetof(apm_outcome, added),
 };
 #define TEXTS (sizeof texts / sizeof *texts)
 
@@ -57,7 +58,9 @@ sound(const apm_outcome *outcome)
 {
     return is_json(outcome->result, APM_JSON_NONE) && is_json(outcome->exc.args, APM_JSON_ARRAY) &&
            is_json(outcome->retry_request, APM_JSON_OBJECT) &&
-           is_json(outcome->children, APM_JSON_NONE) && apm_utf8_valid(outcome->exc.type, true) &&
+           is_json(outcome->children, APM_JSON_NONE) &&
+           is_json(outcome->replacement, APM_JSON_OBJECT) &&
+           is_json(outcome->added, APM_JSON_ARRAY) && apm_utf8_valid(outcome->exc.type, true) &&
            apm_utf8_valid(outcome->exc.module, true) && apm_utf8_valid(outcome->traceback, true);
 }
 
@@ -74,7 +77,7 @@ apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
     for (size_t i = 0; i < TEXTS; i++)
         *(apm_str *)((char *)&outcome + texts[i]) = apm_unpack_str(&in);
     if (in.bad || in.at != in.end || numbers.kind < APM_DONE_SUCCESS ||
-        numbers.kind > APM_DONE_REVOKED)
+        numbers.kind > APM_DONE_REPLACED)
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot is damaged");
     if (!sound(&outcome))
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot holds what is no JSON");

@@ -17,6 +17,7 @@ typedef enum apm_outcome_kind {
     APM_DONE_LOST,    /* the pool process died: FAILURE WorkerLostError, or given back */
     APM_DONE_TIMEOUT, /* hard limit: FAILURE TimeLimitExceeded */
     APM_DONE_REVOKED, /* expired, revoked or terminated: REVOKED TaskRevokedError */
+    APM_DONE_REPLACED, /* a workflow goes on under its id: `replacement` */
 } apm_outcome_kind;
 
 /* An exception as Celery stores it: {"exc_type", "exc_message": [args], "exc_module"}. */
@@ -40,6 +41,9 @@ typedef struct apm_outcome {
      * "expires_us", "headers", "time_limit", "soft_time_limit"); absent none. */
     apm_str retry_request;
     apm_str children; /* JSON array of result tuples of what the task itself sent; absent is [] */
+    apm_str replacement; /* REPLACED: a signature, as JSON */
+    /* SUCCESS: JSON array of signatures that join the header the task is a part of; absent none. */
+    apm_str added;
     int64_t runtime_ns;
     uint32_t states; /* how many custom states the task reported before (pool bookkeeping) */
 } apm_outcome;
