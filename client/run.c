@@ -78,6 +78,11 @@ settle_verdict(apium_task *task, apium_verdict verdict)
         return out->kind == APM_DONE_REJECT ? verdict : apium_reject(task, false, NULL);
     case APIUM_IGNORE:
         return apium_ignore(task);
+    case APIUM_REPLACED:
+        if (out->kind == APM_DONE_REPLACED)
+            return verdict;
+        apm_task_raisef(task, NULL, "RuntimeError", "%s was replaced by nothing", task->def->name);
+        return APIUM_FAILURE;
     }
     apm_task_raisef(task, NULL, "RuntimeError", "%s returned %d, which is no verdict",
                     task->def->name, (int)verdict);
@@ -103,6 +108,39 @@ finish_children(apium_task *task)
             task->out->children = apm_arena_str(task->arena, apm_buf_str(&task->children), NULL);
     }
     apm_buf_clear(&task->children);
+}
+
+void
+apm_run_direct(apium_task *outer, const apium_task_def *def, apm_str args, apm_outcome *out)
+{
+    const char *texts[APM_TEXTS] = { 0 };
+    apm_request req = *outer->req;
+    req.task = apm_strz(def->name);
+    req.args = args;
+    req.kwargs = APM_STR("{}");
+    req.chord = req.chain = req.callbacks = req.errbacks = APM_STR_NONE;
+    *out = (apm_outcome){ 0 };
+    apium_task task = {
+        .env = outer->env,
+        .def = def,
+        .req = &req,
+        .arena = outer->arena,
+        .out = out,
+        .soft_s = outer->soft_s,
+        .hard_s = outer->hard_s,
+        .began_ms = outer->began_ms,
+        .texts = texts,
+        .outer = current,
+    };
+    apm_buf_init(&task.children, APM_BUF_MAX);
+    current = &task;
+    (void)settle_verdict(&task, def->run(&task));
+    current = task.outer;
+    if (task.children.len) {
+        apm_buf_addz(&outer->children, outer->children.len ? ", " : "[");
+        apm_buf_add(&outer->children, task.children.p + 1, task.children.len - 1);
+    }
+    apm_buf_clear(&task.children);
 }
 
 void

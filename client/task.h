@@ -62,6 +62,10 @@ apium_verdict apm_task_raisef(apium_task *task, const apm_site *site, const char
  * definition say. */
 apium_verdict apm_task_autoretry(apium_task *task);
 
+/* Call another task's handler inside this one, with these positional arguments (JSON array), as Python does by calling it: no hooks, no
+ * message; what it sends are children of `outer`. Text of the outcome lives in outer's arena. */
+void apm_run_direct(apium_task *outer, const apium_task_def *def, apm_str args, apm_outcome *out);
+
 /* The task that this thread is running, NULL outside of one. */
 apium_task *apm_task_current(void);
 /* A run that the current task sent: it becomes a child. */

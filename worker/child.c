@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "client/builtin.h"
 #include "client/run.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
@@ -109,7 +110,7 @@ run_slot(const apm_child *child, bool process, unsigned number, uint32_t seq, ap
         apm_request_unpack(bytes, &req, &err) != APIUM_OK) {
         outcome = failure(arena, "RuntimeError", "builtins", apm_strz(err.text), 0);
     } else {
-        const apium_task_def *def = apm_app_task(child->app, req.task);
+        const apium_task_def *def = apm_app_runnable(child->app, req.task);
         if (!def) {
             outcome = failure(arena, "NotRegistered", "celery.exceptions", req.task, 0);
         } else {

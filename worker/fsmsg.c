@@ -103,6 +103,7 @@ info_of(const apium_task_def *def)
         .acks_on_failure_or_timeout = def->acks_on_failure_or_timeout,
         .store_errors_even_if_ignored = def->store_errors_even_if_ignored,
         .max_retries = def->max_retries,
+        .errback = def->errback,
         .queue = def->queue,
         .exchange = def->exchange,
         .routing_key = def->routing_key,

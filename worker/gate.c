@@ -4,7 +4,7 @@
  * A request with a far eta goes back into the store, parked, where the broker can do that: it costs no memory here and
  * survives us. Near ones, and all on a broker that cannot park, wait in a heap with one timer.
  */
-#include "worker/inner.h"
+#include "worker/builtin.h"
 
 #include <stdlib.h>
 
@@ -261,6 +261,8 @@ apm_gate_pass(apm_worker *w)
         apium_error err;
         if (expired(work)) {
             discard_expired(work);
+        } else if (work->builtin && work->builtin->start) {
+            apm_builtin_start(work);
         } else {
             apium_status st = apm_pool_submit(w->pool, &work->job, &err);
             if (st == APIUM_E_BUSY)
@@ -292,17 +294,34 @@ apm_gate_drop(apm_work *work)
 }
 
 void
+apm_gate_drop_internal(apm_worker *w)
+{
+    for (apm_work *work = w->lists[APM_AT_READY].head, *next; work; work = next) {
+        next = work->next;
+        if (work->internal)
+            apm_work_free(work);
+    }
+    for (apm_work *work = w->lists[APM_AT_POOL].head, *next; work; work = next) {
+        next = work->next;
+        if (work->internal && !work->begun && apm_pool_take_back(w->pool, &work->job))
+            apm_work_free(work);
+    }
+}
+
+void
 apm_gate_return_all(apm_worker *w)
 {
     /* The last comes first: each goes to the front of its queue, so the order is kept. */
     for (apm_work *work = w->lists[APM_AT_READY].tail, *prev; work; work = prev) {
         prev = work->prev;
+        if (work->internal)
+            continue;
         w->count.returned++;
         apm_settle_delivery(work, APM_RESTORE, NULL);
     }
     for (apm_work *work = w->lists[APM_AT_POOL].tail, *prev; work; work = prev) {
         prev = work->prev;
-        if (work->begun || !apm_pool_take_back(w->pool, &work->job))
+        if (work->begun || work->internal || !apm_pool_take_back(w->pool, &work->job))
             continue;
         w->count.returned++;
         apm_settle_delivery(work, APM_RESTORE, NULL);

@@ -57,7 +57,11 @@ typedef struct apm_work {
     apm_unit *after;     /* two links: what is committed on the broker once the result is stored */
     apm_disposition how; /* of the delivery, with `after` */
     const char *why;     /* APM_REJECT's reason, in the delivery's arena */
-    struct apm_join *join; /* chords that wait for this work's return; NULL for most */
+    const struct apm_builtin *builtin; /* a task of Celery's own; NULL for most */
+    /* An errback that is called here: no message brought it, nothing is settled or stored. */
+    bool internal;
+    struct apm_errbacks *errbacks; /* called when everything is settled; NULL for most */
+    struct apm_join *join;         /* chords that wait for this work's return; NULL for most */
     /* Holds the memory of the delivery that this work began under; freed with it. */
     struct apm_work *adopted;
     int64_t received_ms;
@@ -182,10 +186,15 @@ void apm_gate_enter(apm_work *work);
 void apm_gate_pass(apm_worker *w);
 /* Forget a request that is not ours any more and has not begun. */
 void apm_gate_drop(apm_work *work);
+/* Drop the errbacks that have not begun: nobody can be given them. */
+void apm_gate_drop_internal(apm_worker *w);
 /* Give back everything that has not begun: held, ready, and what the pool has not begun. */
 void apm_gate_return_all(apm_worker *w);
 /* Tell the broker how much we want to hold. */
 void apm_gate_window(apm_worker *w);
+
+/* The effective options of a call: message, then task, then settings. */
+void apm_intake_options(apm_work *work);
 
 /* settle.c: what an outcome causes. */
 void apm_settle_begin(void *worker, apm_job *job);

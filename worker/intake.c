@@ -4,7 +4,7 @@
  * Refusals follow Celery's classes (docs/protocol.md "Malformed messages"), but nothing that comes in ends the
  * process, and what is refused is kept in the broker's dead-letter place.
  */
-#include "worker/inner.h"
+#include "worker/builtin.h"
 
 #include <stdlib.h>
 
@@ -71,9 +71,8 @@ decide(apm_tri a, bool otherwise)
     return a == APM_UNSET ? otherwise : a == APM_YES;
 }
 
-/* The effective options of this call: message, then task, then settings. */
-static void
-decide_options(apm_work *work)
+void
+apm_intake_options(apm_work *work)
 {
     const apm_settings *s = work->worker->settings;
     const apm_task_info *task = work->task;
@@ -151,8 +150,9 @@ receive(apm_worker *w, apm_delivery *delivery)
         return;
     }
     work->req = req;
-    if (apm_str_is(req.task))
-        work->task = apm_pool_task(w->pool, req.task);
+    if (apm_str_is(req.task) && !(work->task = apm_pool_task(w->pool, req.task)) &&
+        (work->builtin = apm_builtin_find(req.task)))
+        work->task = &work->builtin->info;
     if (st == APIUM_E_NOMEM) {
         apm_settle_delivery(work, APM_RESTORE, NULL);
         return;
@@ -170,7 +170,7 @@ receive(apm_worker *w, apm_delivery *delivery)
         refuse_unregistered(work);
         return;
     }
-    decide_options(work);
+    apm_intake_options(work);
     apm_gate_enter(work);
 }
 

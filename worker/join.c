@@ -10,6 +10,7 @@
  * claimed: a death between them sends the body again under the same id, never not at all. The delivery is settled after all of it, so
  * a part that is acknowledged late and dies on the way is run again, returns again, and finds the header complete again.
  */
+#include "worker/errback.h"
 #include "worker/settle_inner.h"
 
 #include "core/base/error.h"
@@ -119,15 +120,6 @@ on_published(void *arg, apium_status status, const apium_error *err)
     on_claimed(work, status == APIUM_E_NOTFOUND ? APIUM_E_REFUSED : status, err);
 }
 
-static void
-drop_emitted(apm_emitting *emitting)
-{
-    if (!emitting->joined)
-        apm_unit_drop(emitting->publish);
-    apm_unit_drop(emitting->store);
-    emitting->publish = emitting->store = NULL;
-}
-
 /* Commit what follows the header: the claim, what was emitted, results and returns. */
 static void
 commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
@@ -139,12 +131,13 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
     if (!store ||
         w->backend->ops->claim(w->backend, store, join->part.group_id, &err) != APIUM_OK ||
         !apm_join_returns(work, store, follow)) {
-        drop_emitted(emitting);
+        apm_emit_drop(emitting);
         say_failed(work, "out of memory");
         give_up(work);
         return;
     }
     apm_settle_records(work, store, follow);
+    apm_errback_add(work, follow);
     join->settles = emitting->joined && !join->n_asked && join->at == join->n_ready && !work->acked;
     if (join->settles)
         apm_settle_append(work, store, work->how, work->why);
@@ -189,7 +182,7 @@ fail_body(apm_work *work, const char *what, const char *text)
     how.root_id = apm_str_is(work->req.root_id) ? work->req.root_id : work->req.id;
     how.parent_id = work->req.id;
     if (apm_follow_body_failed(&how, join->part.body, &exc, &exc, &follow, &err) != APIUM_OK) {
-        drop_emitted(&emitting);
+        apm_emit_drop(&emitting);
         say_failed(work, err.text);
         join->body_failed = false;
         go_on(work);
@@ -259,7 +252,7 @@ on_parts(void *arg, const apm_str *members, size_t n, apm_str tree, const apium_
     apium_error why;
     if (apm_follow_complete(&how, &join->part, &work->req, members, n, tree, &follow, &why) !=
         APIUM_OK) {
-        drop_emitted(&emitting);
+        apm_emit_drop(&emitting);
         fail_body(work, "Callback error", why.text);
         return;
     }

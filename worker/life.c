@@ -138,8 +138,10 @@ warm_hup(apm_worker *w)
 static void
 kill_pool(apm_worker *w)
 {
-    if (!w->pool_gone && w->pool)
+    if (!w->pool_gone && w->pool) {
+        apm_gate_drop_internal(w);
         apm_pool_stop(w->pool, true, on_pool_gone, w);
+    }
     uv_timer_start(&w->stop_timer, on_stop_deadline, COLD_PATIENCE_MS, 0);
     apm_worker_progress(w);
 }

@@ -33,6 +33,7 @@ typedef struct apm_task_info {
     int acks_late, ignore_result, track_started, reject_on_worker_lost, acks_on_failure_or_timeout,
         store_errors_even_if_ignored; /* apium_option */
     int max_retries;
+    bool errback; /* called with the failed request, the exception and the traceback */
     /* where a retry goes when the definition says so; NULL none */
     const char *queue, *exchange, *routing_key;
 } apm_task_info;

@@ -52,6 +52,7 @@ apm_say_outcome(const apm_work *work, const apm_outcome *outcome)
         break;
     }
     case APM_DONE_IGNORE:
+    case APM_DONE_REPLACED:
         apm_log_task(level, &ctx, "task.ignored", "Task %.*s[%.*s] ignored", APM_STR_ARG(name),
                      APM_STR_ARG(tid));
         break;

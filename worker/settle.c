@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "worker/errback.h"
 #include "worker/publish.h"
 #include "worker/settle_inner.h"
 
@@ -20,6 +21,8 @@ apm_settle_finish(apm_work *work)
     if (work->units || !work->over)
         return;
     apm_worker *w = work->worker;
+    if (work->errbacks)
+        apm_errback_go(work);
     apm_work_free(work);
     apm_worker_progress(w);
 }
@@ -118,6 +121,7 @@ static void
 settlement_failed(apm_work *work, apium_status status, const apium_error *err)
 {
     const apm_request *req = &work->req;
+    work->errbacks = NULL; /* this failure is not what is settled */
     if (status == APIUM_E_FENCED) {
         apm_log(APM_LOG_WARNING, "task.fenced",
                 "The outcome of task %.*s[%.*s] was dropped: its delivery belongs to another node "
@@ -217,6 +221,7 @@ state_of(const apm_work *work, const apm_outcome *outcome, apm_outcome *written)
             APM_DONE_FAILURE; /* as Celery 5.6: Reject(requeue=False) is a failure too */
         return APM_STR(APM_STATE_FAILURE);
     case APM_DONE_IGNORE:
+    case APM_DONE_REPLACED:
         return APM_STR_NONE;
     case APM_DONE_LOST:
         if (work->how == APM_RESTORE)
@@ -371,13 +376,25 @@ emit(void *arg, const apm_canvas_op *op, apium_error *err)
     apm_emitting *emitting = arg;
     apm_backend *backend = emitting->work->worker->backend;
     apm_unit *unit =
-        op->kind == APM_CANVAS_SIZE ? apm_emit_store(emitting) : apm_emit_publish(emitting);
+        op->kind == APM_CANVAS_SEND ? apm_emit_publish(emitting) : apm_emit_store(emitting);
     if (!unit)
         return apm_fail(err, APIUM_E_NOMEM, "cannot send a follow-up: out of memory");
     emitting->sent = true;
-    return op->kind == APM_CANVAS_SIZE
-               ? backend->ops->expect(backend, unit, op->group_id, op->size, err)
-               : apm_follow_publish(emitting->work, unit, op->send, err);
+    switch (op->kind) {
+    case APM_CANVAS_SIZE:
+        return backend->ops->expect(backend, unit, op->group_id, op->size, err);
+    case APM_CANVAS_EXTEND:
+        return backend->ops->extend(backend, unit, op->group_id, op->size, err);
+    default:
+        return apm_follow_publish(emitting->work, unit, op->send, err);
+    }
+}
+
+static bool
+calls(void *arg, apm_str task)
+{
+    const apm_emitting *emitting = arg;
+    return apm_errback_is_ours(emitting->work->worker, task);
 }
 
 apm_sending
@@ -394,24 +411,27 @@ apm_sending_of(apm_emitting *emitting)
         .store = w->backend->ops->name,
         .retry_interval_s = w->settings->result_chord_retry_interval,
         .emit = emit,
+        .calls = calls,
         .arg = emitting,
     };
 }
 
-static void
-drop_emitted(apm_emitting *emitting)
+void
+apm_emit_drop(apm_emitting *emitting)
 {
     if (!emitting->joined)
         apm_unit_drop(emitting->publish);
     apm_unit_drop(emitting->store);
     emitting->store = emitting->publish = NULL;
+    emitting->sent = false;
 }
 
 /* Does the outcome return a part of a chord: its own, or that of a chain it ends? Then the delivery waits for the answer. */
 static bool
 may_return(const apm_work *work, const apm_outcome *outcome)
 {
-    if (outcome->kind == APM_DONE_RETRY || outcome->kind == APM_DONE_IGNORE)
+    if (outcome->kind == APM_DONE_RETRY || outcome->kind == APM_DONE_IGNORE ||
+        outcome->kind == APM_DONE_REPLACED)
         return false;
     return apm_str_is(work->req.chord) ||
            (outcome->kind != APM_DONE_SUCCESS && apm_str_is(work->req.chain) &&
@@ -449,12 +469,10 @@ follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_f
         work->task && outcome->kind != APM_DONE_REJECT && outcome->kind != APM_DONE_REVOKED;
     apm_sending how = apm_sending_of(emitting);
     apium_status st = apm_follow_outcome(&how, &work->req, outcome, errbacks, out, &err);
-    if (!apm_backend_can(work->worker->backend, APM_BACKEND_BARRIER))
-        out->n_returns = 0; /* celery.chord_unlock looks at the results */
     if (st == APIUM_OK)
         return true;
-    drop_emitted(emitting);
-    if (outcome->kind == APM_DONE_SUCCESS) {
+    apm_emit_drop(emitting);
+    if (outcome->kind == APM_DONE_SUCCESS || outcome->kind == APM_DONE_REPLACED) {
         follow_failed(work, &err);
         return false;
     }
@@ -462,14 +480,64 @@ follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_f
             APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err.text);
     how = apm_sending_of(emitting);
     if (apm_follow_outcome(&how, &work->req, outcome, false, out, &err) != APIUM_OK) {
-        drop_emitted(emitting);
+        apm_emit_drop(emitting);
         *out = (apm_follow){ .children = outcome->children };
     }
     return true;
 }
 
-void
-apm_settle(apm_work *work, const apm_outcome *outcome)
+static void
+count_outcome(apm_worker *w, apm_outcome_kind kind)
+{
+    switch (kind) {
+    case APM_DONE_SUCCESS:
+    case APM_DONE_REPLACED:
+        w->count.succeeded++;
+        break;
+    case APM_DONE_RETRY:
+        w->count.retried++;
+        break;
+    case APM_DONE_REJECT:
+        w->count.rejected++;
+        break;
+    case APM_DONE_IGNORE:
+        break;
+    case APM_DONE_REVOKED:
+        w->count.revoked++;
+        break;
+    default:
+        w->count.failed++;
+    }
+}
+
+/* Both lists in one. */
+static bool
+merge_follow(apm_arena *arena, apm_follow *follow, const apm_follow *more)
+{
+    size_t unrun = follow->n_unrun + more->n_unrun, returns = follow->n_returns + more->n_returns;
+    apm_unrun *all_unrun = apm_arena_alloc(arena, (unrun + 1) * sizeof(*all_unrun));
+    apm_return *all_returns = apm_arena_alloc(arena, (returns + 1) * sizeof(*all_returns));
+    if (!all_unrun || !all_returns)
+        return false;
+    if (follow->n_unrun)
+        memcpy(all_unrun, follow->unrun, follow->n_unrun * sizeof(*all_unrun));
+    if (more->n_unrun)
+        memcpy(all_unrun + follow->n_unrun, more->unrun, more->n_unrun * sizeof(*all_unrun));
+    if (follow->n_returns)
+        memcpy(all_returns, follow->returns, follow->n_returns * sizeof(*all_returns));
+    if (more->n_returns)
+        memcpy(all_returns + follow->n_returns, more->returns,
+               more->n_returns * sizeof(*all_returns));
+    follow->unrun = all_unrun;
+    follow->n_unrun = unrun;
+    follow->returns = all_returns;
+    follow->n_returns = returns;
+    return true;
+}
+
+/* `given`: what was emitted already, NULL nothing; `more`: what follows besides, NULL nothing. */
+static void
+settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const apm_follow *more)
 {
     apm_worker *w = work->worker;
     apium_error err;
@@ -484,18 +552,27 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     apm_str state = state_of(work, outcome, &written);
     bool goes_on =
         work->how != APM_RESTORE && !(outcome->kind == APM_DONE_REJECT && outcome->requeue);
-    bool counts = goes_on && may_return(work, outcome);
+    bool counts = (goes_on && may_return(work, outcome)) || (more && more->n_returns);
     apm_emitting emitting = { .work = work, .joined = w->one_link && !counts };
+    if (given && given->sent)
+        emitting = *given;
     if (goes_on && !follow(work, outcome, &emitting, &next))
         return;
+    if (more && !merge_follow(&work->delivery->arena, &next, more))
+        goto no_memory;
+    if (!apm_backend_can(w->backend, APM_BACKEND_BARRIER))
+        next.n_returns = 0; /* celery.chord_unlock looks at the results */
+    apm_errback_add(work, &next);
+    if (more)
+        apm_errback_add(work, more);
     written.children = next.children;
-    bool record = wants_record(work, state), settle = !work->acked;
+    bool record = wants_record(work, state), ack_due = !work->acked;
     bool marks = next.n_unrun && stores_results(w);
     work->sends = outcome->kind == APM_DONE_RETRY || emitting.sent;
 
     if ((record || marks || next.n_returns) && !apm_emit_store(&emitting))
         goto no_memory;
-    if (settle && (emitting.joined || !emitting.store) && !apm_emit_publish(&emitting))
+    if (ack_due && (emitting.joined || !emitting.store) && !apm_emit_publish(&emitting))
         goto no_memory;
     if (record)
         append_own_record(work, emitting.store, state, &written);
@@ -507,14 +584,14 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
         if (!apm_emit_publish(&emitting))
             goto no_memory;
         if (apm_retry_publish(work, emitting.publish, outcome, &err) != APIUM_OK) {
-            drop_emitted(&emitting);
+            apm_emit_drop(&emitting);
             settlement_failed(work, err.status, &err);
             return;
         }
     }
     if (emitting.store && !emitting.joined) {
         /* Early: what has begun is acknowledged whatever becomes of the result store. */
-        if (settle && !work->late && work->how == APM_ACK && !next.n_returns) {
+        if (ack_due && !work->late && work->how == APM_ACK && !next.n_returns) {
             apm_unit *ack = apm_unit_new(w->broker->link);
             if (ack) {
                 apm_settle_append(work, ack, APM_ACK, NULL);
@@ -531,7 +608,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
         apm_settle_finish(work);
         return;
     }
-    if (settle) {
+    if (ack_due) {
         apm_settle_append(work, emitting.publish, work->how, work->why);
         work->settled_with_it = true;
     }
@@ -539,8 +616,29 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     return;
 
 no_memory:
-    drop_emitted(&emitting);
+    apm_emit_drop(&emitting);
     abandon(work);
+}
+
+void
+apm_settle(apm_work *work, const apm_outcome *outcome)
+{
+    if (work->internal)
+        apm_errback_done(work, outcome);
+    else
+        settle(work, outcome, NULL, NULL);
+}
+
+void
+apm_settle_step(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting,
+                const apm_follow *more)
+{
+    apm_outcome done = *outcome;
+    done.runtime_ns = apm_clock_ns() - work->job.began_ns;
+    count_outcome(work->worker, done.kind);
+    apm_say_outcome(work, &done);
+    settle(work, &done, emitting, more);
+    apm_worker_wake(work->worker);
 }
 
 void
@@ -590,6 +688,8 @@ apm_settle_begin(void *worker, apm_job *job)
     apm_worker *w = worker;
     apm_work *work = work_of(job);
     work->begun = true;
+    if (work->internal)
+        return;
     if (work->late &&
         !(work->task->track_started == APIUM_ON ||
           (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))
@@ -670,24 +770,11 @@ apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome)
 {
     apm_worker *w = worker;
     apm_work *work = work_of(job);
-    switch (outcome->kind) {
-    case APM_DONE_SUCCESS:
-        w->count.succeeded++;
-        break;
-    case APM_DONE_RETRY:
-        w->count.retried++;
-        break;
-    case APM_DONE_REJECT:
-        w->count.rejected++;
-        break;
-    case APM_DONE_IGNORE:
-        break;
-    case APM_DONE_REVOKED:
-        w->count.revoked++;
-        break;
-    default:
-        w->count.failed++;
+    if (work->internal) {
+        apm_errback_done(work, outcome);
+        return;
     }
+    count_outcome(w, outcome->kind);
     int64_t run_ns = outcome->runtime_ns > 0 ? outcome->runtime_ns : 1;
     /* Quick to notice a long task, slow to believe in short ones. */
     w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1

@@ -20,7 +20,13 @@ apm_unit *apm_emit_publish(apm_emitting *emitting);
 /* What workflows/ needs to know of this worker, with its messages going to `emitting`. */
 apm_sending apm_sending_of(apm_emitting *emitting);
 
+void apm_emit_drop(apm_emitting *emitting);
+
 /* settle.c */
+/* The outcome of a built-in task that the loop has done. `emitting`: what it has sent, NULL nothing; `more`: what follows besides, NULL
+ * nothing. */
+void apm_settle_step(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting,
+                     const apm_follow *more);
 void apm_settle_records(apm_work *work, apm_unit *unit, const apm_follow *follow);
 void apm_settle_append(apm_work *work, apm_unit *unit, apm_disposition how, const char *why);
 void apm_settle_finish(apm_work *work);

@@ -167,20 +167,16 @@ on_process(void *arg, int process, int pid, bool up, int status, bool expected)
     if (process >= 0)
         snprintf(name, sizeof(name), "ForkPoolWorker-%d", process + 1);
     if (up)
-        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process '%s' pid:%d started",
-                name, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_up", "Process '%s' pid:%d started", name, pid);
     else if (expected)
-        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process '%s' pid:%d ended",
-                name, pid);
+        apm_log(APM_LOG_DEBUG, "pool.process_down", "Process '%s' pid:%d ended", name, pid);
     else if (status != -1 && WIFSIGNALED(status))
         apm_log(APM_LOG_ERROR, "pool.process_lost",
-                "Process '%s' pid:%d exited with 'signal %d (SIG%s)'", name,
-                pid, WTERMSIG(status),
+                "Process '%s' pid:%d exited with 'signal %d (SIG%s)'", name, pid, WTERMSIG(status),
                 sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
     else
-        apm_log(APM_LOG_ERROR, "pool.process_lost",
-                "Process '%s' pid:%d exited with 'exitcode %d'", name, pid,
-                status != -1 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+        apm_log(APM_LOG_ERROR, "pool.process_lost", "Process '%s' pid:%d exited with 'exitcode %d'",
+                name, pid, status != -1 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
 /* ---- start ---- */

@@ -64,7 +64,12 @@ apm_work_free(apm_work *work)
     apm_unit_drop(work->after);
     if (work->adopted)
         apm_work_free(work->adopted);
-    apm_delivery_free(work->delivery);
+    if (work->internal) {
+        apm_arena_clear(&work->delivery->arena);
+        free(work->delivery);
+    } else {
+        apm_delivery_free(work->delivery);
+    }
     free(work);
 }
 
@@ -72,7 +77,9 @@ void
 apm_work_process(const apm_work *work, char out[32])
 {
     const char *kind = work->worker->settings->worker_pool;
-    if (strcmp(kind, "prefork") == 0)
+    if (work->job.process < 0)
+        snprintf(out, 32, "MainProcess");
+    else if (strcmp(kind, "prefork") == 0)
         snprintf(out, 32, "ForkPoolWorker-%d", work->job.process + 1);
     else if (strcmp(kind, "threads") == 0)
         snprintf(out, 32, "ThreadPoolWorker-%d", work->job.process + 1);

@@ -16,8 +16,8 @@ bool apm_builtin_is_step(apm_str task);
  * What the request asks for is emitted, and *out is its outcome, which may be a failure: wrong arguments are a TypeError, a workflow that
  * cannot be sent a ValueError. Text lives in how's arena. An error is only that nothing can be told: no memory.
  */
-apium_status apm_builtin_step(apm_sending *how, const apm_request *req, apm_outcome *out,
-                              apium_error *err);
+apium_status
+apm_builtin_step(apm_sending *how, const apm_request *req, apm_outcome *out, apium_error *err);
 
 /* celery.accumulate(*args, index=None): all arguments, or one of them; as the outcome of the request. */
 void apm_builtin_accumulate(const apm_request *req, apm_arena *arena, apm_outcome *out);

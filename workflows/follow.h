@@ -31,7 +31,8 @@ typedef struct apm_return {
 /* An errback that is called here: Celery's errback(request, exc, traceback). */
 typedef struct apm_errback_call {
     apm_str task;
-    apm_str args;   /* JSON array: the failed request, the exception, the traceback, what the signature adds */
+    apm_str
+        args; /* JSON array: the failed request, the exception, the traceback, what the signature adds */
     apm_str kwargs; /* JSON object */
     apm_str failed_id;
 } apm_errback_call;
@@ -60,8 +61,8 @@ apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *
  * follow it), and for signatures that were added to the task's header. */
 apium_status apm_follow_replaced(apm_sending *how, const apm_request *req, apm_str replacement,
                                  apium_error *err);
-apium_status apm_follow_added(apm_sending *how, const apm_request *req, apm_str added,
-                              apium_error *err);
+apium_status
+apm_follow_added(apm_sending *how, const apm_request *req, apm_str added, apium_error *err);
 
 /* The result of req as the member of a header. Absent without memory. */
 apm_str apm_follow_member(apm_arena *arena, apm_str task_id, apm_str state, apm_str result);
@@ -74,7 +75,8 @@ apium_status apm_follow_complete(apm_sending *how, const apm_return *part, const
                                  const apm_str *members, size_t n_members, apm_str tree,
                                  apm_follow *out, apium_error *err);
 /* Send the body with `results`, a JSON array that holds the list of them. how says whom it descends from. */
-apium_status apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err);
+apium_status
+apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err);
 /* The body will not run: mark it, tell those who wait for it, call its errbacks. `cause` is what its members get when it is a
  * group. */
 apium_status apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,

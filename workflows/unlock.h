@@ -26,8 +26,8 @@ typedef struct apm_unlock {
 } apm_unlock;
 
 /* E_INVALID, E_DECODE: its arguments are not those of chord_unlock. */
-apium_status apm_unlock_read(const apm_request *req, apm_arena *arena, apm_unlock *out,
-                             apium_error *err);
+apium_status
+apm_unlock_read(const apm_request *req, apm_arena *arena, apm_unlock *out, apium_error *err);
 /* The document that is stored for parts[i]; absent: none. */
 void apm_unlock_put(apm_unlock *unlock, size_t i, apm_str doc, apm_arena *arena);
 bool apm_unlock_ready(const apm_unlock *unlock);

@@ -27,9 +27,10 @@ extern "C" {
 
 typedef struct apium_app apium_app;
 typedef struct apium_task apium_task;
+typedef struct apium_sig apium_sig; /* apium/send.h */
 
 /* What a handler returns: what became of the task. The functions that decide it (apium_return,
- * apium_raise, apium_retry, apium_reject, apium_ignore) answer the verdict to return; the last one
+ * apium_raise, apium_retry, apium_reject, apium_ignore, apium_replace) answer the verdict to return; the last one
  * called counts. */
 typedef enum apium_verdict {
     APIUM_SUCCESS = 0, /* with the value of apium_return, or null */
@@ -37,6 +38,7 @@ typedef enum apium_verdict {
     APIUM_RETRY,
     APIUM_REJECT,
     APIUM_IGNORE,
+    APIUM_REPLACED,
 } apium_verdict;
 
 typedef apium_verdict apium_handler(apium_task *task);
@@ -73,6 +75,12 @@ typedef struct apium_task_def {
     /* behaviour */
     apium_option acks_late, ignore_result, track_started, reject_on_worker_lost,
         acks_on_failure_or_timeout, store_errors_even_if_ignored;
+    /* As link_error it is called in a process of the worker that saw the failure, with three
+     * arguments: what failed (an object with its id, task, args, kwargs, root_id, parent_id, group
+     * and retries), the exception (exc_type, exc_message, exc_module) and the traceback or null.
+     * No message is sent and nothing is stored. Otherwise an errback is a task like any other, and
+     * gets the failed id. Celery tells the two apart by the number of parameters. */
+    bool errback;
     const char *const *throws; /* to be expected, so logged at INFO; named as in autoretry_for */
 
     /* how it is sent, unless the call says otherwise; as in Celery these go before task_routes */
@@ -216,6 +224,21 @@ APIUM_API apium_verdict apium_reject(apium_task *task, bool requeue, const char 
     __attribute__((format(printf, 3, 4)));
 /* Be done with it without storing any state. */
 APIUM_API apium_verdict apium_ignore(apium_task *task);
+
+/*
+ * Become a workflow: sig goes on under this task's id (a chain's or chord's last task gets it), with
+ * everything that was to follow, so whoever waits for this task waits for that. It is sent, together
+ * with the acknowledgement, once the handler has returned. sig is taken over. A broken signature is a
+ * failure of the task.
+ */
+APIUM_API apium_verdict apium_replace(apium_task *task, apium_sig *sig);
+/*
+ * Let sig join the header of the chord that this task is a part of: the body waits for it too, and
+ * gets its result beside this task's. It is sent when this task has succeeded, so that the body never
+ * waits for what was not sent. sig is taken over, also on failure.
+ *   APIUM_E_INVALID  the task is not a part of a chord; sig is broken
+ */
+APIUM_API apium_status apium_add_to_chord(apium_task *task, apium_sig *sig, apium_error *err);
 
 /*
  * Store a state of your own, with any JSON, while the task runs.
