@@ -125,7 +125,7 @@ apm_pool_finish(apm_pool *pool, apm_job *job)
 
     if (apm_slots_outcome(&pool->slots, job->slot, &pool->outcome, &err) != APIUM_OK ||
         apm_outcome_unpack(apm_buf_str(&pool->outcome), &outcome, &err) != APIUM_OK ||
-        outcome.kind > APM_DONE_REJECT) {
+        outcome.kind >= APM_DONE_LOST) {
         /* Somebody wrote over it, or memory is short. */
         outcome = (apm_outcome){
             .kind = APM_DONE_FAILURE,

@@ -77,7 +77,7 @@ apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
     for (size_t i = 0; i < TEXTS; i++)
         *(apm_str *)((char *)&outcome + texts[i]) = apm_unpack_str(&in);
     if (in.bad || in.at != in.end || numbers.kind < APM_DONE_SUCCESS ||
-        numbers.kind > APM_DONE_REPLACED)
+        numbers.kind > APM_DONE_REVOKED)
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot is damaged");
     if (!sound(&outcome))
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot holds what is no JSON");

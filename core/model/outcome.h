@@ -14,10 +14,11 @@ typedef enum apm_outcome_kind {
     APM_DONE_RETRY,
     APM_DONE_IGNORE,
     APM_DONE_REJECT,
+    APM_DONE_REPLACED, /* a workflow goes on under its id: `replacement` */
+    /* From here on the main process alone says so. */
     APM_DONE_LOST,    /* the pool process died: FAILURE WorkerLostError, or given back */
     APM_DONE_TIMEOUT, /* hard limit: FAILURE TimeLimitExceeded */
     APM_DONE_REVOKED, /* expired, revoked or terminated: REVOKED TaskRevokedError */
-    APM_DONE_REPLACED, /* a workflow goes on under its id: `replacement` */
 } apm_outcome_kind;
 
 /* An exception as Celery stores it: {"exc_type", "exc_message": [args], "exc_module"}. */

@@ -28,6 +28,7 @@ STRICT = os.environ.get("APIUM_TEST_STRICT") == "1"
 SANITIZED = os.environ.get("APIUM_TEST_SANITIZED") == "1"
 APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
+FLOWS = str(BUILD / "tests" / "support" / "flows.so")
 LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
 PROBE = str(BUILD / "tests" / "support" / "probe")
 
