@@ -136,7 +136,7 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
         give_up(work);
         return;
     }
-    apm_settle_records(work, store, follow);
+    apm_record_unrun(work, store, follow);
     apm_errback_add(work, follow);
     join->settles = emitting->joined && !join->n_asked && join->at == join->n_ready && !work->acked;
     if (join->settles)
@@ -279,6 +279,27 @@ go_on(apm_work *work)
     w->backend->ops->parts(w->backend, group_id, on_parts, work);
 }
 
+/* The callbacks of the part that completed a header have left, and now the body's turn comes. Where they could not, the message is
+ * kept with the reason; the chord has all it needs. */
+static void
+on_followed(void *arg, apium_status status, const apium_error *err)
+{
+    apm_work *work = arg;
+    work->units--;
+    if (status == APIUM_E_FENCED ||
+        (status == APIUM_E_CLOSED && work->worker->life >= APM_CLOSING)) {
+        give_up(work);
+        return;
+    }
+    if (status != APIUM_OK) {
+        apm_log(APM_LOG_ERROR, "task.unsettled", "Cannot send what follows task %.*s[%.*s]: %s",
+                APM_STR_ARG(work->req.task), APM_STR_ARG(work->req.id), err->text);
+        work->how = APM_REJECT;
+        work->why = apm_arena_str(&work->delivery->arena, apm_strz(err->text), NULL).p;
+    }
+    go_on(work);
+}
+
 void
 apm_join_go(apm_work *work)
 {
@@ -286,13 +307,12 @@ apm_join_go(apm_work *work)
         apm_settle_last(work);
     } else if (!absorb(work)) {
         give_up(work);
+    } else if (work->join->n_ready && work->after) {
+        apm_unit *after = work->after;
+        work->after = NULL;
+        work->units++;
+        apm_unit_commit(after, on_followed, work);
     } else {
-        if (work->join->n_ready && work->after) {
-            /* Its callbacks need not wait for the body; the delivery does. */
-            apm_unit *after = work->after;
-            work->after = NULL;
-            apm_settle_side(work, after);
-        }
         go_on(work);
     }
 }

@@ -163,94 +163,9 @@ settlement_failed(apm_work *work, apium_status status, const apium_error *err)
 
 /* ---- appending ---- */
 
-/* Store w->scratch as a state of req: the work's own request, or a step of its chain that will never run. */
-static void
-append_record(apm_work *work, apm_unit *unit, const apm_request *req, apm_str state)
-{
-    apm_worker *w = work->worker;
-    apium_error err;
-    const apm_record record = {
-        .task_id = req->id,
-        .state = state,
-        .doc = apm_buf_str(&w->scratch),
-        .reply_to = req->reply_to,
-        .correlation_id = apm_str_is(req->correlation_id) ? req->correlation_id : req->id,
-    };
-    apium_status st = w->scratch.failed
-                          ? apm_fail(&err, APIUM_E_TOOBIG, "the result document cannot be composed")
-                          : w->backend->ops->record(w->backend, unit, &record, &err);
-    if (st != APIUM_OK)
-        apm_log(APM_LOG_ERROR, "store.refused", "Cannot store the state of task %.*s[%.*s]: %s",
-                APM_STR_ARG(req->task), APM_STR_ARG(req->id), err.text);
-}
-
-static apm_result_opts
-result_opts(const apm_worker *w)
-{
-    apm_result_opts opts = {
-        .extended = w->settings->result_extended,
-        .worker = w->node,
-        .now_us = apm_clock_wall_us(),
-    };
-    (void)apm_zone_offset(w->settings->timezone, opts.now_us, &opts.zone_offset_s, NULL);
-    return opts;
-}
-
-static bool
-stores_results(const apm_worker *w)
-{
-    return !apm_backend_can(w->backend, APM_BACKEND_NONE);
-}
-
-/* The state that an outcome leaves, absent for none; and what of the outcome is written. */
-static apm_str
-state_of(const apm_work *work, const apm_outcome *outcome, apm_outcome *written)
-{
-    *written = *outcome;
-    switch (outcome->kind) {
-    case APM_DONE_SUCCESS:
-        return APM_STR(APM_STATE_SUCCESS);
-    case APM_DONE_RETRY:
-        return APM_STR(APM_STATE_RETRY);
-    case APM_DONE_REVOKED:
-        return APM_STR(APM_STATE_REVOKED);
-    case APM_DONE_REJECT:
-        if (outcome->requeue)
-            return APM_STR_NONE;
-        written->kind =
-            APM_DONE_FAILURE; /* as Celery 5.6: Reject(requeue=False) is a failure too */
-        return APM_STR(APM_STATE_FAILURE);
-    case APM_DONE_IGNORE:
-    case APM_DONE_REPLACED:
-        return APM_STR_NONE;
-    case APM_DONE_LOST:
-        if (work->how == APM_RESTORE)
-            return APM_STR_NONE;
-        return APM_STR(APM_STATE_FAILURE);
-    case APM_DONE_FAILURE:
-    case APM_DONE_TIMEOUT:
-        return APM_STR(APM_STATE_FAILURE);
-    }
-    return APM_STR_NONE;
-}
-
-static bool
-wants_record(const apm_work *work, apm_str state)
-{
-    const apm_worker *w = work->worker;
-    if (!apm_str_is(state) || !stores_results(w) || !apm_str_is(work->req.id))
-        return false;
-    if (!work->ignore_result)
-        return true;
-    int errors_too = work->task ? work->task->store_errors_even_if_ignored : APIUM_DEFAULT;
-    return !apm_str_eqz(state, APM_STATE_SUCCESS) && !apm_str_eqz(state, APM_STATE_RETRY) &&
-           (errors_too == APIUM_ON ||
-            (errors_too == APIUM_DEFAULT && w->settings->task_store_errors_even_if_ignored));
-}
-
 /* What becomes of the delivery (Celery's table: docs/protocol.md "Acknowledgement"). */
-static void
-decide_disposition(apm_work *work, const apm_outcome *outcome)
+void
+apm_settle_decide(apm_work *work, const apm_outcome *outcome)
 {
     const apm_settings *s = work->worker->settings;
     int on_failure = work->task ? work->task->acks_on_failure_or_timeout : APIUM_DEFAULT;
@@ -315,116 +230,7 @@ forget_due(apm_work *work)
     work->due = 0;
 }
 
-void
-apm_settle_records(apm_work *work, apm_unit *unit, const apm_follow *follow)
-{
-    apm_worker *w = work->worker;
-    const apm_result_opts opts = result_opts(w);
-    if (!stores_results(w))
-        return;
-    for (size_t i = 0; i < follow->n_unrun; i++) {
-        const apm_outcome failed = { .kind = APM_DONE_FAILURE,
-                                     .exc = follow->unrun[i].exc,
-                                     .children = follow->unrun[i].children };
-        apm_buf_reset(&w->scratch);
-        apm_result_write(&w->scratch, &follow->unrun[i].req, &failed, &opts);
-        append_record(work, unit, &follow->unrun[i].req, APM_STR(APM_STATE_FAILURE));
-    }
-}
-
-static void
-append_own_record(apm_work *work, apm_unit *unit, apm_str state, const apm_outcome *written)
-{
-    apm_worker *w = work->worker;
-    const apm_result_opts opts = result_opts(w);
-    apm_buf_reset(&w->scratch);
-    apm_result_write(&w->scratch, &work->req, written, &opts);
-    append_record(work, unit, &work->req, state);
-}
-
 /* ---- what is sent ---- */
-
-static apm_unit *
-unit_for(apm_emitting *emitting, apm_unit **mine, apm_unit **other, apm_link *link)
-{
-    if (!*mine && emitting->joined && *other)
-        *mine = *other;
-    if (!*mine)
-        *mine = apm_unit_new(link);
-    if (emitting->joined)
-        *other = *mine;
-    return *mine;
-}
-
-apm_unit *
-apm_emit_store(apm_emitting *emitting)
-{
-    return unit_for(emitting, &emitting->store, &emitting->publish,
-                    emitting->work->worker->backend->link);
-}
-
-apm_unit *
-apm_emit_publish(apm_emitting *emitting)
-{
-    return unit_for(emitting, &emitting->publish, &emitting->store,
-                    emitting->work->worker->broker->link);
-}
-
-static apium_status
-emit(void *arg, const apm_canvas_op *op, apium_error *err)
-{
-    apm_emitting *emitting = arg;
-    apm_backend *backend = emitting->work->worker->backend;
-    apm_unit *unit =
-        op->kind == APM_CANVAS_SEND ? apm_emit_publish(emitting) : apm_emit_store(emitting);
-    if (!unit)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot send a follow-up: out of memory");
-    emitting->sent = true;
-    switch (op->kind) {
-    case APM_CANVAS_SIZE:
-        return backend->ops->expect(backend, unit, op->group_id, op->size, err);
-    case APM_CANVAS_EXTEND:
-        return backend->ops->extend(backend, unit, op->group_id, op->size, err);
-    default:
-        return apm_follow_publish(emitting->work, unit, op->send, err);
-    }
-}
-
-static bool
-calls(void *arg, apm_str task)
-{
-    const apm_emitting *emitting = arg;
-    return apm_errback_is_ours(emitting->work->worker, task);
-}
-
-apm_sending
-apm_sending_of(apm_emitting *emitting)
-{
-    const apm_worker *w = emitting->work->worker;
-    return (apm_sending){
-        .arena = &emitting->work->delivery->arena,
-        .now_us = apm_clock_wall_us(),
-        .chords = apm_backend_can(w->backend, APM_BACKEND_BARRIER) ? APM_CHORDS_COUNTED
-                  : w->backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
-                      ? APM_CHORDS_REFUSED
-                      : APM_CHORDS_POLLED,
-        .store = w->backend->ops->name,
-        .retry_interval_s = w->settings->result_chord_retry_interval,
-        .emit = emit,
-        .calls = calls,
-        .arg = emitting,
-    };
-}
-
-void
-apm_emit_drop(apm_emitting *emitting)
-{
-    if (!emitting->joined)
-        apm_unit_drop(emitting->publish);
-    apm_unit_drop(emitting->store);
-    emitting->store = emitting->publish = NULL;
-    emitting->sent = false;
-}
 
 /* Does the outcome return a part of a chord: its own, or that of a chain it ends? Then the delivery waits for the answer. */
 static bool
@@ -486,8 +292,8 @@ follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_f
     return true;
 }
 
-static void
-count_outcome(apm_worker *w, apm_outcome_kind kind)
+void
+apm_settle_count(apm_worker *w, apm_outcome_kind kind)
 {
     switch (kind) {
     case APM_DONE_SUCCESS:
@@ -545,11 +351,11 @@ settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const ap
     work->settled_with_it = false;
     if (work->station != APM_AT_SETTLING)
         apm_work_move(work, APM_AT_SETTLING);
-    decide_disposition(work, outcome);
+    apm_settle_decide(work, outcome);
 
     apm_outcome written;
     apm_follow next = { .children = outcome->children };
-    apm_str state = state_of(work, outcome, &written);
+    apm_str state = apm_record_state(work, outcome, &written);
     bool goes_on =
         work->how != APM_RESTORE && !(outcome->kind == APM_DONE_REJECT && outcome->requeue);
     bool counts = (goes_on && may_return(work, outcome)) || (more && more->n_returns);
@@ -566,8 +372,8 @@ settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const ap
     if (more)
         apm_errback_add(work, more);
     written.children = next.children;
-    bool record = wants_record(work, state), ack_due = !work->acked;
-    bool marks = next.n_unrun && stores_results(w);
+    bool record = apm_record_wanted(work, state), ack_due = !work->acked;
+    bool marks = next.n_unrun && apm_record_stores(w);
     work->sends = outcome->kind == APM_DONE_RETRY || emitting.sent;
 
     if ((record || marks || next.n_returns) && !apm_emit_store(&emitting))
@@ -575,9 +381,9 @@ settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const ap
     if (ack_due && (emitting.joined || !emitting.store) && !apm_emit_publish(&emitting))
         goto no_memory;
     if (record)
-        append_own_record(work, emitting.store, state, &written);
+        apm_record_outcome(work, emitting.store, state, &written);
     if (marks)
-        apm_settle_records(work, emitting.store, &next);
+        apm_record_unrun(work, emitting.store, &next);
     if (next.n_returns && !apm_join_returns(work, emitting.store, &next))
         goto no_memory;
     if (outcome->kind == APM_DONE_RETRY) {
@@ -635,7 +441,7 @@ apm_settle_step(apm_work *work, const apm_outcome *outcome, apm_emitting *emitti
 {
     apm_outcome done = *outcome;
     done.runtime_ns = apm_clock_ns() - work->job.began_ns;
-    count_outcome(work->worker, done.kind);
+    apm_settle_count(work->worker, done.kind);
     apm_say_outcome(work, &done);
     settle(work, &done, emitting, more);
     apm_worker_wake(work->worker);
@@ -675,112 +481,3 @@ apm_settle_delivery(apm_work *work, apm_disposition how, const char *reason)
 }
 
 /* ---- what the pool tells ---- */
-
-static apm_work *
-work_of(apm_job *job)
-{
-    return (apm_work *)((char *)job - offsetof(apm_work, job));
-}
-
-void
-apm_settle_begin(void *worker, apm_job *job)
-{
-    apm_worker *w = worker;
-    apm_work *work = work_of(job);
-    work->begun = true;
-    if (work->internal)
-        return;
-    if (work->late &&
-        !(work->task->track_started == APIUM_ON ||
-          (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))
-        return;
-    if (w->n_due == w->cap_due) {
-        size_t cap = w->cap_due ? 2 * w->cap_due : 64;
-        apm_work **due = realloc(w->due, cap * sizeof(*due));
-        if (!due)
-            return; /* its settlement will carry the ack */
-        w->due = due;
-        w->cap_due = cap;
-    }
-    w->due[w->n_due++] = work;
-    work->due = w->n_due;
-    apm_worker_wake(w);
-}
-
-void
-apm_settle_turn(apm_worker *w)
-{
-    for (size_t i = 0; i < w->n_due; i++) {
-        apm_work *work = w->due[i];
-        if (!work)
-            continue;
-        work->due = 0;
-        bool started =
-            !work->ignore_result && stores_results(w) &&
-            (work->task->track_started == APIUM_ON ||
-             (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started));
-        apm_unit *ack = NULL, *state = NULL;
-        if (!work->late && !work->acked)
-            ack = apm_unit_new(w->broker->link);
-        if (started)
-            state = w->one_link && ack ? ack : apm_unit_new(w->backend->link);
-        if (state) {
-            const apm_result_opts opts = result_opts(w);
-            apm_buf meta;
-            apm_buf_init(&meta, 1024);
-            apm_buf_addf(&meta, "{\"pid\": %d, \"hostname\": ", work->job.pid);
-            apm_json_add_stringz(&meta, w->node);
-            apm_buf_addc(&meta, '}');
-            apm_buf_reset(&w->scratch);
-            apm_result_write_state(&w->scratch, &work->req, APM_STR(APM_STATE_STARTED),
-                                   apm_buf_str(&meta), &opts);
-            append_record(work, state, &work->req, APM_STR(APM_STATE_STARTED));
-            apm_buf_clear(&meta);
-        }
-        if (ack)
-            apm_settle_append(work, ack, APM_ACK, NULL);
-        if (state && state != ack)
-            apm_settle_side(work, state);
-        if (ack)
-            apm_settle_side(work, ack);
-    }
-    w->n_due = 0;
-}
-
-void
-apm_settle_state(void *worker, apm_job *job, apm_str state, apm_str meta)
-{
-    apm_worker *w = worker;
-    apm_work *work = work_of(job);
-    if (!stores_results(w) || work->ignore_result)
-        return;
-    apm_unit *unit = apm_unit_new(w->backend->link);
-    if (!unit)
-        return;
-    const apm_result_opts opts = result_opts(w);
-    apm_buf_reset(&w->scratch);
-    apm_result_write_state(&w->scratch, &work->req, state, meta, &opts);
-    append_record(work, unit, &work->req, state);
-    apm_settle_side(work, unit);
-    apm_worker_wake(w);
-}
-
-void
-apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome)
-{
-    apm_worker *w = worker;
-    apm_work *work = work_of(job);
-    if (work->internal) {
-        apm_errback_done(work, outcome);
-        return;
-    }
-    count_outcome(w, outcome->kind);
-    int64_t run_ns = outcome->runtime_ns > 0 ? outcome->runtime_ns : 1;
-    /* Quick to notice a long task, slow to believe in short ones. */
-    w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1
-                                           : w->avg_run_ns - (w->avg_run_ns - run_ns) / 16;
-    decide_disposition(work, outcome);
-    apm_say_outcome(work, outcome);
-    apm_settle(work, outcome);
-    apm_worker_wake(w);
-}

@@ -83,7 +83,7 @@ def eventually(condition, timeout=10.0, what=None, every=0.02):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:g} s: {what or condition}")
+            raise AssertionError(f"not within {timeout:g} s: {(what() if callable(what) else what) or condition}")
         time.sleep(every)
 
 

@@ -1,0 +1,145 @@
+"""Workers are killed with -9 at random under a load of chords whose parts and bodies acknowledge late: every body runs, none is
+published twice on one server, and none runs again but one that was killed on its way.
+
+    test_chords.py OnRedis      for $APIUM_KILL_SECONDS (12) seconds
+"""
+import os
+import random
+import signal
+import threading
+import time
+import unittest
+
+import harness
+from celery import chord
+
+SECONDS = float(os.environ.get("APIUM_KILL_SECONDS", "12"))
+WORKERS = 3
+
+servers = harness.Servers()
+tearDownModule = servers.stop
+
+
+class Records:
+    """What flows.part and flows.body wrote: {key: [(redelivered, milliseconds)]} of the lines with one word."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+
+    def of(self, word):
+        found, data = {}, self.path.read_bytes()
+        for at in range(0, len(data) - len(data) % 128, 128):
+            what, key, redelivered, _, ms = data[at:at + 128].decode().split()
+            if what == word:
+                found.setdefault(key, []).append((redelivered == "1", int(ms)))
+        return found
+
+
+class Chords:
+    def setUp(self):
+        self.broker, self.backend = self.urls()
+        self.records = Records(harness.folder("chords") / "records")
+        self.app = harness.app(self.broker, self.backend, broker_transport_options={"visibility_timeout": 3600})
+        self.workers = [self.worker().start() for _ in range(WORKERS)]
+        self.addCleanup(lambda: [w.kill_group() for w in self.workers])
+        self.kills, self.bodies = [], {}
+
+    def worker(self):
+        return harness.Worker(self.broker, self.backend, "-c", "2", "-n", f"w{random.getrandbits(32)}@%h",
+                              module=harness.FLOWS, env={"FLOWS": str(self.records.path)})
+
+    def part(self, key):
+        return self.app.signature("flows.part", args=(key, self.random.randint(1, 15)))
+
+    def body(self, key):
+        return self.app.signature("flows.body", args=(key, self.random.randint(1, 15)))
+
+    def send(self, n):
+        """A chord; every fourth has another one, and a chain, among its parts. {id of a body: its key}."""
+        parts = [self.part(f"p{n}.{i}") for i in range(self.random.randint(1, 8))]
+        if n % 4 == 0:
+            parts.append(chord([self.part(f"p{n}.x"), self.part(f"p{n}.y")],
+                               self.app.signature("flows.part", args=(f"i{n}", 5), immutable=True)))
+            parts.append(self.part(f"c{n}.0") | self.app.signature("flows.part", args=(f"c{n}.1", 3), immutable=True))
+        result = chord(parts, self.body(f"b{n}")).apply_async()
+        self.bodies[result.id] = (f"b{n}", len(parts))
+
+    def kill_and_start(self):
+        at = self.random.randrange(WORKERS)
+        os.kill(self.workers[at].pid, signal.SIGKILL)
+        self.workers[at].popen.wait(10)
+        self.kills.append(time.monotonic_ns() // 1_000_000)
+        self.workers[at].kill_group()
+        self.workers[at] = self.worker().start()
+
+    def test_every_body_runs_whoever_is_killed(self):
+        self.random = random.Random(20261128)
+        end = time.monotonic() + SECONDS
+        stop = threading.Event()
+
+        def produce():
+            n = ended = 0
+            while not stop.is_set():
+                ended = len(self.records.of("end")) if n % 20 == 0 else ended
+                self.send(n)
+                n += 1
+                if len(self.bodies) * 6 > ended + 600:
+                    stop.wait(0.2)  # far enough ahead of the workers
+        producer = threading.Thread(target=produce)
+        producer.start()
+        try:
+            while time.monotonic() < end:
+                time.sleep(self.random.uniform(0.1, 0.6))  # the times of the kills: nothing is waited for
+                self.kill_and_start()
+        finally:
+            stop.set()
+            producer.join()
+        self.assertGreater(len(self.kills), SECONDS / 4)
+
+        backend = self.app.backend
+        open_ids = set(self.bodies)
+
+        def all_ended():
+            for task in list(open_ids):
+                meta = backend.get_task_meta(task)
+                if meta["status"] in ("SUCCESS", "FAILURE"):
+                    self.assertEqual((meta["status"], meta["result"]), ("SUCCESS", self.bodies[task][1]), task)
+                    open_ids.discard(task)
+            return not open_ids
+        harness.eventually(all_ended, 150, lambda: f"{len(open_ids)} of {len(self.bodies)} chords hang", every=1)
+        self.check()
+        for worker in self.workers:
+            self.assertEqual(worker.stop(), 0)
+
+    def check(self):
+        begins = self.records.of("begin")
+        keys = [key for key, _ in self.bodies.values()]
+        fresh = {key: sum(not again for again, _ in begins[key]) for key in keys}
+        again = {key: len(begins[key]) for key in keys if len(begins[key]) > 1}
+        twice = {key: n for key, n in fresh.items() if n > 1}
+        print(f"{len(self.kills)} kills, {len(keys)} chords, {len(again)} bodies began again, {len(twice)} were sent twice")
+        self.assertEqual({k: n for k, n in twice.items() if self.one_server}, {}, "bodies that were published twice")
+        for key in again:
+            times = sorted(ms for _, ms in begins[key])
+            for first, second in zip(times, times[1:]):
+                self.assertTrue(key in twice or any(first - 50 <= kill <= second for kill in self.kills),
+                                f"{key} began at {times}, and nobody was killed in between")
+
+
+class OnRedis(Chords, unittest.TestCase):
+    one_server = True
+
+    def urls(self):
+        return servers.redis.url(0), servers.redis.url(0)
+
+
+class OnRabbit(Chords, unittest.TestCase):
+    one_server = False
+
+    def urls(self):
+        return servers.rabbitmq.url(), servers.redis.url(1)
+
+
+if __name__ == "__main__":
+    harness.main()
