@@ -84,10 +84,10 @@ move_under(void (*disturb)(int round), int rounds)
         ck_assert_msg(apm_clock_ms() < end,
                       "published %zu, received %zu, moved %zu, fenced %zu, failed %zu (%s)",
                       published.ok, s->received, moved.ok, moved.fenced, moved.failed, moved.why);
-        if (round < rounds &&
-            moved.ok + moved.fenced > (size_t)(round + 1) * N / (size_t)(rounds + 1))
-            disturb(round++);
         for (int i = 0; i < 20; i++) {
+            if (round < rounds &&
+                moved.ok + moved.fenced > (size_t)(round + 1) * N / (size_t)(rounds + 1))
+                disturb(round++);
             sides_turn();
             move_on(s, out, &moved);
         }
