@@ -100,12 +100,18 @@ on_parts(void *arg, const apm_parts *parts, const apium_error *err)
     g->calls++;
     g->n += parts->n;
     g->most = parts->n > g->most ? parts->n : g->most;
+    size_t bytes = 1;
+    for (size_t i = 0; i < parts->n; i++)
+        bytes += parts->members[i].len + 1;
+    if (g->len + bytes > g->cap) {
+        g->cap = 2 * (g->len + bytes);
+        g->text = realloc(g->text, g->cap);
+        ck_assert_ptr_nonnull(g->text);
+    }
     for (size_t i = 0; i < parts->n; i++) {
-        apm_str m = parts->members[i];
-        g->text = realloc(g->text, g->len + m.len + 2);
-        memcpy(g->text + g->len, m.p, m.len);
-        memcpy(g->text + g->len + m.len, "\n", 2);
-        g->len += m.len + 1;
+        memcpy(g->text + g->len, parts->members[i].p, parts->members[i].len);
+        g->len += parts->members[i].len;
+        memcpy(g->text + g->len++, "\n", 2);
     }
     g->known = !parts->more;
 }
@@ -118,6 +124,22 @@ parts_of(side *s, const char *group)
     ck_assert_msg(!g.known, "answered from inside the call");
     run_until(g.known);
     return g;
+}
+
+size_t
+count_parts(side *s, const char *group)
+{
+    gathered g = parts_of(s, group);
+    free(g.text);
+    return g.n;
+}
+
+apium_status
+ask_parts(side *s, const char *group)
+{
+    gathered g = parts_of(s, group);
+    free(g.text);
+    return g.status;
 }
 
 void

@@ -28,7 +28,7 @@ typedef struct gathered {
     apium_status status;
     size_t calls, n, most;
     char *text; /* all members, one a line */
-    size_t len;
+    size_t len, cap;
     char tree[512];
     bool has_tree;
 } gathered;
@@ -36,6 +36,9 @@ typedef struct gathered {
 void on_parts(void *arg, const apm_parts *parts, const apium_error *err);
 /* The text is to be freed. */
 gathered parts_of(side *s, const char *group);
+size_t count_parts(side *s, const char *group);
+/* Whether they can be had. */
+apium_status ask_parts(side *s, const char *group);
 /* The parts are those that returned with these results, in this order. */
 void check_results(side *s, const char *group, const char *const *results, size_t n);
 
