@@ -50,11 +50,23 @@ say_failed(const apm_work *work, const char *text)
             text);
 }
 
+void
+apm_join_clear(apm_work *work)
+{
+    if (!work->join)
+        return;
+    apm_gather_clear(&work->join->gathered);
+    apm_unit_drop(work->join->publish);
+    apm_unit_drop(work->join->claim);
+}
+
 bool
 apm_join_returns(apm_work *work, apm_unit *unit, const apm_follow *follow)
 {
     apm_worker *w = work->worker;
     apium_error err;
+    if (!apm_backend_can(w->backend, APM_BACKEND_BARRIER))
+        return true;
     if (!work->join && !(work->join = apm_arena_alloc(&work->delivery->arena, sizeof(*work->join))))
         return false;
     struct apm_join *join = work->join;
