@@ -449,10 +449,8 @@ follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_f
         work->task && outcome->kind != APM_DONE_REJECT && outcome->kind != APM_DONE_REVOKED;
     apm_sending how = apm_sending_of(emitting);
     apium_status st = apm_follow_outcome(&how, &work->req, outcome, errbacks, out, &err);
-    if (!apm_backend_can(work->worker->backend, APM_BACKEND_BARRIER))
-        out->n_returns = 0; /* celery.chord_unlock looks at the results */
     if (st == APIUM_OK)
-        return true;
+        goto followed;
     drop_emitted(emitting);
     if (outcome->kind == APM_DONE_SUCCESS) {
         follow_failed(work, &err);
@@ -465,6 +463,9 @@ follow(apm_work *work, const apm_outcome *outcome, apm_emitting *emitting, apm_f
         drop_emitted(emitting);
         *out = (apm_follow){ .children = outcome->children };
     }
+followed:
+    if (!apm_backend_can(work->worker->backend, APM_BACKEND_BARRIER))
+        out->n_returns = 0; /* celery.chord_unlock looks at the results */
     return true;
 }
 
