@@ -12,10 +12,13 @@
 typedef struct apm_backend apm_backend;
 
 enum {
-    APM_BACKEND_BARRIER = 1u << 0, /* can count a chord's header atomically (the workflows' business) */
-    APM_BACKEND_REPLY = 1u << 1,   /* results are messages to the caller's reply queue: only the caller can read them */
-    APM_BACKEND_NONE = 1u << 2,    /* disabled:// keeps nothing */
-    APM_BACKEND_LOCAL = 1u << 3,   /* lives in this process alone (memory://) */
+    APM_BACKEND_BARRIER =
+        1u << 0, /* can count a chord's header atomically (the workflows' business) */
+    APM_BACKEND_REPLY =
+        1u
+        << 1, /* results are messages to the caller's reply queue: only the caller can read them */
+    APM_BACKEND_NONE = 1u << 2,  /* disabled:// keeps nothing */
+    APM_BACKEND_LOCAL = 1u << 3, /* lives in this process alone (memory://) */
 };
 
 /* One state of one task, to be stored. */
@@ -33,9 +36,22 @@ typedef struct apm_part {
     apm_str member; /* JSON: [1, "<task_id>", "<STATE>", <result or exception>] */
 } apm_part;
 
-/* The parts in the order of the header, and the stored tree of its results (absent: they are a plain list). All of it lives during the
- * call. On an error n is 0 and err set. */
-typedef void apm_parts_cb(void *arg, const apm_str *members, size_t n, apm_str tree, const apium_error *err);
+/*
+ * Some of the parts of a complete header, in its order (without one: as they returned), each id once. `more`: another call follows.
+ * All of it lives during the call.
+ */
+typedef struct apm_parts {
+    const apm_str *members;
+    size_t n;
+    apm_str
+        tree; /* with the first call: the stored tree of the group's results; absent: they are a plain list */
+    bool more;
+} apm_parts;
+
+enum { APM_PARTS_MAX = 1000, APM_PARTS_BYTES = 1 << 20 }; /* in one call, about */
+
+/* parts NULL: that was all, err says why; E_NOTFOUND: somebody has taken the header, perhaps meanwhile. */
+typedef void apm_parts_cb(void *arg, const apm_parts *parts, const apium_error *err);
 /* doc is absent when nothing is stored (the task is PENDING) or on an error (err then set); it lives during the call. */
 typedef void apm_fetch_cb(void *arg, apm_str doc, const apium_error *err);
 /* Every document stored for a watched id from the moment of watching on, and the present one first if there is one. */
@@ -52,24 +68,34 @@ typedef struct apm_backend_ops {
     void (*close)(apm_backend *backend);
     /* Append to a unit of the backend's link: store the document and notify, unless a SUCCESS is stored already
      * (that is no failure). Expires after result_expires. */
-    apium_status (*record)(apm_backend *backend, apm_unit *unit, const apm_record *record, apium_error *err);
+    apium_status (*record)(apm_backend *backend, apm_unit *unit, const apm_record *record,
+                           apium_error *err);
     /*
      * Chords; all NULL without APM_BACKEND_BARRIER. expect: so many parts will return (written anew when repeated). extend: so
-     * many more. arrive: one has, which counts its id once; the unit's *completed says whether that was the last. claim: the header is
-     * taken for its body and forgotten; refused with E_NOTFOUND, and with it the whole unit, when somebody else did.
+     * many more, whichever of the two comes first. arrive: one has, which counts its id once; the unit's *completed says whether all
+     * have, and says so again to a part that returns again before the header is taken. claim: the header is taken for its body and
+     * forgotten; refused with E_NOTFOUND, and with it the whole unit, when somebody else did. What nobody takes expires like results.
      */
-    apium_status (*expect)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t size, apium_error *err);
-    apium_status (*extend)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t by, apium_error *err);
-    apium_status (*arrive)(apm_backend *backend, apm_unit *unit, const apm_part *part, apium_error *err);
+    apium_status (*expect)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t size,
+                           apium_error *err);
+    apium_status (*extend)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t by,
+                           apium_error *err);
+    apium_status (*arrive)(apm_backend *backend, apm_unit *unit, const apm_part *part,
+                           apium_error *err);
     apium_status (*claim)(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_error *err);
     void (*parts)(apm_backend *backend, const char *group_id, apm_parts_cb *done, void *arg);
-    /* The tree of a group's results under its id, as GroupResult.save() keeps it: {"result": tuple}. NULL where nothing is kept. */
-    apium_status (*save_group)(apm_backend *backend, apm_unit *unit, apm_str group_id, apm_str doc, apium_error *err);
+    /* The tree of a group's results under its id, as GroupResult.save(), restore() and forget() use it: {"result": tuple}. NULL where
+     * nothing is kept. */
+    apium_status (*save_group)(apm_backend *backend, apm_unit *unit, apm_str group_id, apm_str doc,
+                               apium_error *err);
     void (*fetch_group)(apm_backend *backend, const char *group_id, apm_fetch_cb *done, void *arg);
+    void (*forget_group)(apm_backend *backend, const char *group_id, apm_backend_done *done,
+                         void *arg);
 
     void (*fetch)(apm_backend *backend, const char *task_id, apm_fetch_cb *done, void *arg);
     /* Survives reconnection (what was missed meanwhile is fetched). One watcher per id and backend. */
-    apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change, void *arg, apium_error *err);
+    apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change,
+                          void *arg, apium_error *err);
     void (*unwatch)(apm_backend *backend, const char *task_id);
     void (*forget)(apm_backend *backend, const char *task_id, apm_backend_done *done, void *arg);
     /* Delete what has expired, where the store does not do it by itself; NULL where it does. */
@@ -82,14 +108,16 @@ struct apm_backend {
     const apm_backend_ops *ops;
     apm_link *link; /* NULL for disabled:// */
     apm_settings *settings;
-    const char *url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
+    const char *
+        url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
 
 /* All adapters built in, ended by NULL (backends.c). */
 extern const apm_backend_ops *const apm_backends[];
 
 /* url NULL or "" is disabled://; "rpc" and "rpc://" are over broker_url's server, as in Celery. */
-apium_status apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_backend **out, apium_error *err);
+apium_status apm_backend_open(apm_links *set, const char *url, const char *broker_url,
+                              apm_backend **out, apium_error *err);
 void apm_backend_close(apm_backend *backend); /* NULL is fine */
 
 static inline bool

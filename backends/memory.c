@@ -5,10 +5,10 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-#include "backends/backend.h"
+#include "backends/groups.h"
+#include "backends/memory_chords.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/link/memory.h"
 
 #define CLEAN_EVERY_MS 60000
 
@@ -43,6 +43,7 @@ typedef struct memory_backend {
     apm_backend base;
     apm_memory_listener on_done;
     struct one_op *asked; /* fetches and forgets under way */
+    apm_memory_parts_op *parts;
     /* Guarded by the store's mutex: others add news and look up what is watched. */
     watched *watched;
     news *first, *last;
@@ -96,6 +97,13 @@ find_result(results *all, const char *task_id, size_t len)
 
     HASH_FIND(hh, all->table, task_id, len, r);
     return r && !is_expired(r) ? r : NULL;
+}
+
+apm_str
+apm_memory_doc(apm_memory_store *store, const char *task_id)
+{
+    result *r = find_result(store->results, task_id, strlen(task_id));
+    return r ? r->doc : APM_STR_NONE;
 }
 
 /* Queue a document for one watcher; without memory it is not told, and its own fetch finds the
@@ -157,6 +165,7 @@ apply_record(apm_memory_store *store, apm_memory_op *base)
     if (now_ms - all->cleaned_ms >= CLEAN_EVERY_MS) {
         all->cleaned_ms = now_ms;
         delete_expired(all);
+        apm_memory_chords_clean(store);
     }
 }
 
@@ -225,6 +234,7 @@ apply_one(apm_memory_store *store, apm_memory_op *base)
 
     if (op->what == CLEANUP) {
         delete_expired(all);
+        apm_memory_chords_clean(store);
         return;
     }
     result *r = find_result(all, op->task_id, strlen(op->task_id));
@@ -315,6 +325,12 @@ static void
 backend_cleanup(apm_backend *base, apm_backend_done *done, void *arg)
 {
     ask(base, "", (one_op){ .done = done, .arg = arg, .what = CLEANUP });
+}
+
+static void
+backend_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void *arg)
+{
+    apm_memory_parts(base->link, &((memory_backend *)base)->parts, group_id, done, arg);
 }
 
 /* ---- Watching ---- */
@@ -443,6 +459,7 @@ backend_close(apm_backend *base)
         free(b->life);
     for (one_op *op = b->asked; op; op = op->next)
         op->owner = NULL;
+    apm_memory_parts_leave(&b->parts);
     while (b->watched)
         unwatch(b, b->watched);
     for (news *n; (n = take_news(b));)
@@ -463,10 +480,18 @@ const apm_backend_ops apm_memory_backend = {
     .name = "memory",
     .schemes = schemes,
     .size = sizeof(memory_backend),
-    .features = APM_BACKEND_LOCAL,
+    .features = APM_BACKEND_LOCAL | APM_BACKEND_BARRIER,
     .open = backend_open,
     .close = backend_close,
     .record = backend_record,
+    .expect = apm_memory_expect,
+    .extend = apm_memory_extend,
+    .arrive = apm_memory_arrive,
+    .claim = apm_memory_claim,
+    .parts = backend_parts,
+    .save_group = apm_group_save,
+    .fetch_group = apm_group_fetch,
+    .forget_group = apm_group_forget,
     .fetch = backend_fetch,
     .watch = backend_watch,
     .unwatch = backend_unwatch,

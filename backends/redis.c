@@ -6,16 +6,15 @@
 #include <stdlib.h>
 #include <uthash.h>
 
-#include "backends/backend.h"
+#include "backends/redis.h"
 #include "core/base/error.h"
-#include "core/link/redis.h"
-#include "redis_parts.lua.h"
 
-#define META     "celery-task-meta-"
-#define TASKSET  "celery-taskset-meta-"
+#define META "celery-task-meta-"
 
-typedef struct watched {
-    struct redis_backend *backend;
+typedef apm_redis_store redis_backend;
+
+typedef struct apm_redis_watched {
+    redis_backend *backend;
     apm_change_cb *on_change;
     void *arg;
     apm_redis_sub *sub;
@@ -24,22 +23,14 @@ typedef struct watched {
     char id[];
 } watched;
 
-typedef struct redis_backend {
-    apm_backend base;
-    int db;
-    char *prefix; /* of all keys: "" or ending in Celery's separator */
-    watched *watched;
-} redis_backend;
-
 static redis_backend *
 redis_of(apm_backend *backend)
 {
     return (redis_backend *)backend;
 }
 
-/* Whole seconds, as SETEX takes them; 0: never. */
-static int64_t
-expires_s(const apm_backend *backend)
+int64_t
+apm_redis_expires_s(const apm_backend *backend)
 {
     double seconds = backend->settings->result_expires;
     return seconds <= 0 ? 0 : seconds < 1 ? 1 : (int64_t)seconds;
@@ -52,14 +43,6 @@ meta_key(const redis_backend *backend, apm_str id)
     return asprintf(&key, "%s" META "%.*s", backend->prefix, APM_STR_ARG(id)) < 0 ? NULL : key;
 }
 
-/* What a group's keys begin with, and the key of its tree. */
-static char *
-group_key(const redis_backend *backend, apm_str id)
-{
-    char *key = NULL;
-    return asprintf(&key, "%s" TASKSET "%.*s", backend->prefix, APM_STR_ARG(id)) < 0 ? NULL : key;
-}
-
 static apium_status
 redis_record(apm_backend *base, apm_unit *unit, const apm_record *record, apium_error *err)
 {
@@ -69,152 +52,9 @@ redis_record(apm_backend *base, apm_unit *unit, const apm_record *record, apium_
     if (!key)
         return apm_fail(err, APIUM_E_NOMEM, "cannot store the result of %.*s: out of memory",
                         APM_STR_ARG(record->task_id));
-    apm_redis_unit_record(unit, backend->db, apm_strz(key), expires_s(base), record->doc);
+    apm_redis_unit_record(unit, backend->db, apm_strz(key), apm_redis_expires_s(base), record->doc);
     free(key);
     return APIUM_OK;
-}
-
-/* ---- chords: Celery's keys, so that workers of both kinds count together ---- */
-
-static apium_status
-no_memory(apm_str group_id, apium_error *err)
-{
-    return apm_fail(err, APIUM_E_NOMEM, "cannot count the parts of chord %.*s: out of memory", APM_STR_ARG(group_id));
-}
-
-static apium_status
-redis_expect(apm_backend *base, apm_unit *unit, apm_str group_id, int64_t size, apium_error *err)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = NULL, text[24];
-
-    if (asprintf(&key, "%s" TASKSET "%.*s.s", backend->prefix, APM_STR_ARG(group_id)) < 0)
-        return no_memory(group_id, err);
-    snprintf(text, sizeof(text), "%lld", (long long)size);
-    apm_redis_unit_record(unit, backend->db, apm_strz(key), expires_s(base), apm_strz(text));
-    free(key);
-    return APIUM_OK;
-}
-
-static apium_status
-redis_extend(apm_backend *base, apm_unit *unit, apm_str group_id, int64_t by, apium_error *err)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, group_id);
-
-    if (!key)
-        return no_memory(group_id, err);
-    apm_redis_unit_extend(unit, backend->db, apm_strz(key), by, expires_s(base));
-    free(key);
-    return APIUM_OK;
-}
-
-static apium_status
-redis_arrive(apm_backend *base, apm_unit *unit, const apm_part *part, apium_error *err)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, part->group_id), score[24];
-    apm_buf head;
-
-    snprintf(score, sizeof(score), "%lld", (long long)part->index);
-    apm_buf_init(&head, APM_BUF_MAX);
-    apm_buf_addz(&head, "[1, ");
-    apm_json_add_string(&head, part->task_id);
-    apm_buf_addc(&head, ',');
-    bool ok = key && !head.failed;
-    if (ok)
-        apm_redis_unit_arrive(unit, backend->db, apm_strz(key), base->settings->result_chord_ordered,
-                              apm_strz(part->index < 0 ? "+inf" : score), apm_buf_str(&head), part->member,
-                              expires_s(base));
-    apm_buf_clear(&head);
-    free(key);
-    return ok ? APIUM_OK : no_memory(part->group_id, err);
-}
-
-static apium_status
-redis_claim(apm_backend *base, apm_unit *unit, apm_str group_id, apium_error *err)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, group_id);
-
-    if (!key)
-        return no_memory(group_id, err);
-    apm_redis_unit_claim(unit, backend->db, apm_strz(key));
-    free(key);
-    return APIUM_OK;
-}
-
-static apium_status
-redis_save_group(apm_backend *base, apm_unit *unit, apm_str group_id, apm_str doc, apium_error *err)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, group_id);
-
-    if (!key)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot save group %.*s: out of memory", APM_STR_ARG(group_id));
-    apm_redis_unit_record(unit, backend->db, apm_strz(key), expires_s(base), doc);
-    free(key);
-    return APIUM_OK;
-}
-
-static apm_redis_script parts_script = { .text = redis_parts_lua };
-
-typedef struct parts_question {
-    apm_parts_cb *done;
-    void *arg;
-} parts_question;
-
-static void
-on_parts(void *arg, const redisReply *reply, const apium_error *err)
-{
-    parts_question *q = arg;
-    apium_error odd;
-    apm_str *members = NULL, tree = APM_STR_NONE;
-    size_t n = 0;
-
-    if (!err && (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-                 reply->element[1]->type != REDIS_REPLY_ARRAY)) {
-        apm_fail(&odd, APIUM_E_REFUSED, "Redis gave an answer that makes no sense");
-        err = &odd;
-    }
-    if (!err) {
-        const redisReply *parts = reply->element[1];
-        if (reply->element[0]->type == REDIS_REPLY_STRING)
-            tree = (apm_str){ reply->element[0]->str, (size_t)reply->element[0]->len };
-        members = calloc(parts->elements + 1, sizeof(*members));
-        if (!members) {
-            apm_fail(&odd, APIUM_E_NOMEM, "cannot gather the parts of a chord: out of memory");
-            err = &odd;
-        }
-        for (size_t i = 0; members && i < parts->elements; i++)
-            if (parts->element[i]->type == REDIS_REPLY_STRING)
-                members[n++] = (apm_str){ parts->element[i]->str, (size_t)parts->element[i]->len };
-    }
-    q->done(q->arg, members, err ? 0 : n, tree, err);
-    free(members);
-    free(q);
-}
-
-static void
-redis_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void *arg)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, apm_strz(group_id));
-    parts_question *q = calloc(1, sizeof(*q));
-    apm_redis_req *req =
-        key && q ? apm_redis_begin_script(base->link, &parts_script, backend->db, APM_REDIS_REPEAT, on_parts, q) : NULL;
-
-    if (req) {
-        *q = (parts_question){ done, arg };
-        apm_redis_addz(req, key);
-        apm_redis_send(base->link, req, backend);
-    } else {
-        apium_error err;
-        (void)no_memory(apm_strz(group_id), &err);
-        free(q);
-        done(arg, NULL, 0, APM_STR_NONE, &err);
-    }
-    free(key);
 }
 
 /* ---- asking ---- */
@@ -265,29 +105,23 @@ ask(redis_backend *backend, const char *key, question *q)
     apm_redis_send(backend->base.link, req, backend);
 }
 
+void
+apm_redis_fetch_key(apm_redis_store *backend, const char *key, apm_fetch_cb *done, void *arg)
+{
+    question *q = calloc(1, sizeof(*q));
+
+    if (q)
+        *q = (question){ .on_doc = done, .arg = arg, .backend = backend };
+    ask(backend, key, q);
+}
+
 static void
 redis_fetch(apm_backend *base, const char *task_id, apm_fetch_cb *done, void *arg)
 {
     redis_backend *backend = redis_of(base);
     char *key = meta_key(backend, apm_strz(task_id));
-    question *q = calloc(1, sizeof(*q));
 
-    if (q)
-        *q = (question){ .on_doc = done, .arg = arg, .backend = backend };
-    ask(backend, key, q);
-    free(key);
-}
-
-static void
-redis_fetch_group(apm_backend *base, const char *group_id, apm_fetch_cb *done, void *arg)
-{
-    redis_backend *backend = redis_of(base);
-    char *key = group_key(backend, apm_strz(group_id));
-    question *q = calloc(1, sizeof(*q));
-
-    if (q)
-        *q = (question){ .on_doc = done, .arg = arg, .backend = backend };
-    ask(backend, key, q);
+    apm_redis_fetch_key(backend, key, done, arg);
     free(key);
 }
 
@@ -376,24 +210,31 @@ on_forgotten(void *arg, const redisReply *reply, const apium_error *err)
     free(q);
 }
 
-static void
-redis_forget(apm_backend *base, const char *task_id, apm_backend_done *done, void *arg)
+void
+apm_redis_forget_key(apm_redis_store *backend, const char *key, apm_backend_done *done, void *arg)
 {
-    redis_backend *backend = redis_of(base);
-    char *key = meta_key(backend, apm_strz(task_id));
     question *q = calloc(1, sizeof(*q));
-    apm_redis_req *req =
-        key && q ? apm_redis_begin(base->link, backend->db, APM_REDIS_REPEAT, on_forgotten, q)
-                 : NULL;
+    apm_redis_req *req = key && q ? apm_redis_begin(backend->base.link, backend->db,
+                                                    APM_REDIS_REPEAT, on_forgotten, q)
+                                  : NULL;
 
     if (req) {
         *q = (question){ .on_done = done, .arg = arg };
         apm_redis_addz(req, "DEL");
         apm_redis_addz(req, key);
-        apm_redis_send(base->link, req, backend);
+        apm_redis_send(backend->base.link, req, backend);
     } else {
         free(q);
     }
+}
+
+static void
+redis_forget(apm_backend *base, const char *task_id, apm_backend_done *done, void *arg)
+{
+    redis_backend *backend = redis_of(base);
+    char *key = meta_key(backend, apm_strz(task_id));
+
+    apm_redis_forget_key(backend, key, done, arg);
     free(key);
 }
 
@@ -435,13 +276,14 @@ const apm_backend_ops apm_redis_backend = {
     .open = redis_open,
     .close = redis_close,
     .record = redis_record,
-    .expect = redis_expect,
-    .extend = redis_extend,
-    .arrive = redis_arrive,
-    .claim = redis_claim,
-    .parts = redis_parts,
-    .save_group = redis_save_group,
-    .fetch_group = redis_fetch_group,
+    .expect = apm_redis_expect,
+    .extend = apm_redis_extend,
+    .arrive = apm_redis_arrive,
+    .claim = apm_redis_claim,
+    .parts = apm_redis_parts,
+    .save_group = apm_redis_save_group,
+    .fetch_group = apm_redis_fetch_group,
+    .forget_group = apm_redis_forget_group,
     .fetch = redis_fetch,
     .watch = redis_watch,
     .unwatch = redis_unwatch,

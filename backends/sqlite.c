@@ -11,10 +11,10 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-#include "backends/backend.h"
+#include "backends/groups.h"
+#include "backends/sqlite_chords.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/link/sqlite.h"
 
 #define SUPERSEDED_US  ((int64_t)30 * 1000000)
 #define CLEAN_EVERY_MS 60000
@@ -59,6 +59,7 @@ struct sqlite_backend {
     bool look_again, listening;
     int64_t cleaned_ms;
     struct one_op *asked; /* fetches and forgets under way */
+    apm_sqlite_parts_op *parts;
 };
 
 /* ---- Storing ---- */
@@ -74,11 +75,12 @@ typedef struct record_op {
 static apium_status
 delete_expired(apm_sqlite_db *db, int64_t rows, apium_error *err)
 {
-    return apm_sqlite_exec(
+    apium_status st = apm_sqlite_exec(
         db, err,
         "DELETE FROM apium_results WHERE version IN (SELECT version FROM apium_results"
         " WHERE expires_us IS NOT NULL AND expires_us <= ?1 ORDER BY expires_us LIMIT ?2)",
         APM_SQL(apm_sqlite_int(apm_clock_wall_us()), apm_sqlite_int(rows)));
+    return st == APIUM_OK ? apm_sqlite_chords_clean(db, rows, err) : st;
 }
 
 static apium_status
@@ -298,6 +300,12 @@ backend_cleanup(apm_backend *base, apm_backend_done *done, void *arg)
 {
     ask((sqlite_backend *)base, "",
         (one_op){ .op = { .run = run_cleanup }, .done = done, .arg = arg }, false);
+}
+
+static void
+backend_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void *arg)
+{
+    apm_sqlite_parts(base->link, &((sqlite_backend *)base)->parts, group_id, done, arg);
 }
 
 /* ---- Watching ---- */
@@ -536,6 +544,7 @@ backend_open(apm_backend *base, apium_error *err)
     b->link_watch = (apm_link_watch){ .on_event = on_link, .arg = b };
     apm_link_watch_add(base->link, &b->link_watch);
     apm_sqlite_schema(base->link, schema);
+    apm_sqlite_schema(base->link, apm_sqlite_chords_schema);
     return APIUM_OK;
 }
 
@@ -556,6 +565,7 @@ backend_close(apm_backend *base)
         b->looking->owner = NULL;
     for (one_op *op = b->asked; op; op = op->next)
         op->owner = NULL;
+    apm_sqlite_parts_leave(&b->parts);
     for (watched *w = b->watched, *next; w; w = next) {
         next = w->hh.next;
         watched_free(b, w);
@@ -570,9 +580,18 @@ const apm_backend_ops apm_sqlite_backend = {
     .name = "sqlite",
     .schemes = schemes,
     .size = sizeof(sqlite_backend),
+    .features = APM_BACKEND_BARRIER,
     .open = backend_open,
     .close = backend_close,
     .record = backend_record,
+    .expect = apm_sqlite_expect,
+    .extend = apm_sqlite_extend,
+    .arrive = apm_sqlite_arrive,
+    .claim = apm_sqlite_claim,
+    .parts = backend_parts,
+    .save_group = apm_group_save,
+    .fetch_group = apm_group_fetch,
+    .forget_group = apm_group_forget,
     .fetch = backend_fetch,
     .watch = backend_watch,
     .unwatch = backend_unwatch,

@@ -4,10 +4,10 @@
  *   unit: results, returns ──▶ which headers are complete now? ──none──▶ the delivery
  *                                   │ each in turn
  *                                   ▼
- *          ask for its parts ──▶ body, or its failure ──▶ [publish] ▸ [claim, results, returns to upper chords] ──▶ again
+ *          ask for its parts ──▶ body, or its failure ──▶ [sizes] ▸ [publish] ▸ [claim, results, returns to upper chords] ──▶ again
  *
- * On one link the brackets are one unit, so a body is sent exactly once. Over two links the body is published, then the header is
- * claimed: a death between them sends the body again under the same id, never not at all. The delivery is settled after all of it, so
+ * On one link the brackets are one unit, so a body is sent exactly once. Over two links the body is published (if it is a workflow,
+ * after the sizes of the headers in it, which their last parts must find), then the header is claimed: a death between them sends the body again under the same id, never not at all. The delivery is settled after all of it, so
  * a part that is acknowledged late and dies on the way is run again, returns again, and finds the header complete again.
  */
 #include "worker/errback.h"
@@ -23,10 +23,14 @@ struct apm_join {
     uint32_t completed;
     apm_return *ready; /* complete headers, each to be handled in its turn */
     size_t n_ready, cap_ready, at;
-    apm_return part;  /* the one whose body is under way */
-    apm_unit *claim;  /* two links: committed when the body is published */
-    bool body_failed; /* its failure is under way, not its body */
-    bool settles;     /* the unit under way settles the delivery too */
+    apm_return part;       /* the one whose body is under way */
+    apm_gathered gathered; /* its results so far */
+    apium_status amiss;    /* they cannot be gathered: why */
+    apium_error why;
+    apm_unit *publish; /* two links: committed when the sizes are stored */
+    apm_unit *claim;   /* ... and when the body is published */
+    bool body_failed;  /* its failure is under way, not its body */
+    bool settles;      /* the unit under way settles the delivery too */
 };
 
 static void go_on(apm_work *work);
@@ -47,11 +51,23 @@ say_failed(const apm_work *work, const char *text)
             text);
 }
 
+void
+apm_join_clear(apm_work *work)
+{
+    if (!work->join)
+        return;
+    apm_gather_clear(&work->join->gathered);
+    apm_unit_drop(work->join->publish);
+    apm_unit_drop(work->join->claim);
+}
+
 bool
 apm_join_returns(apm_work *work, apm_unit *unit, const apm_follow *follow)
 {
     apm_worker *w = work->worker;
     apium_error err;
+    if (!apm_backend_can(w->backend, APM_BACKEND_BARRIER))
+        return true;
     if (!work->join && !(work->join = apm_arena_alloc(&work->delivery->arena, sizeof(*work->join))))
         return false;
     struct apm_join *join = work->join;
@@ -120,6 +136,21 @@ on_published(void *arg, apium_status status, const apium_error *err)
     on_claimed(work, status == APIUM_E_NOTFOUND ? APIUM_E_REFUSED : status, err);
 }
 
+/* Two links: the sizes are known, now the body may run. */
+static void
+on_sized(void *arg, apium_status status, const apium_error *err)
+{
+    apm_work *work = arg;
+    apm_unit *publish = work->join->publish;
+    work->join->publish = NULL;
+    if (status == APIUM_OK) {
+        apm_unit_commit(publish, on_published, work);
+        return;
+    }
+    apm_unit_drop(publish);
+    on_published(work, status, err);
+}
+
 /* Commit what follows the header: the claim, what was emitted, results and returns. */
 static void
 commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
@@ -127,11 +158,17 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
     apm_worker *w = work->worker;
     struct apm_join *join = work->join;
     apium_error err;
+    apm_unit *sizes = NULL;
+    if (emitting->publish && !emitting->joined) {
+        sizes = emitting->store;
+        emitting->store = NULL;
+    }
     apm_unit *store = apm_emit_store(emitting);
     if (!store ||
         w->backend->ops->claim(w->backend, store, join->part.group_id, &err) != APIUM_OK ||
         !apm_join_returns(work, store, follow)) {
         apm_emit_drop(emitting);
+        apm_unit_drop(sizes);
         say_failed(work, "out of memory");
         give_up(work);
         return;
@@ -142,7 +179,11 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
     if (join->settles)
         apm_settle_append(work, store, work->how, work->why);
     work->units++;
-    if (emitting->publish && !emitting->joined) {
+    if (sizes) {
+        join->claim = store;
+        join->publish = emitting->publish;
+        apm_unit_commit(sizes, on_sized, work);
+    } else if (emitting->publish && !emitting->joined) {
         join->claim = store;
         apm_unit_commit(emitting->publish, on_published, work);
     } else {
@@ -227,36 +268,56 @@ on_claimed(void *arg, apium_status status, const apium_error *err)
     go_on(work);
 }
 
+/* All parts were gathered, or why not. */
 static void
-on_parts(void *arg, const apm_str *members, size_t n, apm_str tree, const apium_error *err)
+gathered(apm_work *work, apium_status status, const apium_error *err)
 {
-    apm_work *work = arg;
     struct apm_join *join = work->join;
     work->units--;
-    if (err && (err->status == APIUM_E_CLOSED || err->status == APIUM_E_NOMEM)) {
+    if (status != APIUM_OK)
+        apm_gather_clear(&join->gathered);
+    if (status == APIUM_E_CLOSED || status == APIUM_E_NOMEM) {
         say_failed(work, err->text);
         give_up(work);
         return;
     }
-    if (err) {
-        fail_body(work, "Join error", err->text);
+    if (status == APIUM_E_NOTFOUND) { /* taken meanwhile */
+        go_on(work);
         return;
     }
-    if (!n) { /* taken meanwhile */
-        go_on(work);
+    if (status != APIUM_OK) {
+        fail_body(work, "Join error", err->text);
         return;
     }
     apm_emitting emitting = { .work = work, .joined = work->worker->one_link };
     apm_sending how = apm_sending_of(&emitting);
     apm_follow follow;
     apium_error why;
-    if (apm_follow_complete(&how, &join->part, &work->req, members, n, tree, &follow, &why) !=
+    if (apm_follow_complete(&how, &join->part, &work->req, &join->gathered, &follow, &why) !=
         APIUM_OK) {
         apm_emit_drop(&emitting);
         fail_body(work, "Callback error", why.text);
         return;
     }
     commit_body(work, &emitting, &follow);
+}
+
+static void
+on_parts(void *arg, const apm_parts *parts, const apium_error *err)
+{
+    apm_work *work = arg;
+    struct apm_join *join = work->join;
+    if (!parts) {
+        gathered(work, err->status, err);
+        return;
+    }
+    if (join->amiss == APIUM_OK && !join->gathered.arena)
+        join->amiss =
+            apm_gather_init(&join->gathered, &work->delivery->arena, parts->tree, &join->why);
+    if (join->amiss == APIUM_OK)
+        join->amiss = apm_gather_add(&join->gathered, parts->members, parts->n, &join->why);
+    if (!parts->more)
+        gathered(work, join->amiss, &join->why);
 }
 
 /* The next complete header, or the end. */
@@ -276,6 +337,7 @@ go_on(apm_work *work)
         return;
     }
     work->units++;
+    join->amiss = APIUM_OK;
     w->backend->ops->parts(w->backend, group_id, on_parts, work);
 }
 

@@ -55,5 +55,7 @@ void apm_settle_side(apm_work *work, apm_unit *unit);
  * without memory. When that unit is committed, apm_join_go() does the rest and ends in apm_settle_last(). */
 bool apm_join_returns(apm_work *work, apm_unit *unit, const apm_follow *follow);
 void apm_join_go(apm_work *work);
+/* The work is released: so is what it has gathered and not sent. */
+void apm_join_clear(apm_work *work);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "worker/settle_inner.h"
 
 static void
 list_remove(apm_work_list *list, apm_work *work)
@@ -61,6 +62,7 @@ apm_work_free(apm_work *work)
 {
     apm_worker *w = work->worker;
     list_remove(&w->lists[work->station], work);
+    apm_join_clear(work);
     apm_unit_drop(work->after);
     if (work->adopted)
         apm_work_free(work->adopted);

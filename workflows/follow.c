@@ -9,6 +9,7 @@
 #include "core/base/error.h"
 #include "core/model/result.h"
 #include "workflows/canvas_inner.h"
+#include "workflows/gather.h"
 
 typedef apium_status each_fn(void *arg, apm_json sig, size_t index);
 
@@ -555,37 +556,8 @@ apm_follow_outcome(apm_sending *how, const apm_request *req, const apm_outcome *
 
 /* ---- a complete header ---- */
 
-struct member {
-    apm_str task_id; /* raw */
-    apm_str state, result;
-    bool failed;
-};
-
 static apium_status
-read_member(apm_str text, struct member *out, apium_error *err)
-{
-    apm_json_iter it;
-    apm_str key;
-    apm_json val;
-    size_t i = 0;
-    int more = 0;
-    apium_status st = apm_json_open(&it, text, err);
-    for (; st == APIUM_OK && (more = apm_json_next(&it, &key, &val, err)) > 0; i++) {
-        if (i == 1)
-            out->task_id = val.text;
-        else if (i == 2)
-            out->state = val.text;
-        else if (i == 3)
-            out->result = val.text;
-    }
-    if (st == APIUM_OK && (more < 0 || i < 4))
-        return apm_fail(err, APIUM_E_DECODE, "a part of the chord is no [1, id, state, result]");
-    out->failed = apm_str_eqz(out->state, "\"FAILURE\"") || apm_str_eqz(out->state, "\"REVOKED\"");
-    return st;
-}
-
-static apium_status
-chord_error(apm_sending *how, const struct member *member, apm_exception *exc, apm_exception *cause,
+chord_error(apm_sending *how, const apm_part_read *member, apm_exception *exc, apm_exception *cause,
             apium_error *err)
 {
     apm_buf doc;
@@ -618,70 +590,6 @@ chord_error(apm_sending *how, const struct member *member, apm_exception *exc, a
     return st;
 }
 
-/* The stored tree, [[id, parent], null | [member...]], with each task's result in the place of its tuple. */
-struct weave {
-    const struct member *sorted;
-    size_t n;
-    apm_buf *out;
-};
-
-static int
-compare_ids(const void *a, const void *b)
-{
-    apm_str x = ((const struct member *)a)->task_id, y = ((const struct member *)b)->task_id;
-    int order = memcmp(x.p, y.p, x.len < y.len ? x.len : y.len);
-    return order ? order : (x.len > y.len) - (x.len < y.len);
-}
-
-static bool
-weave(struct weave *w, apm_json tuple, int depth)
-{
-    apm_json head = apm_json_at(tuple, 0), nodes = apm_json_at(tuple, 1);
-    apm_json id = head.type == APM_JSON_ARRAY ? apm_json_at(head, 0) : head;
-    if (depth > APM_CANVAS_DEPTH)
-        return false;
-    if (nodes.type == APM_JSON_ARRAY) {
-        apm_json_iter it;
-        apm_str key;
-        apm_json val;
-        bool first = true;
-        apm_buf_addc(w->out, '[');
-        if (apm_json_open(&it, nodes.text, NULL) != APIUM_OK)
-            return false;
-        while (apm_json_next(&it, &key, &val, NULL) > 0) {
-            if (!first)
-                apm_buf_addz(w->out, ", ");
-            first = false;
-            if (!weave(w, val, depth + 1))
-                return false;
-        }
-        apm_buf_addc(w->out, ']');
-        return true;
-    }
-    const struct member wanted = { .task_id = id.text };
-    const struct member *found =
-        id.type == APM_JSON_STRING ? bsearch(&wanted, w->sorted, w->n, sizeof(wanted), compare_ids)
-                                   : NULL;
-    if (found)
-        apm_buf_adds(w->out, found->result);
-    return found != NULL;
-}
-
-static bool
-weave_tree(apm_str doc, const struct member *members, size_t n, apm_buf *out, apm_arena *arena)
-{
-    apm_json object;
-    if (apm_json_parse(doc, &object, NULL) != APIUM_OK)
-        return false;
-    apm_json tuple = apm_json_get(object, "result");
-    struct member *sorted = apm_arena_alloc(arena, (n + 1) * sizeof(*sorted));
-    if (tuple.type != APM_JSON_ARRAY || !sorted)
-        return false;
-    memcpy(sorted, members, n * sizeof(*sorted));
-    qsort(sorted, n, sizeof(*sorted), compare_ids);
-    struct weave w = { sorted, n, out };
-    return weave(&w, tuple, 0);
-}
 
 apium_status
 apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err)
@@ -696,51 +604,27 @@ apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_erro
 
 apium_status
 apm_follow_complete(apm_sending *how, const apm_return *part, const apm_request *last,
-                    const apm_str *members, size_t n_members, apm_str tree, apm_follow *out,
-                    apium_error *err)
+                    apm_gathered *all, apm_follow *out, apium_error *err)
 {
-    apm_arena *arena = how->arena;
     *out = (apm_follow){ 0 };
     how->children = NULL;
     how->root_id = apm_str_is(last->root_id) ? last->root_id : last->id;
     how->parent_id = last->id;
-    struct member *read = apm_arena_alloc(arena, (n_members + 1) * sizeof(*read));
-    if (!read)
-        return no_memory(err);
-    size_t bytes = 16;
-    for (size_t i = 0; i < n_members; i++) {
-        apium_status st = read_member(members[i], &read[i], err);
-        if (st != APIUM_OK)
-            return st;
-        bytes += read[i].result.len + 2;
-    }
-    for (size_t i = 0; i < n_members; i++) {
+    if (apm_str_is(all->failed)) {
+        apm_part_read failed;
         apm_exception exc, cause;
-        if (!read[i].failed)
-            continue;
-        apium_status st = chord_error(how, &read[i], &exc, &cause, err);
+        apium_status st = apm_gather_read(all->failed, &failed, err);
+        if (st == APIUM_OK)
+            st = chord_error(how, &failed, &exc, &cause, err);
+        apm_gather_clear(all);
         return st == APIUM_OK ? apm_follow_body_failed(how, part->body, &exc, &cause, out, err)
                               : st;
     }
     apm_buf args;
-    apm_buf_init(&args, APM_BUF_MAX);
-    (void)apm_buf_reserve(&args, bytes);
-    apm_buf_addc(&args, '[');
-    size_t start = args.len;
-    if (!apm_str_is(tree) || !weave_tree(tree, read, n_members, &args, arena)) {
-        args.len = start;
-        apm_buf_addc(&args, '[');
-        for (size_t i = 0; i < n_members; i++) {
-            if (i)
-                apm_buf_addz(&args, ", ");
-            apm_buf_adds(&args, read[i].result);
-        }
-        apm_buf_addc(&args, ']');
-    }
-    apm_buf_addc(&args, ']');
-    apium_status st = args.failed ? apm_fail(err, APIUM_E_TOOBIG,
-                                             "the results of a chord's header are too big together")
-                                  : apm_follow_send_body(how, part->body, apm_buf_str(&args), err);
+    apium_status st = apm_gather_args(all, &args, err);
+    apm_gather_clear(all);
+    if (st == APIUM_OK)
+        st = apm_follow_send_body(how, part->body, apm_buf_str(&args), err);
     apm_buf_clear(&args);
     return st;
 }

@@ -68,12 +68,28 @@ apm_follow_added(apm_sending *how, const apm_request *req, apm_str added, apium_
 apm_str apm_follow_member(apm_arena *arena, apm_str task_id, apm_str state, apm_str result);
 
 /*
- * A header is complete: `members` in its order, `tree` the stored tree of its results (absent: none). last: the request that
- * returned last, whom the body descends from. Sends the body, or says how it failed.
+ * A header is complete: its results are gathered as its parts come, in their order; nothing but them is kept, unless there is a stored
+ * tree of them. Then the body is sent, or told how it failed.
  */
+typedef struct apm_gathered {
+    apm_arena *arena;   /* for what is small */
+    apm_buf list;       /* "[[1, 2": the results, as the body's argument begins */
+    apm_buf ids;        /* raw, one after the other */
+    struct apm_gathered_part *parts; /* with a tree; allocated */
+    size_t n, cap;
+    apm_str tree;
+    apm_str failed; /* the first part that failed, whole; absent none */
+} apm_gathered;
+
+/* tree: the stored tree of the results (absent: they are a plain list). */
+apium_status apm_gather_init(apm_gathered *all, apm_arena *arena, apm_str tree, apium_error *err);
+apium_status
+apm_gather_add(apm_gathered *all, const apm_str *members, size_t n, apium_error *err);
+void apm_gather_clear(apm_gathered *all); /* a zeroed one may be cleared too */
+
+/* last: the request that returned last, whom the body descends from. Clears `all`. */
 apium_status apm_follow_complete(apm_sending *how, const apm_return *part, const apm_request *last,
-                                 const apm_str *members, size_t n_members, apm_str tree,
-                                 apm_follow *out, apium_error *err);
+                                 apm_gathered *all, apm_follow *out, apium_error *err);
 /* Send the body with `results`, a JSON array that holds the list of them. how says whom it descends from. */
 apium_status
 apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err);

@@ -96,6 +96,91 @@ local function succeeded(key)
   end
   return state == 'SUCCESS'
 end
+-- Chord parts are members such as [1, "<id>", "SUCCESS", 5]; what they begin with, up to and with the comma behind the id, tells them
+-- apart. Celery's workers add theirs without a look at what is there: one that ran again with another result stands there twice.
+local function head_of(member)
+  local i = member:find('"', 1, true)
+  while i do
+    i = member:find('["\\]', i + 1)
+    if i and member:byte(i) == 34 then return member:sub(1, i) .. ',' end
+    i = i and i + 1
+  end
+  return member
+end
+-- Add a part to the sorted set, unless it is there; how many there are. Those of one place are in the order of their text, so that a
+-- probe of the head alone comes to stand right before the part with that head.
+local function rank(j, score, head, member)
+  local same = call('ZRANGEBYSCORE', j, score, score, 'LIMIT', 0, 2)
+  local found = same[1]
+  if #same > 1 then
+    call('ZADD', j, score, head)
+    local at = call('ZRANK', j, head) + 1
+    found = call('ZRANGE', j, at, at)[1]
+    call('ZREM', j, head)
+  end
+  if not found or found:sub(1, #head) ~= head then call('ZADD', j, score, member) end
+  return call('ZCARD', j)
+end
+-- Of the n parts in the sorted set, keep one for each id, which stand together; how many there are then.
+local function unlike(j, n)
+  local last, twice = nil, {}
+  for at = 0, n - 1, 500 do
+    for _, m in ipairs(call('ZRANGE', j, at, at + 499)) do
+      local head = head_of(m)
+      if head == last then twice[#twice + 1] = m end
+      last = head
+    end
+  end
+  for _, m in ipairs(twice) do call('ZREM', j, m) end
+  return n - #twice
+end
+-- How many parts of that head are in the list.
+local function times(j, head)
+  local n = 0
+  for at = 0, call('LLEN', j) - 1, 500 do
+    for _, m in ipairs(call('LRANGE', j, at, at + 499)) do
+      if m:sub(1, #head) == head then n = n + 1 end
+    end
+  end
+  return n
+end
+-- A list is only ever appended to. The hash .i has the heads of its parts and, under '', how far they were read, so each is read
+-- once. The heads are believed when they know nothing of a part; otherwise one looks: Celery's workers, when they complete a chord,
+-- leave .i behind, and its header may be sent again.
+local function read_on(j, i)
+  local at, len, twice = tonumber(call('HGET', i, '') or '0'), call('LLEN', j), {}
+  if at > len then call('DEL', i) at = 0 end
+  for from = at, len - 1, 500 do
+    for _, m in ipairs(call('LRANGE', j, from, from + 499)) do
+      if call('HSETNX', i, head_of(m), 1) == 0 then twice[#twice + 1] = m end
+    end
+  end
+  for _, m in ipairs(twice) do
+    if times(j, head_of(m)) < 2 then
+      call('DEL', i)
+      return read_on(j, i)
+    end
+    call('LREM', j, -1, m)
+  end
+  call('HSET', i, '', call('LLEN', j))
+end
+-- Add a part to the list, unless it is there; how many there are.
+local function line_up(key, head, member, life)
+  local j, i = key .. '.j', key .. '.i'
+  read_on(j, i)
+  local known = call('HEXISTS', i, head) == 1
+  if known and times(j, head) == 0 then
+    call('DEL', i)
+    read_on(j, i)
+    known = false
+  end
+  if not known then
+    call('HSET', i, head, 1)
+    call('HSET', i, '', call('RPUSH', j, member))
+  end
+  call('EXPIRE', i, life ~= '0' and life or 86400) -- without it the list is read anew
+  return call('LLEN', j)
+end
 local stored
 -- the keys this settlement has stored, as database and key
 local check = {
@@ -104,7 +189,7 @@ local check = {
   J = function(i)
     use(A[i + 1])
     must_be(A[i + 2] .. '.j', A[i + 3] == '1' and 'zset' or 'list')
-    must_be(A[i + 2] .. '.i', 'set')
+    must_be(A[i + 2] .. '.i', 'hash')
     must_be(A[i + 2] .. '.s', 'string')
     must_be(A[i + 2] .. '.t', 'string')
   end,
@@ -114,7 +199,11 @@ local check = {
       error('CLAIMED the chord ' .. A[i + 2] .. ' is completed already', 0)
     end
   end,
-  T = function(i) use(A[i + 1]) must_be(A[i + 2] .. '.t', 'string') end,
+  T = function(i)
+    use(A[i + 1])
+    must_be(A[i + 2] .. '.t', 'string')
+    if not tonumber(call('GET', A[i + 2] .. '.t') or '0') then error('ERR ' .. A[i + 2] .. '.t is not a number', 0) end
+  end,
   X = function(i)
     note[i] = bound(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5])
     if #note[i] == 0 and A[i + 6] == '1' then
@@ -146,33 +235,19 @@ local apply = {
     if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
     call('PUBLISH', A[i + 2], A[i + 4])
   end,
-  -- Parts of one place are told apart by looking at them; where many may share one, by a set of their own.
   J = function(i)
     use(A[i + 1])
-    local key, ordered, score, head, member, life = A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5], A[i + 6], A[i + 7]
-    local known, n = false, 0
-    if not ordered or score == '+inf' then
-      known = call('SADD', key .. '.i', head) == 0
-      if life ~= '0' then call('EXPIRE', key .. '.i', life) end
-    else
-      for _, m in ipairs(call('ZRANGEBYSCORE', key .. '.j', score, score)) do known = known or m:sub(1, #head) == head end
-    end
-    if ordered then
-      if not known then call('ZADD', key .. '.j', score, member) end
-      n = call('ZCARD', key .. '.j')
-    else
-      if not known then call('RPUSH', key .. '.j', member) end
-      n = call('LLEN', key .. '.j')
-    end
+    local key, ordered, life = A[i + 2], A[i + 3] == '1', A[i + 7]
+    local n = ordered and rank(key .. '.j', A[i + 4], A[i + 5], A[i + 6]) or line_up(key, A[i + 5], A[i + 6], life)
     local size = tonumber(call('GET', key .. '.s') or '')
-    local more = tonumber(call('GET', key .. '.t') or '') or 0
-    if size and n >= size + more then completed = completed + 2 ^ arrivals end
+    local all = size and size + (tonumber(call('GET', key .. '.t') or '') or 0)
+    if all and n >= all and (not ordered or unlike(key .. '.j', n) >= all) then completed = completed + 2 ^ arrivals end
     arrivals = arrivals + 1
     if life ~= '0' then for _, k in ipairs({'.j', '.t', '.s'}) do call('EXPIRE', key .. k, life) end end
   end,
   Q = function(i)
     use(A[i + 1])
-    for _, k in ipairs({'.j', '.t', '.s', '.i'}) do call('DEL', A[i + 2] .. k) end
+    for _, k in ipairs({'.j', '.t', '.s', '.i'}) do call('UNLINK', A[i + 2] .. k) end
   end,
   T = function(i)
     use(A[i + 1])
