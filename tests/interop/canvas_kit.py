@@ -1,0 +1,314 @@
+"""canvas_kit - what the canvas suites share: ids made comparable, the messages that Celery or apium would publish for a workflow, and
+a result with everything that hangs on it.
+"""
+import base64
+import contextlib
+import json
+import pathlib
+import re
+import subprocess
+
+import celery
+import harness
+from celery.backends.filesystem import FilesystemBackend
+from celery.backends.redis import RedisBackend
+from celery.result import GroupResult, ResultBase, result_from_tuple
+from kombu.transport import TRANSPORT_ALIASES, memory
+
+CANVAS = str(harness.BUILD / "tests" / "support" / "canvas")
+CAPTURED = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "canvas-5.6"
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+UNREADY = ("PENDING", "RECEIVED", "STARTED", "RETRY")
+
+
+def canonical(value, names=None):
+    """The same with ids replaced by numbers in the order in which they are met; members of objects are met in the order of their
+    names."""
+    names = {} if names is None else names
+    if isinstance(value, str):
+        return UUID.sub(lambda found: f"#{names.setdefault(found[0], len(names))}", value)
+    if isinstance(value, dict):
+        return {key: canonical(value[key], names) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [canonical(one, names) for one in value]
+    return value
+
+
+# ---- messages ----
+
+# What says nothing about a workflow: who wrote it and when, and what is absent there and a default here.
+NOT_COMPARED = {"lang", "origin", "delivery_tag", "delivery_info", "body_encoding"}
+DEFAULTS = {"ignore_result": (False, None), "replaced_task_nesting": (0,), "stamped_headers": (None,), "stamps": ({},),
+            "delivery_mode": (2,), "priority": (0,), "chain": (None, []), "group_index": (None,), "stamped_tasks": (None,)}
+
+
+def told(members):
+    return {key: value for key, value in members.items()
+            if key not in NOT_COMPARED and not any(value is d or value == d and type(value) is type(d) for d in DEFAULTS.get(key, ()))}
+
+
+def signature(value):
+    """A signature, wherever one is in `value`, without what is absent said with null. Nor does the id of a chain matter, which is that of
+    its last task: 5.6.3 leaves it out, its successors do not."""
+    if isinstance(value, list):
+        return [signature(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: signature(one) for key, one in value.items()}
+    if "subtask_type" in value and isinstance(value.get("options"), dict):
+        options = {key: one for key, one in value["options"].items() if one is not None}
+        if value["subtask_type"] == "chain":
+            options.pop("task_id", None)
+        value["options"] = options
+    return value
+
+
+def message(envelope):
+    """A message as the headers, properties and body that matter."""
+    body = envelope["body"]
+    if envelope["properties"].get("body_encoding") == "base64":
+        body = base64.b64decode(body).decode()
+    args, kwargs, embed = json.loads(body)
+    headers = told(envelope["headers"])
+    for key in ("eta", "expires"):  # moments of this run
+        headers[key] = headers[key] is not None
+    if headers["task"].startswith("celery."):  # shown are tuples, which JSON does not know
+        headers.pop("argsrepr")
+        headers.pop("kwargsrepr")
+    if headers["task"] == "celery.chord_unlock":  # nobody looks at the parents
+        kwargs["result"] = [without_parents(one) for one in kwargs["result"]]
+    return {"headers": headers, "properties": told(envelope["properties"]), "args": signature(args), "kwargs": signature(kwargs),
+            "embed": signature(told(embed)), "queue": envelope["properties"]["delivery_info"]["routing_key"]}
+
+
+def without_parents(result):
+    (task_id, _parent), members = result
+    return [task_id, members and [without_parents(one) for one in members]]
+
+
+class _Channel(memory.Channel):
+    """A memory channel that notes what is put on a queue."""
+    log = []
+
+    def _put(self, queue, message, **kwargs):
+        self.log.append({"message": json.loads(json.dumps(message))})
+
+
+class Transport(memory.Transport):
+    Channel = _Channel
+
+
+TRANSPORT_ALIASES["canvas"] = f"{__name__}:Transport"
+
+
+class _Nowhere:
+    """A result store that nobody asks."""
+
+    def on_task_call(self, producer, task_id):
+        return {}
+
+    def add_pending_result(self, result, weak=False):
+        return result
+
+    def remove_pending_result(self, result):
+        return result
+
+
+class _Counting(_Nowhere, RedisBackend):
+    """Celery's own code for a store that counts the parts of chords, without the store."""
+
+    def set_chord_size(self, group_id, chord_size):
+        _Channel.log.append({"size": [group_id, chord_size]})
+
+    def save_group(self, group_id, result):
+        _Channel.log.append({"tree": [group_id, json.loads(json.dumps(result.as_tuple()))[1]]})
+
+
+class _Polled(_Nowhere, FilesystemBackend):
+    """The same for one that cannot count."""
+
+
+class _App(celery.Celery):
+    def _get_backend(self):
+        return self.store
+
+
+def celery_app(polled=False):
+    """An app whose messages go to _Channel.log."""
+    app = _App("canvas", broker="canvas://", set_as_current=True)
+    app.store = _Polled(app=app, url="file:///tmp") if polled else _Counting(app=app, url="redis://127.0.0.1:1/0")
+    return app
+
+
+def operations(log, result):
+    """Comparable operations, and the result that there will be."""
+    return [[{"message": message(op["message"])} if "message" in op else op for op in log], result]
+
+
+def celery_operations(app, call):
+    """What sending does with Celery."""
+    _Channel.log.clear()
+    result = call.send()
+    return operations(_Channel.log, json.loads(json.dumps(result.as_tuple())))
+
+
+def apium_canvas(requests):
+    """The answers of tests/support/canvas.c."""
+    lines = "".join(json.dumps(one) + "\n" for one in requests)
+    out = subprocess.run([CANVAS], input=lines, text=True, stdout=subprocess.PIPE, check=True, timeout=100).stdout.splitlines()
+    assert len(out) == len(requests), (len(out), len(requests))
+    return [json.loads(line) for line in out]
+
+
+def apium_operations(requests):
+    """What sending does with apium; an error is its text."""
+    return [one["error"] if "error" in one else operations(one["ops"], one["result"]) for one in apium_canvas(requests)]
+
+
+def captured(name):
+    """A file of what Celery 5.6 did: see capture_canvas.py."""
+    with open(CAPTURED / name) as file:
+        return json.load(file)
+
+
+def differences(left, right, path=""):
+    """Where two documents differ, a line each."""
+    if type(left) is not type(right) or not isinstance(left, (dict, list)):
+        return [] if left == right and type(left) is type(right) else [f"{path}: {json.dumps(left)} != {json.dumps(right)}"]
+    found = []
+    if isinstance(left, dict):
+        for key in sorted(left.keys() | right.keys()):
+            if key not in left or key not in right:
+                found.append(f"{path}.{key}: only {'left' if key in left else 'right'}: {json.dumps(left.get(key, right.get(key)))}")
+            else:
+                found += differences(left[key], right[key], f"{path}.{key}")
+        return found
+    if len(left) != len(right):
+        found.append(f"{path}: {len(left)} != {len(right)} items")
+    for i, (one, other) in enumerate(zip(left, right)):
+        found += differences(one, other, f"{path}[{i}]")
+    return found
+
+
+# ---- results ----
+
+
+class Tree:
+    """A result with everything that hangs on it: of each task its state, value, group and children; its parents; and what ran because of
+    it without being its child (errbacks). Ids are numbers; children are a set."""
+
+    def __init__(self, app, result, metas):
+        self.app, self.metas, self.waiting = app, metas, False
+        self.seen = {}
+        self.parts = {}  # of a body: the ids whose return may have sent it
+        self.shape = self._of(result)
+        self._add_strays()
+
+    def ids(self):
+        return set(self.seen)
+
+    def _meta(self, task_id):
+        return self.metas.get(task_id, {"status": "PENDING", "result": None})
+
+    def _of(self, result, parents=True):
+        if result is None:
+            return None
+        if isinstance(result, GroupResult):
+            shape = {"group": result.id, "members": [self._of(one) for one in result.results]}
+            if result.id in self.metas:
+                shape["state"] = self._meta(result.id)["status"]
+        elif result.id in self.seen:
+            return {"again": result.id}
+        else:
+            shape = self._task(result)
+        if parents and result.parent is not None:
+            shape["parent"] = self._of(result.parent)
+        return shape
+
+    def _task(self, result):
+        meta = self._meta(result.id)
+        shape = self.seen[result.id] = {"id": result.id, "state": meta["status"]}
+        if meta["status"] in UNREADY:
+            self.waiting = True
+        value = meta["result"]
+        if isinstance(value, dict) and "exc_type" in value:
+            value = [value["exc_type"], value["exc_message"]]
+        shape["value"] = value
+        if meta.get("group_id"):
+            shape["in group"] = meta["group_id"]
+        if meta.get("parent_id"):
+            shape["after"] = meta["parent_id"]
+        children = [self._of(result_from_tuple(c, self.app), False) for c in meta.get("children") or ()]
+        if children:
+            shape["children"] = sorted(children, key=_plain)
+        return shape
+
+    def _add_strays(self):
+        strays, more = [], True
+        while more:
+            more = [task_id for task_id, meta in self.metas.items() if task_id not in self.seen and meta.get("parent_id") in self.seen]
+            strays += [self._task(self.app.AsyncResult(task_id)) for task_id in sorted(more)]
+        if strays:
+            self.shape["strays"] = sorted(strays, key=_plain)
+
+    def canonical(self):
+        return canonical(_raced(self.shape))
+
+
+def _plain(shape):
+    return UUID.sub("#", json.dumps(shape, sort_keys=True))
+
+
+def _raced(shape):
+    """With every choice that only a race makes hidden: which part of a chord was the last."""
+    def below(one):
+        found = set()
+        if isinstance(one, dict):
+            if "id" in one:
+                found.add(one["id"])
+            for value in one.values():
+                found |= below(value)
+        elif isinstance(one, list):
+            for value in one:
+                found |= below(value)
+        return found
+
+    def walk(one, group_members):
+        if isinstance(one, list):
+            return [walk(value, group_members) for value in one]
+        if not isinstance(one, dict):
+            return one
+        one = dict(one)
+        if one.get("after") in group_members.get(one.get("after"), ()):
+            one["after"] = "a part"
+        return {key: walk(value, group_members) for key, value in one.items()}
+
+    groups = {}
+
+    def collect(one):
+        if isinstance(one, list):
+            for value in one:
+                collect(value)
+        elif isinstance(one, dict):
+            if "members" in one:
+                members = below(one["members"])
+                for member in members:
+                    groups.setdefault(member, set()).update(members)
+            for value in one.values():
+                collect(value)
+    collect(shape)
+    return walk(shape, groups)
+
+
+def stored(client):
+    """Every result in a Redis database."""
+    keys = [key for key in client.scan_iter("celery-task-meta-*", count=1000)]
+    metas = {}
+    for key, text in zip(keys, client.mget(keys) if keys else ()):
+        with contextlib.suppress(TypeError, ValueError):
+            metas[key.decode()[len("celery-task-meta-"):]] = json.loads(text)
+    return metas
+
+
+def is_result(value):
+    return isinstance(value, ResultBase)
