@@ -63,12 +63,17 @@ def signature(value):
     return value
 
 
+def body_of(envelope):
+    """args, kwargs and embed; an envelope in the fixtures has them as they are."""
+    body = envelope["body"]
+    if not isinstance(body, str):
+        return json.loads(json.dumps(body))
+    return json.loads(base64.b64decode(body) if envelope["properties"].get("body_encoding") == "base64" else body)
+
+
 def message(envelope):
     """A message as the headers, properties and body that matter."""
-    body = envelope["body"]
-    if envelope["properties"].get("body_encoding") == "base64":
-        body = base64.b64decode(body).decode()
-    args, kwargs, embed = json.loads(body)
+    args, kwargs, embed = body_of(envelope)
     headers = told(envelope["headers"])
     for key in ("eta", "expires"):  # moments of this run
         headers[key] = headers[key] is not None
@@ -121,7 +126,7 @@ class _Counting(_Nowhere, RedisBackend):
         _Channel.log.append({"size": [group_id, chord_size]})
 
     def save_group(self, group_id, result):
-        _Channel.log.append({"tree": [group_id, json.loads(json.dumps(result.as_tuple()))[1]]})
+        _Channel.log.append({"tree": [group_id, json.loads(json.dumps(result.as_tuple()))]})
 
 
 class _Polled(_Nowhere, FilesystemBackend):
@@ -145,11 +150,34 @@ def operations(log, result):
     return [[{"message": message(op["message"])} if "message" in op else op for op in log], result]
 
 
-def celery_operations(app, call):
-    """What sending does with Celery."""
+def celery_log(app, call):
+    """What sending does with Celery, as it is: operations and the result."""
     _Channel.log.clear()
     result = call.send()
-    return operations(_Channel.log, json.loads(json.dumps(result.as_tuple())))
+    for op in _Channel.log:
+        if "message" in op:
+            op["message"]["body"] = body_of(op["message"])
+    return [list(_Channel.log), json.loads(json.dumps(result.as_tuple()))]
+
+
+def celery_operations(app, call):
+    return operations(*celery_log(app, call))
+
+
+def replay(app, client, log):
+    """Send once more what celery_log() has seen, with the same ids."""
+    with app.producer_or_acquire() as producer:
+        for op in log:
+            if "size" in op:
+                client.set(f"celery-taskset-meta-{op['size'][0]}.s", op["size"][1])
+            elif "tree" in op:
+                client.set(f"celery-taskset-meta-{op['tree'][0]}", json.dumps({"result": op["tree"][1]}))
+            else:
+                told, properties = op["message"], op["message"]["properties"]
+                queue = properties["delivery_info"]["routing_key"]
+                producer.publish(json.dumps(told["body"]), exchange="", routing_key=queue, declare=[app.amqp.queues[queue]],
+                                 headers=told["headers"], content_type="application/json", content_encoding="utf-8",
+                                 **{name: properties[name] for name in ("correlation_id", "reply_to", "priority", "delivery_mode")})
 
 
 def apium_canvas(requests):
