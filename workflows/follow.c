@@ -300,8 +300,8 @@ mark_sig(struct marking *m, const apm_canvas *sig)
         st = add_unrun(m, &req);
     if (st == APIUM_OK && sig->kind == APM_SIG_CHORD)
         return mark_sig(m, sig->body);
-    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP && chord) {
-        /* A group within a header returns by its members. */
+    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP) {
+        /* Celery leaves its members pending, and whoever waits for them waits for ever. Within a header they return, too. */
         for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
             st = mark_sig(m, sig->tasks[i]);
         return st;
@@ -766,10 +766,6 @@ apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
     if (!apm_str_is(m.exc_json))
         return no_memory(err);
     st = mark_sig(&m, sig);
-    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP &&
-        !apm_canvas_opt(&sig->options, APM_OPT_CHORD))
-        for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
-            st = mark_sig(&m, sig->tasks[i]);
     /* As Celery stores it: the failure of a body that was never sent says nothing of a group. */
     for (size_t i = 0; i < out->n_unrun; i++)
         out->unrun[i].req.group = APM_STR_NONE;

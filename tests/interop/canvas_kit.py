@@ -12,7 +12,7 @@ import celery
 import harness
 from celery.backends.filesystem import FilesystemBackend
 from celery.backends.redis import RedisBackend
-from celery.result import GroupResult, ResultBase, result_from_tuple
+from celery.result import GroupResult, result_from_tuple
 from kombu.transport import TRANSPORT_ALIASES, memory
 
 CANVAS = str(harness.BUILD / "tests" / "support" / "canvas")
@@ -228,12 +228,8 @@ class Tree:
     def __init__(self, app, result, metas):
         self.app, self.metas, self.waiting = app, metas, False
         self.seen = {}
-        self.parts = {}  # of a body: the ids whose return may have sent it
         self.shape = self._of(result)
         self._add_strays()
-
-    def ids(self):
-        return set(self.seen)
 
     def _meta(self, task_id):
         return self.metas.get(task_id, {"status": "PENDING", "result": None})
@@ -288,44 +284,41 @@ def _plain(shape):
 
 
 def _raced(shape):
-    """With every choice that only a race makes hidden: which part of a chord was the last."""
-    def below(one):
-        found = set()
-        if isinstance(one, dict):
-            if "id" in one:
-                found.add(one["id"])
-            for value in one.values():
-                found |= below(value)
-        elif isinstance(one, list):
-            for value in one:
-                found |= below(value)
-        return found
-
-    def walk(one, group_members):
-        if isinstance(one, list):
-            return [walk(value, group_members) for value in one]
-        if not isinstance(one, dict):
-            return one
-        one = dict(one)
-        if one.get("after") in group_members.get(one.get("after"), ()):
-            one["after"] = "a part"
-        return {key: walk(value, group_members) for key, value in one.items()}
-
+    """With the one choice hidden that only a race makes: which part of a chord was the last, and so is the parent of the body."""
     groups = {}
 
-    def collect(one):
+    def together(ids):
+        for one in ids:
+            groups.setdefault(one, set()).update(ids)
+
+    def ids_below(one):
+        values = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        found = {one["id"]} if isinstance(one, dict) and "id" in one else set()
+        return found.union(*map(ids_below, values))
+
+    def collect(one, named):
+        for value in one.values() if isinstance(one, dict) else one if isinstance(one, list) else ():
+            collect(value, named)
+        if isinstance(one, dict) and "members" in one:
+            together(ids_below(one["members"]))
+        if isinstance(one, dict) and "in group" in one:
+            named.setdefault(one["in group"], set()).add(one["id"])
+
+    def hide(one):
         if isinstance(one, list):
-            for value in one:
-                collect(value)
-        elif isinstance(one, dict):
-            if "members" in one:
-                members = below(one["members"])
-                for member in members:
-                    groups.setdefault(member, set()).update(members)
-            for value in one.values():
-                collect(value)
-    collect(shape)
-    return walk(shape, groups)
+            return [hide(value) for value in one]
+        if not isinstance(one, dict):
+            return one
+        one = {key: hide(value) for key, value in one.items()}
+        if len(groups.get(one.get("after"), ())) > 1:
+            one["after"] = "a part"
+        return one
+
+    named = {}
+    collect(shape, named)
+    for ids in named.values():
+        together(ids)
+    return hide(shape)
 
 
 def stored(client):
@@ -336,7 +329,3 @@ def stored(client):
         with contextlib.suppress(TypeError, ValueError):
             metas[key.decode()[len("celery-task-meta-"):]] = json.loads(text)
     return metas
-
-
-def is_result(value):
-    return isinstance(value, ResultBase)
