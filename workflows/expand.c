@@ -444,17 +444,12 @@ apply_chain(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
                       apm_canvas_link_error))
             return no_memory(err);
     apm_str rest = write_rest(arena, &steps, apm_canvas_opt(&options, APM_OPT_CHAIN));
-    apm_str parent = apm_canvas_opt_text(arena, &options, APM_OPT_PARENT_ID);
     for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++)
         apm_canvas_drop_option(&options, taken[i]);
     if (!apm_str_is(rest) || !apm_canvas_set(arena, &options, APM_OPT_CHAIN, rest))
         return no_memory(err);
-    apm_str kept = how->parent_id;
-    if (apm_str_is(parent))
-        how->parent_id = parent;
-    apm_canvas *first = steps.tasks[steps.n - 1];
-    st = apply(how, first, APM_STR_NONE, &options, false, out, err);
-    how->parent_id = kept;
+    /* A parent that its options name is forgotten, as in Celery: a body that is a chain descends from the last part. */
+    st = apply(how, steps.tasks[steps.n - 1], APM_STR_NONE, &options, false, out, err);
     if (st == APIUM_OK && steps.n > 1)
         *out = steps.handles[0];
     return st;

@@ -301,8 +301,8 @@ mark_sig(struct marking *m, const apm_canvas *sig)
         st = add_unrun(m, &req);
     if (st == APIUM_OK && sig->kind == APM_SIG_CHORD)
         return mark_sig(m, sig->body);
-    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP && chord) {
-        /* A group within a header returns by its members. */
+    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP) {
+        /* Celery leaves its members pending, and whoever waits for them waits for ever. Within a header they return, too. */
         for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
             st = mark_sig(m, sig->tasks[i]);
         return st;
@@ -650,10 +650,9 @@ apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
     if (!apm_str_is(m.exc_json))
         return no_memory(err);
     st = mark_sig(&m, sig);
-    if (st == APIUM_OK && sig->kind == APM_SIG_GROUP &&
-        !apm_canvas_opt(&sig->options, APM_OPT_CHORD))
-        for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
-            st = mark_sig(&m, sig->tasks[i]);
+    /* As Celery stores it: the failure of a body that was never sent says nothing of a group. */
+    for (size_t i = 0; i < out->n_unrun; i++)
+        out->unrun[i].req.group = APM_STR_NONE;
     /* A chain's errbacks were copied to each of its steps; the first one would have failed. */
     const apm_canvas *bearer = sig;
     const apm_option *links = apm_canvas_opt(&bearer->options, APM_OPT_LINK_ERROR);
@@ -662,6 +661,8 @@ apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
         links = apm_canvas_opt(&bearer->options, APM_OPT_LINK_ERROR);
     }
     apm_str id = apm_canvas_opt_text(how->arena, &bearer->options, APM_OPT_TASK_ID);
+    if (!apm_str_is(id) && out->n_unrun) /* a chain of Celery's 5.2 has none: its last step's */
+        id = out->unrun[0].req.id;
     if (st == APIUM_OK && links && apm_str_is(id)) {
         apm_str list = links->raw;
         if (list.len && list.p[0] != '[')

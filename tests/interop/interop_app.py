@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from celery import Celery
+from celery import Celery, chord, group
 
 app = Celery("interop")
 app.conf.update(broker_connection_retry_on_startup=True, result_extended=True)
@@ -75,6 +75,25 @@ def tasks_flaky(self, key, fails=1):
     if self.request.retries < fails:
         raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.05)
     return {"key": key, "attempts": fails + 1}
+
+
+@app.task(name="python.replace", bind=True)
+def replace(self, kind, x):
+    """Another workflow in the place of this task."""
+    kinds = {
+        "task": lambda: add.s(x, 10),
+        "chain": lambda: add.s(x, 10) | mul.s(2),
+        "group": lambda: group(add.s(x, 10), mul.s(x, 10)),
+        "chord": lambda: chord([add.s(x, 10), mul.s(x, 10)], xsum.s()),
+    }
+    return self.replace(kinds[kind]())
+
+
+@app.task(name="python.add_to_chord", bind=True)
+def add_to_chord(self, x):
+    """One part more, for the chord that this task is a part of."""
+    self.add_to_chord(add.s(x, 100))
+    return x
 
 
 @app.task(name="ledger.work")

@@ -1,0 +1,48 @@
+"""canvas_run - runs the expressions of canvas_expressions.py, all at once, and gives what became of each."""
+import time
+
+import canvas_expressions
+import canvas_kit
+from celery.result import result_from_tuple
+
+
+def send(app, names):
+    """{name: result} of what was sent."""
+    return {name: canvas_expressions.make(name, app).send() for name in names}
+
+
+def replay(app, client, documents):
+    """The same with captured messages."""
+    for queue in ("celery", "python"):
+        app.amqp.queues.add(queue)
+    for document in documents.values():
+        canvas_kit.replay(app, client, document["counted"][0])
+    return {name: result_from_tuple(document["counted"][1], app) for name, document in documents.items()}
+
+
+def trees(app, client, results):
+    metas = canvas_kit.stored(client)
+    return {name: canvas_kit.Tree(app, result, metas).canonical() for name, result in results.items()}
+
+
+def await_expected(app, client, results, expected, timeout):
+    """{name: tree} of those that did not become what was expected."""
+    wrong, deadline = dict(results), time.monotonic() + timeout
+    while True:
+        seen = trees(app, client, wrong)
+        wrong = {name: result for name, result in wrong.items() if seen[name] != expected[name]}
+        if not wrong or time.monotonic() > deadline:
+            return {name: seen[name] for name in wrong}
+        time.sleep(0.2)
+
+
+def await_rest(app, client, results, quiet, timeout):
+    """{name: tree} of all, once nothing has changed for `quiet` seconds."""
+    seen, deadline = trees(app, client, results), time.monotonic() + timeout
+    since = time.monotonic()
+    while time.monotonic() < min(deadline, since + quiet):
+        time.sleep(0.3)
+        again = trees(app, client, results)
+        if again != seen:
+            seen, since = again, time.monotonic()
+    return seen
