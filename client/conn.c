@@ -353,11 +353,22 @@ apm_waiter_set(apm_waiter *waiter, apm_str doc)
     waiter->doc = copy;
     waiter->doc_len = doc.len;
     apm_json parsed, status = { 0 };
+    bool was = waiter->ready;
     if (apm_json_parse(doc, &parsed, NULL) == APIUM_OK)
         status = apm_json_get(parsed, "status");
     /* A document that cannot be read ends the wait too: reading it will say what is wrong. */
     waiter->ready = status.type != APM_JSON_STRING ||
                     apm_state_ready((apm_str){ status.text.p + 1, status.text.len - 2 });
+    apm_gather *gather = waiter->gather;
+    if (!gather || was || !waiter->ready)
+        return;
+    waiter->next_ready = NULL;
+    if (gather->any)
+        gather->last->next_ready = waiter;
+    else
+        gather->first = waiter;
+    gather->last = waiter;
+    gather->any = true;
 }
 
 static void

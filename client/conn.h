@@ -75,7 +75,16 @@ typedef struct apm_waiter {
     size_t doc_len;
     bool ready; /* and it is of a final state */
     struct apm_waiter *next;
+    struct apm_gather *gather; /* told when it becomes ready; NULL none */
+    size_t place;              /* in that */
+    struct apm_waiter *next_ready;
 } apm_waiter;
+
+/* Where waiters that became ready gather: who waits for many need not look at all of them. */
+typedef struct apm_gather {
+    bool any;
+    apm_waiter *first, *last;
+} apm_gather;
 
 apium_status
 apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_error *err);

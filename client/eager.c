@@ -1,13 +1,22 @@
-/* eager.c - task_always_eager: a call runs its task here and now, retries included, and the run has
- * its result. */
-#include "client/send.h"
+/*
+ * eager.c - task_always_eager: a call runs here and now, retries and all that follows from it included, and the run has its
+ * result.
+ *
+ *   call ─▶ run ─▶ outcome ─▶ what follows waits for its turn ─▶ the next one runs ...
+ *                     └─▶ a part of a header: counted; the last one puts the body in line
+ *
+ * So a workflow runs as one worker would run it, one task after the other.
+ */
+#include "client/flow.h"
 
 #include <stdlib.h>
 #include <unistd.h>
+#include <uthash.h>
 
 #include "client/app.h"
 #include "client/except.h"
 #include "client/run.h"
+#include "client/task.h"
 #include "core/base/clock.h"
 #include "core/model/result.h"
 #include "workflows/follow.h"
@@ -98,57 +107,277 @@ apply_retry(apm_request *req, const apm_outcome *out)
         req->kwargs = kwargs.text;
 }
 
-struct following {
+/* --- one call and what follows --- */
+
+/* A document that a worker would have stored. */
+struct kept {
+    apm_str id, doc;
+    UT_hash_handle hh;
+};
+
+/* A chord's header, counting. */
+struct header {
+    struct header *next;
+    apm_str group_id;
+    int64_t size;
+    apm_return *parts;
+    size_t n, cap;
+};
+
+struct todo {
+    struct todo *next;
+    apm_sig_send send;
+};
+
+struct eager {
     apium_app *app;
-    apm_arena *arena;
+    apm_arena arena;
+    struct todo *first, **last;
+    struct kept *kept;
+    struct header *headers;
+    apium_error failure; /* of the first task that failed */
 };
 
 static apium_status
-run_next(void *arg, const apm_canvas_op *op, apium_error *err)
+no_memory(apium_error *err)
 {
-    const struct following *f = arg;
-    const apm_sig_send *send = op->send;
-    apm_call call;
-
-    apm_call_init(&call);
-    call.req = send->req;
-    call.def = apm_app_task(f->app, send->req.task);
-    call.opts = (apium_send_opts){
-        .queue = send->choice.queue,
-        .exchange = send->choice.exchange,
-        .routing_key = send->choice.routing_key,
-        .priority = send->choice.priority > 0 ? send->choice.priority : 0,
-        .has_priority = send->choice.priority != APM_PRIORITY_NONE,
-        .serializer = send->serializer,
-        .compression = send->compression,
-        .headers = apm_arena_str(f->arena, send->headers, NULL).p,
-    };
-    apium_status st = apm_call_go(f->app, &call, NULL, err);
-    apm_arena_clear(&call.arena);
-    return st;
+    return apm_fail(err, APIUM_E_NOMEM, "out of memory");
 }
 
-/* Callbacks, errbacks, the next step of a chain: eager too, where they are registered. Nothing counts the parts of a chord. */
+static void
+eager_init(struct eager *e, apium_app *app)
+{
+    *e = (struct eager){ .app = app };
+    e->last = &e->first;
+}
+
+static void
+eager_clear(struct eager *e)
+{
+    HASH_CLEAR(hh, e->kept);
+    apm_arena_clear(&e->arena);
+}
+
 static apium_status
-follow_up(apium_app *app, const apm_request *req, apm_outcome *outcome, apm_arena *arena,
-          apium_error *err)
+keep_doc(struct eager *e, apm_str id, const apm_buf *doc, apium_error *err)
 {
-    struct following f = { app, arena };
-    apm_sending how = {
-        .arena = arena,
-        .now_us = apm_clock_wall_us(),
-        .chords = APM_CHORDS_REFUSED,
-        .store = "of eager calls",
-        .emit = run_next,
-        .arg = &f,
-    };
-    apm_follow follow;
+    struct kept *kept;
+    apm_str text = doc->failed ? APM_STR_NONE : apm_arena_str(&e->arena, apm_buf_str(doc), NULL);
+    HASH_FIND(hh, e->kept, id.p, id.len, kept);
+    if (!kept && (kept = apm_arena_alloc(&e->arena, sizeof(*kept)))) {
+        kept->id = apm_arena_str(&e->arena, id, NULL);
+        if (apm_str_is(kept->id))
+            HASH_ADD_KEYPTR(hh, e->kept, kept->id.p, kept->id.len, kept);
+    }
+    if (!kept || !apm_str_is(text))
+        return no_memory(err);
+    kept->doc = text;
+    return APIUM_OK;
+}
 
-    apium_status st = apm_follow_outcome(&how, req, outcome, true, &follow, err);
-    if (st == APIUM_OK)
-        outcome->children = follow.children;
+static struct header *
+header_of(struct eager *e, apm_str group_id)
+{
+    struct header *h = e->headers;
+    while (h && !apm_str_eq(h->group_id, group_id))
+        h = h->next;
+    return h;
+}
+
+/* What is to be sent waits for its turn; a header is counted here. */
+static apium_status
+put_in_line(void *arg, const apm_canvas_op *op, apium_error *err)
+{
+    struct eager *e = arg;
+    if (op->kind == APM_CANVAS_SIZE) {
+        struct header *h = apm_arena_alloc(&e->arena, sizeof(*h));
+        if (!h)
+            return no_memory(err);
+        *h = (struct header){ .next = e->headers, .group_id = op->group_id, .size = op->size };
+        e->headers = h;
+        return APIUM_OK;
+    }
+    struct todo *todo = apm_arena_alloc(&e->arena, sizeof(*todo));
+    if (!todo)
+        return no_memory(err);
+    todo->send = *op->send;
+    *e->last = todo;
+    e->last = &todo->next;
+    return APIUM_OK;
+}
+
+static apm_sending
+sending_of(struct eager *e)
+{
+    return (apm_sending){
+        .arena = &e->arena,
+        .now_us = apm_clock_wall_us(),
+        .chords = APM_CHORDS_COUNTED,
+        .emit = put_in_line,
+        .arg = e,
+    };
+}
+
+/* --- chords --- */
+
+static apium_status
+absorb(struct eager *e, const apm_request *last, const apm_follow *follow, apium_error *err);
+
+static int
+compare_parts(const void *a, const void *b)
+{
+    const apm_return *x = a, *y = b;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static apium_status
+complete(struct eager *e, struct header *h, const apm_request *last, apium_error *err)
+{
+    apm_sending how = sending_of(e);
+    apm_follow follow;
+    apm_str *members = apm_arena_alloc(&e->arena, h->n * sizeof(*members));
+    if (!members)
+        return no_memory(err);
+    const apm_return part = h->parts[h->n - 1];
+    qsort(h->parts, h->n, sizeof(*h->parts), compare_parts);
+    for (size_t i = 0; i < h->n; i++)
+        members[i] = h->parts[i].member;
+    apium_status st =
+        apm_follow_complete(&how, &part, last, members, h->n, APM_STR_NONE, &follow, err);
+    return st == APIUM_OK ? absorb(e, last, &follow, err) : st;
+}
+
+/* A part of a header has returned. */
+static apium_status
+arrive(struct eager *e, const apm_return *part, const apm_request *last, apium_error *err)
+{
+    struct header *h = header_of(e, part->group_id);
+    if (!h) /* not of a chord that runs here */
+        return APIUM_OK;
+    if (h->n == h->cap) {
+        size_t cap = h->cap ? 2 * h->cap : 16;
+        apm_return *parts = apm_arena_alloc(&e->arena, cap * sizeof(*parts));
+        if (!parts)
+            return no_memory(err);
+        if (h->n)
+            memcpy(parts, h->parts, h->n * sizeof(*parts));
+        h->parts = parts;
+        h->cap = cap;
+    }
+    h->parts[h->n++] = *part;
+    return (int64_t)h->n == h->size ? complete(e, h, last, err) : APIUM_OK;
+}
+
+/* Keep and count what follows besides messages. */
+static apium_status
+absorb(struct eager *e, const apm_request *last, const apm_follow *follow, apium_error *err)
+{
+    apium_status st = APIUM_OK;
+    for (size_t i = 0; st == APIUM_OK && i < follow->n_unrun; i++) {
+        const apm_unrun *u = &follow->unrun[i];
+        const apm_outcome outcome = { .kind = APM_DONE_FAILURE,
+                                      .exc = u->exc,
+                                      .children = u->children };
+        apm_buf doc;
+        apm_buf_init(&doc, APM_BUF_MAX);
+        write_doc(e->app, &doc, &u->req, &outcome);
+        st = keep_doc(e, u->req.id, &doc, err);
+        if (st == APIUM_OK && apm_app_settings(e->app)->task_store_eager_result)
+            st = store(e->app, &u->req, APM_STR(APM_STATE_FAILURE), apm_buf_str(&doc), err);
+        apm_buf_clear(&doc);
+    }
+    for (size_t i = 0; st == APIUM_OK && i < follow->n_returns; i++)
+        st = arrive(e, &follow->returns[i], last, err);
     return st;
 }
+
+/* --- built-in tasks --- */
+
+static void
+fail_with(apm_arena *arena, apm_outcome *out, const char *type, const char *text)
+{
+    apm_buf args;
+    apm_buf_init(&args, APM_BUF_MAX);
+    apm_buf_addc(&args, '[');
+    apm_json_add_stringz(&args, text);
+    apm_buf_addc(&args, ']');
+    *out = (apm_outcome){ .kind = APM_DONE_FAILURE,
+                          .exc = { apm_strz(type), APM_STR("builtins"),
+                                   apm_arena_str(arena, apm_buf_str(&args), NULL) } };
+    apm_buf_clear(&args);
+}
+
+static void
+accumulate(const apm_request *req, apm_arena *arena, apm_outcome *out)
+{
+    int64_t index;
+    apm_json args = { APM_JSON_ARRAY, req->args };
+    apm_json at = apm_json_get((apm_json){ APM_JSON_OBJECT, req->kwargs }, "index");
+    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS, .result = req->args };
+    if (at.type != APM_JSON_INT || apm_json_int64(at, "index", &index, NULL) != APIUM_OK)
+        return;
+    apm_json one = index >= 0 ? apm_json_at(args, (size_t)index) : (apm_json){ 0 };
+    if (one.type == APM_JSON_NONE)
+        fail_with(arena, out, "IndexError", "list index out of range");
+    else
+        out->result = one.text;
+}
+
+/* celery.map and celery.starmap: the task is run for each item. */
+static void
+map_items(struct eager *e, const apm_run_env *env, const apm_request *req, bool star,
+          apm_outcome *out)
+{
+    apm_json kwargs = { APM_JSON_OBJECT, req->kwargs }, item;
+    apm_json task = apm_json_get(apm_json_get(kwargs, "task"), "task"),
+             items = apm_json_get(kwargs, "it");
+    const char *name = NULL;
+    apm_json_iter it;
+    apm_str key;
+    apm_buf values;
+
+    if (task.type == APM_JSON_STRING)
+        (void)apm_json_cstr(task, "task", &e->arena, &name, NULL);
+    const apium_task_def *def = name ? apm_app_task(e->app, apm_strz(name)) : NULL;
+    if (!def || items.type != APM_JSON_ARRAY || apm_json_open(&it, items.text, NULL) != APIUM_OK) {
+        fail_with(&e->arena, out, "KeyError", name ? name : "task");
+        return;
+    }
+    apm_buf_init(&values, APM_BUF_MAX);
+    apm_buf_addc(&values, '[');
+    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS };
+    while (out->kind == APM_DONE_SUCCESS && apm_json_next(&it, &key, &item, NULL) > 0) {
+        apm_request one = *req;
+        one.task = apm_strz(name);
+        one.kwargs = APM_STR("{}");
+        one.args = star ? item.text
+                        : apm_strz(apm_arena_printf(&e->arena, "[%.*s]", APM_STR_ARG(item.text)));
+        if (!apm_str_is(one.args) || (star && item.type != APM_JSON_ARRAY)) {
+            fail_with(&e->arena, out, "TypeError", "the items of a starmap are lists of arguments");
+            break;
+        }
+        apm_run(env, def, &one, &e->arena, out);
+        apm_buf_addz(&values, values.len > 1 ? ", " : "");
+        apm_buf_adds(&values, out->result);
+    }
+    apm_buf_addc(&values, ']');
+    if (out->kind == APM_DONE_SUCCESS)
+        out->result =
+            values.failed ? APM_STR("null") : apm_arena_str(&e->arena, apm_buf_str(&values), NULL);
+    else if (out->kind != APM_DONE_FAILURE)
+        fail_with(&e->arena, out, "RuntimeError", "a task in a map can only succeed or fail");
+    apm_buf_clear(&values);
+}
+
+/* Tasks that every worker has. */
+static bool
+is_builtin(apm_str task)
+{
+    return apm_str_eqz(task, "celery.accumulate") || apm_str_eqz(task, "celery.map") ||
+           apm_str_eqz(task, "celery.starmap");
+}
+
+/* --- running --- */
 
 static apm_str
 state_of(const apm_outcome *out)
@@ -156,55 +385,173 @@ state_of(const apm_outcome *out)
     return out->kind == APM_DONE_SUCCESS ? APM_STR(APM_STATE_SUCCESS) : APM_STR(APM_STATE_FAILURE);
 }
 
+static void
+note_failure(struct eager *e, const apm_outcome *outcome)
+{
+    apm_buf line;
+    if (outcome->kind != APM_DONE_FAILURE || e->failure.status != APIUM_OK)
+        return;
+    apm_buf_init(&line, APM_BUF_MAX);
+    apm_exception_line(&line, &outcome->exc);
+    apm_fail(&e->failure, APIUM_E_FAILED, "%.*s", APM_STR_ARG(apm_buf_str(&line)));
+    apm_buf_clear(&line);
+}
+
+static void
+run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *outcome)
+{
+    char host[256] = "localhost";
+    struct reporting to = { e->app, req };
+    gethostname(host, sizeof(host) - 1);
+    const apm_run_env env = {
+        .app = e->app, .hostname = host, .eager = true, .report = report, .arg = &to
+    };
+    if (!call->def && apm_str_eqz(req->task, "celery.accumulate")) {
+        accumulate(req, &e->arena, outcome);
+        return;
+    }
+    if (!call->def) {
+        map_items(e, &env, req, apm_str_eqz(req->task, "celery.starmap"), outcome);
+        return;
+    }
+    for (;;) {
+        apm_run(&env, call->def, req, &e->arena, outcome);
+        if (outcome->kind != APM_DONE_RETRY)
+            return;
+        apply_retry(req, outcome);
+    }
+}
+
+/* Run one task; what follows from it is put in line. */
+static apium_status
+run_one(struct eager *e, const apm_call *call, apium_error *err)
+{
+    const apm_settings *settings = apm_app_settings(e->app);
+    apm_sending how = sending_of(e);
+    apm_request req = call->req;
+    apm_outcome outcome;
+    apm_follow follow;
+    apm_buf doc;
+
+    run_task(e, call, &req, &outcome);
+    note_failure(e, &outcome);
+    bool decided = outcome.kind == APM_DONE_SUCCESS || outcome.kind == APM_DONE_FAILURE;
+    apium_status st = apm_follow_outcome(&how, &req, &outcome, true, &follow, err);
+    if (st != APIUM_OK)
+        return st;
+    outcome.children = follow.children;
+    apm_buf_init(&doc, APM_BUF_MAX);
+    write_doc(e->app, &doc, &req, &outcome);
+    st = keep_doc(e, req.id, &doc, err);
+    if (st == APIUM_OK && decided && settings->task_store_eager_result && !call->ignored)
+        st = store(e->app, &req, state_of(&outcome), apm_buf_str(&doc), err);
+    apm_buf_clear(&doc);
+    if (st == APIUM_OK)
+        st = absorb(e, &req, &follow, err);
+    return st;
+}
+
+/* Everything that waits for its turn; tasks that are not registered are sent to those who know them. */
+static apium_status
+run_all(struct eager *e, apium_error *err)
+{
+    apium_status st = APIUM_OK;
+    while (st == APIUM_OK && e->first) {
+        struct todo *todo = e->first;
+        apm_call call;
+        e->first = todo->next;
+        if (!e->first)
+            e->last = &e->first;
+        apm_call_of(e->app, &todo->send, &e->arena, &call);
+        st = call.def || is_builtin(call.req.task) ? run_one(e, &call, err)
+                                                   : apm_call_go(e->app, &call, NULL, err);
+        apm_arena_clear(&call.arena);
+    }
+    if (st == APIUM_OK && e->failure.status != APIUM_OK &&
+        apm_app_settings(e->app)->task_eager_propagates) {
+        st = e->failure.status;
+        if (err)
+            *err = e->failure;
+    }
+    return st;
+}
+
+static apium_status
+give_doc(void *arg, apium_run *run, apium_error *err)
+{
+    struct eager *e = arg;
+    struct kept *kept;
+    (void)err;
+    HASH_FIND(hh, e->kept, run->id, strlen(run->id), kept);
+    run->eager = true;
+    if (kept)
+        apm_waiter_set(&run->waiter, kept->doc);
+    return APIUM_OK;
+}
+
 apium_status
 apm_call_eager(apium_app *app, apm_call *call, apium_run **out, apium_error *err)
 {
-    const apm_settings *settings = apm_app_settings(app);
-    char host[256] = "localhost";
-    apm_request req = call->req;
-    struct reporting to = { app, &req };
-    apm_outcome outcome;
+    struct eager e;
     apium_run *run = NULL;
-    apm_buf doc;
 
-    gethostname(host, sizeof(host) - 1);
-    const apm_run_env env = {
-        .app = app, .hostname = host, .eager = true, .report = report, .arg = &to
-    };
-    apium_status st;
-    if (apm_str_is(req.chord))
-        return apm_fail(err, APIUM_E_UNSUPPORTED,
-                        "cannot call %.*s eagerly: it is a part of a chord", APM_STR_ARG(req.task));
-    for (;;) {
-        apm_run(&env, call->def, &req, &call->arena, &outcome);
-        if (outcome.kind != APM_DONE_RETRY)
-            break;
-        apply_retry(&req, &outcome);
-    }
-    bool decided = outcome.kind == APM_DONE_SUCCESS || outcome.kind == APM_DONE_FAILURE;
-
-    st = follow_up(app, &req, &outcome, &call->arena, err);
-    if (st != APIUM_OK)
-        return st;
-    apm_buf_init(&doc, APM_BUF_MAX);
-    write_doc(app, &doc, &req, &outcome);
-    st = doc.failed ? apm_fail(err, APIUM_E_NOMEM, "out of memory") : APIUM_OK;
-    if (st == APIUM_OK && decided && settings->task_store_eager_result && !call->ignored)
-        st = store(app, &req, state_of(&outcome), apm_buf_str(&doc), err);
-    if (st == APIUM_OK && outcome.kind == APM_DONE_FAILURE && settings->task_eager_propagates) {
-        apm_buf line;
-        apm_buf_init(&line, APM_BUF_MAX);
-        apm_exception_line(&line, &outcome.exc);
-        st = apm_fail(err, APIUM_E_FAILED, "%.*s", APM_STR_ARG(apm_buf_str(&line)));
-        apm_buf_clear(&line);
-    }
+    eager_init(&e, app);
+    apium_status st = run_one(&e, call, err);
     if (st == APIUM_OK)
-        st = apm_run_new(app, req.id, &run, err);
+        st = run_all(&e, err);
+    if (st == APIUM_OK)
+        st = apm_run_new(app, call->req.id, &run, err);
     if (st == APIUM_OK) {
-        run->eager = true;
-        apm_waiter_set(&run->waiter, apm_buf_str(&doc));
+        (void)give_doc(&e, run, err);
         *out = run;
     }
-    apm_buf_clear(&doc);
+    eager_clear(&e);
+    return st;
+}
+
+bool
+apm_eager_can(apium_app *app, const apm_canvas *tree)
+{
+    if (tree->kind == APM_SIG_TASK)
+        return is_builtin(tree->task) || apm_app_task(app, tree->task);
+    for (size_t i = 0; i < tree->n_tasks; i++)
+        if (!apm_eager_can(app, tree->tasks[i]))
+            return false;
+    return !tree->body || apm_eager_can(app, tree->body);
+}
+
+apium_status
+apm_send_eager(apium_app *app, apm_canvas *tree, const apm_options *over, apium_run **out,
+               apium_error *err)
+{
+    const apium_task *parent = apm_task_current();
+    apium_run *run = NULL;
+    apm_handle *handle;
+    apm_buf children;
+    struct eager e;
+
+    eager_init(&e, app);
+    apm_buf_init(&children, APM_BUF_MAX);
+    apm_sending how = sending_of(&e);
+    how.children = &children;
+    if (parent) {
+        how.root_id = apm_str_is(parent->req->root_id) ? parent->req->root_id : parent->req->id;
+        how.parent_id = parent->req->id;
+    }
+    apium_status st = apm_canvas_apply(&how, tree, APM_STR_NONE, over, &handle, err);
+    if (st == APIUM_OK)
+        st = run_all(&e, err);
+    if (st == APIUM_OK && out)
+        st = apm_run_of_handle(app, handle, &run, err);
+    if (st == APIUM_OK && run)
+        st = apm_run_each(run, give_doc, &e, err);
+    if (st == APIUM_OK && out)
+        *out = run;
+    else
+        apium_run_free(run);
+    if (st == APIUM_OK && parent)
+        apm_task_add_children(apm_task_current(), apm_buf_str(&children));
+    apm_buf_clear(&children);
+    eager_clear(&e);
     return st;
 }

@@ -1,17 +1,11 @@
-/* result.c - runs and what became of them; see apium/result.h. */
+/* result.c - what is known of a task at one moment; see apium/result.h. */
 #include <apium/result.h>
 
 #include <stdlib.h>
 
-#include "client/app.h"
 #include "client/except.h"
-#include "client/send.h"
-#include "core/base/clock.h"
+#include "client/runs.h"
 #include "core/model/result.h"
-
-/* How long one turn of a wait lasts while the backend is in reach; between turns we look whether it
- * still is. */
-#define TURN_MS 1000
 
 /* The getters that copy a slice of the document, the first time they are asked. */
 enum {
@@ -49,9 +43,8 @@ struct apium_result {
 
 /* --- results --- */
 
-/* A result from a document; absent is PENDING. */
-static apium_status
-result_new(const char *id, apm_str text, apium_result **out, apium_error *err)
+apium_status
+apm_result_new(const char *id, apm_str text, apium_result **out, apium_error *err)
 {
     apium_result *res = calloc(1, sizeof(*res));
     made *mine = calloc(1, sizeof(*mine));
@@ -246,223 +239,4 @@ const char *
 apium_result_document(const apium_result *res)
 {
     return res->text.p;
-}
-
-/* --- runs --- */
-
-apium_status
-apium_run_of(apium_app *app, const char *task_id, apium_run **out, apium_error *err)
-{
-    if (!task_id || !*task_id || !apm_utf8_valid(apm_strz(task_id), false))
-        return apm_fail(err, APIUM_E_INVALID, "cannot open a run without a task's id");
-    return apm_run_new(app, apm_strz(task_id), out, err);
-}
-
-const char *
-apium_run_id(const apium_run *run)
-{
-    return run->id;
-}
-
-/* The conn that has watched since the task was sent, if this thread and process may still use
- * it. */
-static bool
-watching_on(const apium_run *run, const apm_conn *conn)
-{
-    return run->watching && run->watching == conn;
-}
-
-void
-apium_run_free(apium_run *run)
-{
-    apm_conn *conn;
-    if (!run)
-        return;
-    if (run->watching && apm_conn_get(run->app, &conn, NULL) == APIUM_OK && watching_on(run, conn))
-        apm_conn_unwatch(conn, run->id, &run->waiter);
-    free(run->waiter.doc);
-    free(run->id);
-    free(run);
-}
-
-/* This thread's conn with its backend open, for a run whose result can be somewhere. */
-static apium_status
-backend_of(apium_run *run, apm_conn **conn, apm_backend **backend, apium_error *err)
-{
-    apium_status st = apm_conn_get(run->app, conn, err);
-    if (st == APIUM_OK)
-        st = apm_conn_backend(*conn, backend, err);
-    if (st == APIUM_OK && apm_backend_can(*backend, APM_BACKEND_NONE))
-        return apm_fail(err, APIUM_E_UNSUPPORTED,
-                        "no result backend is configured (result_backend)");
-    if (st == APIUM_OK && run->ignored)
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "the task was sent to ignore its result");
-    return st;
-}
-
-/* Say what could not be done, keeping the rest of the error. */
-static apium_status
-in_other_words(apium_error *err, const char *what, const apium_run *run, const apium_error *why)
-{
-    apm_fail(err, why->status, "cannot %s task %s: %s", what, run->id, why->text);
-    if (err) {
-        err->retriable = why->retriable;
-        err->sys = why->sys;
-    }
-    return why->status;
-}
-
-/* Ask the backend once; the answer is the run's newest document. */
-static apium_status
-fetch(apium_run *run, apm_conn *conn, apm_backend *backend, apium_error *err)
-{
-    apm_answer *answer = apm_answer_new();
-    if (!answer)
-        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
-    backend->ops->fetch(backend, run->id, apm_answer_doc, answer);
-    apium_status st = apm_answer_wait(conn, &answer, err);
-    if (st == APIUM_OK && answer->doc)
-        apm_waiter_set(&run->waiter, (apm_str){ answer->doc, answer->doc_len });
-    apm_answer_free(answer);
-    return st;
-}
-
-/* Bring the run's document up to date without waiting for anything to happen. */
-static apium_status
-look(apium_run *run, apm_conn *conn, apm_backend *backend, apium_error *err)
-{
-    if (run->waiter.ready)
-        return APIUM_OK;
-    if (apm_backend_can(backend, APM_BACKEND_REPLY) && watching_on(run, conn)) {
-        apm_conn_turn(conn, &run->waiter.ready, 0);
-        return APIUM_OK;
-    }
-    return fetch(run, conn, backend, err);
-}
-
-static apium_status
-wait_ready(apium_run *run, apm_conn *conn, int64_t timeout_ms, apium_error *err)
-{
-    int64_t patience = apm_conn_patience_ms(conn);
-    int64_t deadline =
-        timeout_ms < 0 || timeout_ms > INT64_MAX / 2 ? INT64_MAX : apm_clock_ms() + timeout_ms;
-    const char *why;
-
-    while (!run->waiter.ready) {
-        int64_t down = apm_conn_backend_down_ms(conn, &why), left = deadline - apm_clock_ms();
-        if (left <= 0)
-            return apm_fail(err, APIUM_E_TIMEOUT, "it has not finished within %lld ms",
-                            (long long)timeout_ms);
-        if (down >= patience)
-            return apm_fail(err, APIUM_E_CLOSED, "the result backend is out of reach%s%s",
-                            *why ? ": " : "", why);
-        int64_t turn = down > 0 && patience - down < TURN_MS ? patience - down : TURN_MS;
-        apm_conn_turn(conn, &run->waiter.ready, turn < left ? turn : left);
-    }
-    return APIUM_OK;
-}
-
-static apium_status
-wait_for(apium_run *run, int64_t timeout_ms, apium_error *err)
-{
-    apm_conn *conn;
-    apm_backend *backend;
-
-    if (run->waiter.ready || run->eager)
-        return APIUM_OK;
-    apium_status st = backend_of(run, &conn, &backend, err);
-    if (st != APIUM_OK)
-        return st;
-    if (timeout_ms == 0) {
-        st = look(run, conn, backend, err);
-        if (st == APIUM_OK && !run->waiter.ready)
-            st = apm_fail(err, APIUM_E_TIMEOUT, "it has not finished");
-        return st;
-    }
-    bool watched = watching_on(run, conn);
-    if (!watched && (st = apm_conn_watch(conn, run->id, &run->waiter, err)) != APIUM_OK)
-        return st;
-    st = wait_ready(run, conn, timeout_ms, err);
-    if (!watched)
-        apm_conn_unwatch(conn, run->id, &run->waiter);
-    return st;
-}
-
-static apm_str
-newest(const apium_run *run)
-{
-    return (apm_str){ run->waiter.doc, run->waiter.doc_len };
-}
-
-apium_status
-apium_wait(apium_run *run, int64_t timeout_ms, apium_result **out, apium_error *err)
-{
-    apium_error why;
-    apium_status st = wait_for(run, timeout_ms, &why);
-    if (st == APIUM_OK)
-        st = result_new(run->id, newest(run), out, &why);
-    return st == APIUM_OK ? st : in_other_words(err, "get the result of", run, &why);
-}
-
-apium_status
-apium_get(apium_run *run, int64_t timeout_ms, apium_result **out, apium_error *err)
-{
-    apium_result *res;
-    apium_status st = apium_wait(run, timeout_ms, &res, err);
-    if (st != APIUM_OK)
-        return st;
-    if (apm_state_exception(res->doc.status)) {
-        const char *message = apium_result_message(res);
-        st = apm_fail(
-            err, apm_str_eqz(res->doc.status, APM_STATE_REVOKED) ? APIUM_E_REVOKED : APIUM_E_FAILED,
-            "%s", message ? message : "an exception that nobody wrote down");
-        apium_result_free(res);
-        return st;
-    }
-    *out = res;
-    return APIUM_OK;
-}
-
-apium_status
-apium_state(apium_run *run, apium_result **out, apium_error *err)
-{
-    apium_error why;
-    apium_status st = APIUM_OK;
-    apm_conn *conn;
-    apm_backend *backend;
-
-    if (!run->eager && !run->waiter.ready) {
-        st = backend_of(run, &conn, &backend, &why);
-        if (st == APIUM_OK)
-            st = look(run, conn, backend, &why);
-    }
-    if (st == APIUM_OK)
-        st = result_new(run->id, newest(run), out, &why);
-    return st == APIUM_OK ? st : in_other_words(err, "get the state of", run, &why);
-}
-
-apium_status
-apium_forget(apium_run *run, apium_error *err)
-{
-    apium_error why;
-    apm_conn *conn;
-    apm_backend *backend;
-
-    apium_status st = run->eager ? APIUM_OK : backend_of(run, &conn, &backend, &why);
-    if (!run->eager && st == APIUM_OK) {
-        apm_answer *answer = apm_answer_new();
-        if (answer) {
-            backend->ops->forget(backend, run->id, apm_answer_done, answer);
-            st = apm_answer_wait(conn, &answer, &why);
-            apm_answer_free(answer);
-        } else {
-            st = apm_fail(&why, APIUM_E_NOMEM, "out of memory");
-        }
-    }
-    if (st != APIUM_OK)
-        return in_other_words(err, "forget", run, &why);
-    free(run->waiter.doc);
-    run->waiter.doc = NULL;
-    run->waiter.ready = false;
-    return APIUM_OK;
 }

@@ -15,24 +15,6 @@
 #include "core/base/clock.h"
 #include "core/base/ids.h"
 
-#define LAST_DATE_US                                                                               \
-    INT64_C(253402300799000000) /* the end of year 9999, the last that a date can name */
-
-apium_status
-apm_run_new(apium_app *app, apm_str id, apium_run **out, apium_error *err)
-{
-    apium_run *run = calloc(1, sizeof(*run));
-    if (run)
-        run->id = strndup(id.p, id.len);
-    if (!run || !run->id) {
-        free(run);
-        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
-    }
-    run->app = app;
-    *out = run;
-    return APIUM_OK;
-}
-
 /* --- from options to a request --- */
 
 void
@@ -44,9 +26,8 @@ apm_call_init(apm_call *call)
                                  .protocol = 2 } };
 }
 
-/* What a definition says of how its task is sent. */
-static apium_send_opts
-opts_of(const apium_task_def *def)
+apium_send_opts
+apm_call_defaults(const apium_task_def *def)
 {
     if (!def)
         return (apium_send_opts){ 0 };
@@ -110,14 +91,14 @@ time_of(double seconds, int64_t at_us, const char *what, int64_t *out, apium_err
     if (seconds == 0 && !at_us)
         return APIUM_OK;
     double us = seconds != 0 ? (double)apm_clock_wall_us() + seconds * 1e6 : (double)at_us;
-    if (!(us >= -62135596800e6 && us <= (double)LAST_DATE_US))
+    if (!(us >= -62135596800e6 && us <= (double)APM_LAST_DATE_US))
         return apm_fail(err, APIUM_E_INVALID, "its %s is not between the years 1 and 9999", what);
     *out = seconds != 0 ? apm_clock_wall_us() + (int64_t)(seconds * 1e6) : at_us;
     return APIUM_OK;
 }
 
-static apium_status
-check_limits(const apium_send_opts *opts, apium_error *err)
+apium_status
+apm_call_check(const apium_send_opts *opts, apium_error *err)
 {
     if (!(opts->time_limit >= 0) || !(opts->soft_time_limit >= 0) || isinf(opts->time_limit) ||
         isinf(opts->soft_time_limit))
@@ -201,7 +182,7 @@ make_request(apium_app *app, apm_call *call, const char *task, apium_value args,
 
     apium_status st = take_arguments(call, args, err);
     if (st == APIUM_OK)
-        st = check_limits(opts, err);
+        st = apm_call_check(opts, err);
     if (st == APIUM_OK)
         st = check_text(opts, err);
     if (st == APIUM_OK)
@@ -244,9 +225,8 @@ make_request(apium_app *app, apm_call *call, const char *task, apium_value args,
 
 /* --- from a request to the broker --- */
 
-/* Where it goes, and with which priority; the settings may grow a queue by it. */
-static apium_status
-find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
+apium_status
+apm_call_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
 {
     apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
@@ -258,11 +238,11 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
         .priority = opts->has_priority || opts->priority ? opts->priority : APM_PRIORITY_NONE,
     };
     int priority = choice.priority;
+    apm_str name = apm_str_is(call->route_name) ? call->route_name : call->req.task;
 
     apm_app_lock(app);
-    apium_status st =
-        apm_settings_route(settings, apm_arena_str(&call->arena, call->req.task, NULL).p, &choice,
-                           route, &priority, err);
+    apium_status st = apm_settings_route(settings, apm_arena_str(&call->arena, name, NULL).p,
+                                         &choice, route, &priority, err);
     apm_app_unlock(app);
     if (st != APIUM_OK)
         return st;
@@ -275,8 +255,8 @@ find_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err)
     return APIUM_OK;
 }
 
-static apium_status
-write_message(apium_app *app, apm_call *call, apm_message *msg, apium_error *err)
+apium_status
+apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *err)
 {
     const apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
@@ -359,11 +339,11 @@ send_away(apium_app *app, apm_call *call, apium_run *run, apium_error *err)
 
     apium_status st = apm_conn_get(app, &conn, err);
     if (st == APIUM_OK)
-        st = find_route(app, call, &route, err);
+        st = apm_call_route(app, call, &route, err);
     if (st == APIUM_OK)
         st = expect_reply(conn, call, run, err);
     if (st == APIUM_OK)
-        st = write_message(app, call, &msg, err);
+        st = apm_call_write(app, call, &msg, err);
     if (st == APIUM_OK)
         st = publish(conn, &route, &msg, err);
     return st;
@@ -429,82 +409,10 @@ apium_call(apium_app *app, const char *task, apium_value args, const apium_send_
     apm_call call;
     apm_call_init(&call);
     call.def = apm_app_task(app, apm_strz(task));
-    call.opts = opts_of(call.def);
+    call.opts = apm_call_defaults(call.def);
     if (opts)
         apm_opts_lay(&call.opts, opts);
     apium_status st = call_task(app, &call, task, args, run, err);
     apm_arena_clear(&call.arena);
-    return st;
-}
-
-/* What a signature that Celery has frozen may carry besides: its place in a group, a chord, the
- * rest of a chain. */
-static apium_status
-take_other_options(apm_call *call, const apium_sig *sig, apium_error *err)
-{
-    apm_request *req = &call->req;
-    apm_json_iter it;
-    apm_json val;
-    apm_str key;
-
-    if (!sig->other_options.len)
-        return APIUM_OK;
-    const char *text = apm_arena_printf(&call->arena, "{%s}", sig->other_options.p);
-    if (!text)
-        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
-    apium_status st = apm_json_open(&it, apm_strz(text), err);
-    while (st == APIUM_OK && apm_json_next(&it, &key, &val, err) > 0) {
-        if (apm_json_key_is(key, "group_id"))
-            st = apm_json_string(val, "group_id", &call->arena, &req->group, err);
-        else if (apm_json_key_is(key, "group_index"))
-            st = apm_json_int64(val, "group_index", &req->group_index, err);
-        else if (apm_json_key_is(key, "chord"))
-            req->chord = val.text;
-        else if (apm_json_key_is(key, "chain"))
-            req->chain = val.text;
-        else
-            st = apm_fail(err, APIUM_E_UNSUPPORTED, "a single task has no option %.*s",
-                          APM_STR_ARG(key));
-    }
-    return st;
-}
-
-apium_status
-apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts, apium_run **run,
-           apium_error *err)
-{
-    if (!sig)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot send a signature: out of memory");
-    apm_call call;
-    apium_error why;
-    apium_status st;
-
-    apm_call_init(&call);
-    if (opts)
-        apium_sig_set(sig, opts);
-    if (sig->broken.status != APIUM_OK) {
-        st = sig->broken.status;
-        if (err)
-            *err = sig->broken;
-    } else if (apm_str_is(sig->subtask_type)) {
-        st = apm_fail(err, APIUM_E_UNSUPPORTED,
-                      "cannot send %s: a signature of type %.*s is no single task", sig->task,
-                      APM_STR_ARG(sig->subtask_type));
-    } else if ((st = take_other_options(&call, sig, &why)) != APIUM_OK) {
-        st = apm_fail(err, st, "cannot send %s: %s", sig->task, why.text);
-    } else {
-        call.def = apm_app_task(app, apm_strz(sig->task));
-        call.opts = opts_of(call.def);
-        apm_opts_lay(&call.opts, &sig->opts);
-        call.opts.kwargs = sig->kwargs.p;
-        call.opts.link =
-            sig->links.len ? apm_arena_printf(&call.arena, "[%s]", sig->links.p) : NULL;
-        call.opts.link_error =
-            sig->link_errors.len ? apm_arena_printf(&call.arena, "[%s]", sig->link_errors.p) : NULL;
-        st = call_task(app, &call, sig->task,
-                       apm_str_is(sig->args) ? apium_json(sig->args.p) : apium_null(), run, err);
-    }
-    apm_arena_clear(&call.arena);
-    apium_sig_free(sig);
     return st;
 }

@@ -4,20 +4,8 @@
 
 #include <apium/send.h>
 
-#include "client/conn.h"
+#include "client/runs.h"
 #include "core/model/request.h"
-
-/* A run of a task; made by send.c, eager.c and apium_run_of(). */
-struct apium_run {
-    apium_app *app;
-    char *id;
-    apm_conn *watching; /* watches for it since it was sent; NULL: when somebody waits */
-    apm_waiter waiter;
-    bool ignored; /* nothing will ever be stored */
-    bool eager;   /* it has run here already; waiter.doc is its outcome */
-};
-
-apium_status apm_run_new(apium_app *app, apm_str id, apium_run **out, apium_error *err);
 
 /* A call with everything decided but where it goes. Text lives in `arena`. */
 typedef struct apm_call {
@@ -25,10 +13,21 @@ typedef struct apm_call {
     const apium_task_def *def; /* NULL: not registered here */
     apium_send_opts opts;
     apm_request req;
+    apm_str route_name; /* the task that its route is looked up for; absent: its own */
     bool ignored;
 } apm_call;
 
+/* The end of year 9999, the last time that a date can name. */
+#define APM_LAST_DATE_US INT64_C(253402300799000000)
+
 void apm_call_init(apm_call *call);
+/* What a definition, NULL none, says of how its task is sent. */
+apium_send_opts apm_call_defaults(const apium_task_def *def);
+/* Limits, priority and retries that a call can have. */
+apium_status apm_call_check(const apium_send_opts *opts, apium_error *err);
+/* Where it goes, and with which priority; the settings may grow a queue by it. */
+apium_status apm_call_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err);
+apium_status apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *err);
 /* Send it, or run it eagerly; out may be NULL. */
 apium_status apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err);
 /* Run it here and now, and what follows from its outcome. */

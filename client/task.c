@@ -252,6 +252,15 @@ apm_task_add_child(apium_task *task, apm_str id)
     apm_buf_addz(&task->children, ", null], null]");
 }
 
+void
+apm_task_add_children(apium_task *task, apm_str tuples)
+{
+    if (!tuples.len)
+        return;
+    apm_buf_addz(&task->children, task->children.len ? ", " : "[");
+    apm_buf_adds(&task->children, tuples);
+}
+
 /* --- asking --- */
 
 /* A field as a C string, copied the first time because requests are slices. */

@@ -70,5 +70,7 @@ void apm_run_direct(apium_task *outer, const apium_task_def *def, apm_str args, 
 apium_task *apm_task_current(void);
 /* A run that the current task sent: it becomes a child. */
 void apm_task_add_child(apium_task *task, apm_str id);
+/* The same for a workflow: result tuples, with commas. */
+void apm_task_add_children(apium_task *task, apm_str tuples);
 
 #endif

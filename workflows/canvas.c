@@ -128,6 +128,16 @@ apm_canvas_set_named(apm_arena *arena, apm_options *options, const char *name, a
     return apm_str_is(key) && apm_str_is(raw) && apm_canvas_put(arena, options, &option);
 }
 
+void
+apm_canvas_unset(apm_options *options, const char *name)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < options->n; i++)
+        if (!apm_json_key_is(options->items[i].key, name))
+            options->items[kept++] = options->items[i];
+    options->n = kept;
+}
+
 apm_str
 apm_canvas_opt_text(apm_arena *arena, const apm_options *options, apm_opt which)
 {

@@ -88,6 +88,8 @@ bool apm_canvas_set(apm_arena *arena, apm_options *options, apm_opt which, apm_s
 bool apm_canvas_set_text(apm_arena *arena, apm_options *options, apm_opt which, apm_str text);
 /* The same for an option by its name: "countdown". */
 bool apm_canvas_set_named(apm_arena *arena, apm_options *options, const char *name, apm_str raw);
+/* Take away an option by its name. */
+void apm_canvas_unset(apm_options *options, const char *name);
 /* The unescaped text of an option, absent when there is none or it is no string. */
 apm_str apm_canvas_opt_text(apm_arena *arena, const apm_options *options, apm_opt which);
 /* Celery's link() and link_error(): the last step, the body, every member, ... False without memory. `sig` is one signature, raw. */

@@ -155,6 +155,13 @@ list_option(struct reader *r, const char *name)
     return apm_strz(list);
 }
 
+/* What is beyond any date stays that. */
+static int64_t
+after(int64_t now_us, double seconds)
+{
+    return seconds > -1e11 && seconds < 1e11 ? now_us + (int64_t)(seconds * 1e6) : INT64_MAX;
+}
+
 /* A date in text, or seconds from now. */
 static int64_t
 time_option(struct reader *r, const char *name, int64_t now_us)
@@ -171,7 +178,7 @@ time_option(struct reader *r, const char *name, int64_t now_us)
     }
     double seconds;
     if ((r->st = apm_json_double(val, name, &seconds, r->err)) == APIUM_OK)
-        us = seconds > 1e11 ? INT64_MAX : now_us + (int64_t)(seconds * 1e6);
+        us = after(now_us, seconds);
     return us;
 }
 
@@ -204,6 +211,8 @@ apm_signature_request(const apm_signature *sig, apm_str partial, int64_t now_us,
         .group = text_option(&r, "group_id"),
         .group_index = int_option(&r, "group_index", -1),
         .shadow = text_option(&r, "shadow"),
+        .argsrepr = text_option(&r, "argsrepr"),
+        .kwargsrepr = text_option(&r, "kwargsrepr"),
         .eta_us = time_option(&r, "eta", now_us),
         .expires_us = time_option(&r, "expires", now_us),
         .retries = int_option(&r, "retries", 0),
@@ -218,12 +227,12 @@ apm_signature_request(const apm_signature *sig, apm_str partial, int64_t now_us,
         .chord = raw_option(&r, "chord"),
         .reply_to = text_option(&r, "reply_to"),
         .priority = out->choice.priority,
-        .delivery_mode = (int)int_option(&r, "delivery_mode", 2),
+        .delivery_mode = (int)int_option(&r, "delivery_mode", 0), /* as the settings say */
         .protocol = 2,
     };
     double countdown = double_option(&r, "countdown", -1);
     if (countdown >= 0 && req->eta_us == APM_TIME_NONE)
-        req->eta_us = now_us + (int64_t)(countdown * 1e6);
+        req->eta_us = after(now_us, countdown);
     apm_json ignore = apm_json_get(sig->options, "ignore_result");
     if (ignore.type == APM_JSON_BOOL)
         req->ignore_result = apm_str_eqz(ignore.text, "true") ? APM_YES : APM_NO;

@@ -71,7 +71,7 @@ typedef struct apium_send_opts {
 APIUM_API apium_status apium_call(apium_app *app, const char *task, apium_value args,
                                   const apium_send_opts *opts, apium_run **run, apium_error *err);
 
-/* A signature: a call that is not made yet. */
+/* A signature: a call that is not made yet, of one task or of a workflow (apium/canvas.h). */
 typedef struct apium_sig apium_sig;
 
 /*
@@ -80,30 +80,45 @@ typedef struct apium_sig apium_sig;
  */
 APIUM_API apium_sig *
 apium_sig_new(const char *task, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Release sig, which may be NULL. */
+/* Release sig, which may be NULL; nothing happens to one that is a part of another. */
 APIUM_API void apium_sig_free(apium_sig *sig);
 
 /* Give it options; what an option of opts leaves at zero stays as it was. NULL passes through every
  * function. */
 APIUM_API apium_sig *apium_sig_set(apium_sig *sig, const apium_send_opts *opts);
-/* Give it keyword arguments: a template for a JSON object. */
+/* Give a task keyword arguments: a template for a JSON object. */
 APIUM_API apium_sig *
 apium_sig_kwargs(apium_sig *sig, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* As a callback it does not get the parent's result as its first argument. */
 APIUM_API apium_sig *apium_sig_immutable(apium_sig *sig);
-/* What is called with its result, or when it fails; takes `next` over. May be used several
- * times. */
+/*
+ * What is called with its result, or when it fails, of any kind; takes `next` over. May be used several
+ * times. Of a workflow, as in Celery: a chain's last step, a chord's body, a group's first member are
+ * followed; the error of each step, of the body, of each member is reported.
+ */
 APIUM_API apium_sig *apium_sig_link(apium_sig *sig, apium_sig *next);
 APIUM_API apium_sig *apium_sig_link_error(apium_sig *sig, apium_sig *next);
 
-/* Read a signature in Celery's JSON form, as any Celery writes it. */
+/*
+ * Read a signature of any kind in Celery's JSON form, as any Celery writes it; members that are unknown
+ * here are kept.
+ *   APIUM_E_DECODE   it is no JSON
+ *   APIUM_E_INVALID  it is no signature; err says which part is wrong, as "tasks[1].kwargs.body"
+ */
 APIUM_API apium_status apium_sig_parse(const char *json, apium_sig **out, apium_error *err);
 /* Its JSON, for link and link_error or for keeping. Lives until sig changes. NULL when sig is
  * broken; err says how. */
 APIUM_API const char *apium_sig_json(apium_sig *sig, apium_error *err);
 
-/* Send a signature, which is taken over also on failure; opts go before its own options. As
- * apium_call() otherwise. */
+/*
+ * Send a signature of any kind, which is taken over also on failure; opts go before its own options, and
+ * where they go in a workflow is as in Celery: task_id names its last task, countdown delays its first,
+ * or each member of a group. As apium_call() otherwise.
+ *   APIUM_E_INVALID      it is a part of another signature, has an id twice, is a group with links
+ *   APIUM_E_UNSUPPORTED  a chord, and the result backend keeps nothing that could be gathered
+ * Nothing has been sent then. When the broker is lost in the middle of a workflow of several messages,
+ * the error says how many it has taken.
+ */
 APIUM_API apium_status apium_send(apium_app *app, apium_sig *sig, const apium_send_opts *opts,
                                   apium_run **run, apium_error *err);
 
