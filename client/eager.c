@@ -14,6 +14,7 @@
 #include <uthash.h>
 
 #include "client/app.h"
+#include "client/builtin.h"
 #include "client/except.h"
 #include "client/run.h"
 #include "client/task.h"
@@ -197,6 +198,12 @@ put_in_line(void *arg, const apm_canvas_op *op, apium_error *err)
         e->headers = h;
         return APIUM_OK;
     }
+    if (op->kind == APM_CANVAS_EXTEND) {
+        struct header *h = header_of(e, op->group_id);
+        if (h)
+            h->size += op->size;
+        return APIUM_OK;
+    }
     struct todo *todo = apm_arena_alloc(&e->arena, sizeof(*todo));
     if (!todo)
         return no_memory(err);
@@ -204,6 +211,14 @@ put_in_line(void *arg, const apm_canvas_op *op, apium_error *err)
     *e->last = todo;
     e->last = &todo->next;
     return APIUM_OK;
+}
+
+static bool
+calls(void *arg, apm_str task)
+{
+    const struct eager *e = arg;
+    const apium_task_def *def = apm_app_task(e->app, task);
+    return def && def->errback;
 }
 
 static apm_sending
@@ -214,6 +229,7 @@ sending_of(struct eager *e)
         .now_us = apm_clock_wall_us(),
         .chords = APM_CHORDS_COUNTED,
         .emit = put_in_line,
+        .calls = calls,
         .arg = e,
     };
 }
@@ -235,15 +251,15 @@ complete(struct eager *e, struct header *h, const apm_request *last, apium_error
 {
     apm_sending how = sending_of(e);
     apm_follow follow;
-    apm_str *members = apm_arena_alloc(&e->arena, h->n * sizeof(*members));
-    if (!members)
-        return no_memory(err);
+    apm_gathered all;
     const apm_return part = h->parts[h->n - 1];
     qsort(h->parts, h->n, sizeof(*h->parts), compare_parts);
-    for (size_t i = 0; i < h->n; i++)
-        members[i] = h->parts[i].member;
-    apium_status st =
-        apm_follow_complete(&how, &part, last, members, h->n, APM_STR_NONE, &follow, err);
+    apium_status st = apm_gather_init(&all, &e->arena, APM_STR_NONE, err);
+    for (size_t i = 0; st == APIUM_OK && i < h->n; i++)
+        st = apm_gather_add(&all, &h->parts[i].member, 1, err);
+    if (st == APIUM_OK)
+        st = apm_follow_complete(&how, &part, last, &all, &follow, err);
+    apm_gather_clear(&all);
     return st == APIUM_OK ? absorb(e, last, &follow, err) : st;
 }
 
@@ -268,6 +284,24 @@ arrive(struct eager *e, const apm_return *part, const apm_request *last, apium_e
     return (int64_t)h->n == h->size ? complete(e, h, last, err) : APIUM_OK;
 }
 
+/* An errback that is a function: what becomes of it is nobody's business. */
+static void
+call_errback(struct eager *e, const apm_errback_call *call)
+{
+    const apium_task_def *def = apm_app_task(e->app, call->task);
+    const apm_run_env env = { .app = e->app, .hostname = "localhost", .eager = true };
+    const apm_request req = { .id = call->failed_id,
+                              .task = call->task,
+                              .args = call->args,
+                              .kwargs = call->kwargs,
+                              .group_index = -1,
+                              .eta_us = APM_TIME_NONE,
+                              .expires_us = APM_TIME_NONE,
+                              .priority = APM_PRIORITY_NONE };
+    apm_outcome outcome;
+    apm_run(&env, def, &req, &e->arena, &outcome);
+}
+
 /* Keep and count what follows besides messages. */
 static apium_status
 absorb(struct eager *e, const apm_request *last, const apm_follow *follow, apium_error *err)
@@ -286,95 +320,11 @@ absorb(struct eager *e, const apm_request *last, const apm_follow *follow, apium
             st = store(e->app, &u->req, APM_STR(APM_STATE_FAILURE), apm_buf_str(&doc), err);
         apm_buf_clear(&doc);
     }
+    for (size_t i = 0; st == APIUM_OK && i < follow->n_calls; i++)
+        call_errback(e, &follow->calls[i]);
     for (size_t i = 0; st == APIUM_OK && i < follow->n_returns; i++)
         st = arrive(e, &follow->returns[i], last, err);
     return st;
-}
-
-/* --- built-in tasks --- */
-
-static void
-fail_with(apm_arena *arena, apm_outcome *out, const char *type, const char *text)
-{
-    apm_buf args;
-    apm_buf_init(&args, APM_BUF_MAX);
-    apm_buf_addc(&args, '[');
-    apm_json_add_stringz(&args, text);
-    apm_buf_addc(&args, ']');
-    *out = (apm_outcome){ .kind = APM_DONE_FAILURE,
-                          .exc = { apm_strz(type), APM_STR("builtins"),
-                                   apm_arena_str(arena, apm_buf_str(&args), NULL) } };
-    apm_buf_clear(&args);
-}
-
-static void
-accumulate(const apm_request *req, apm_arena *arena, apm_outcome *out)
-{
-    int64_t index;
-    apm_json args = { APM_JSON_ARRAY, req->args };
-    apm_json at = apm_json_get((apm_json){ APM_JSON_OBJECT, req->kwargs }, "index");
-    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS, .result = req->args };
-    if (at.type != APM_JSON_INT || apm_json_int64(at, "index", &index, NULL) != APIUM_OK)
-        return;
-    apm_json one = index >= 0 ? apm_json_at(args, (size_t)index) : (apm_json){ 0 };
-    if (one.type == APM_JSON_NONE)
-        fail_with(arena, out, "IndexError", "list index out of range");
-    else
-        out->result = one.text;
-}
-
-/* celery.map and celery.starmap: the task is run for each item. */
-static void
-map_items(struct eager *e, const apm_run_env *env, const apm_request *req, bool star,
-          apm_outcome *out)
-{
-    apm_json kwargs = { APM_JSON_OBJECT, req->kwargs }, item;
-    apm_json task = apm_json_get(apm_json_get(kwargs, "task"), "task"),
-             items = apm_json_get(kwargs, "it");
-    const char *name = NULL;
-    apm_json_iter it;
-    apm_str key;
-    apm_buf values;
-
-    if (task.type == APM_JSON_STRING)
-        (void)apm_json_cstr(task, "task", &e->arena, &name, NULL);
-    const apium_task_def *def = name ? apm_app_task(e->app, apm_strz(name)) : NULL;
-    if (!def || items.type != APM_JSON_ARRAY || apm_json_open(&it, items.text, NULL) != APIUM_OK) {
-        fail_with(&e->arena, out, "KeyError", name ? name : "task");
-        return;
-    }
-    apm_buf_init(&values, APM_BUF_MAX);
-    apm_buf_addc(&values, '[');
-    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS };
-    while (out->kind == APM_DONE_SUCCESS && apm_json_next(&it, &key, &item, NULL) > 0) {
-        apm_request one = *req;
-        one.task = apm_strz(name);
-        one.kwargs = APM_STR("{}");
-        one.args = star ? item.text
-                        : apm_strz(apm_arena_printf(&e->arena, "[%.*s]", APM_STR_ARG(item.text)));
-        if (!apm_str_is(one.args) || (star && item.type != APM_JSON_ARRAY)) {
-            fail_with(&e->arena, out, "TypeError", "the items of a starmap are lists of arguments");
-            break;
-        }
-        apm_run(env, def, &one, &e->arena, out);
-        apm_buf_addz(&values, values.len > 1 ? ", " : "");
-        apm_buf_adds(&values, out->result);
-    }
-    apm_buf_addc(&values, ']');
-    if (out->kind == APM_DONE_SUCCESS)
-        out->result =
-            values.failed ? APM_STR("null") : apm_arena_str(&e->arena, apm_buf_str(&values), NULL);
-    else if (out->kind != APM_DONE_FAILURE)
-        fail_with(&e->arena, out, "RuntimeError", "a task in a map can only succeed or fail");
-    apm_buf_clear(&values);
-}
-
-/* Tasks that every worker has. */
-static bool
-is_builtin(apm_str task)
-{
-    return apm_str_eqz(task, "celery.accumulate") || apm_str_eqz(task, "celery.map") ||
-           apm_str_eqz(task, "celery.starmap");
 }
 
 /* --- running --- */
@@ -406,14 +356,6 @@ run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *o
     const apm_run_env env = {
         .app = e->app, .hostname = host, .eager = true, .report = report, .arg = &to
     };
-    if (!call->def && apm_str_eqz(req->task, "celery.accumulate")) {
-        accumulate(req, &e->arena, outcome);
-        return;
-    }
-    if (!call->def) {
-        map_items(e, &env, req, apm_str_eqz(req->task, "celery.starmap"), outcome);
-        return;
-    }
     for (;;) {
         apm_run(&env, call->def, req, &e->arena, outcome);
         if (outcome->kind != APM_DONE_RETRY)
@@ -442,7 +384,8 @@ run_one(struct eager *e, const apm_call *call, apium_error *err)
     outcome.children = follow.children;
     apm_buf_init(&doc, APM_BUF_MAX);
     write_doc(e->app, &doc, &req, &outcome);
-    st = keep_doc(e, req.id, &doc, err);
+    if (outcome.kind != APM_DONE_REPLACED) /* then another task will say what became of it */
+        st = keep_doc(e, req.id, &doc, err);
     if (st == APIUM_OK && decided && settings->task_store_eager_result && !call->ignored)
         st = store(e->app, &req, state_of(&outcome), apm_buf_str(&doc), err);
     apm_buf_clear(&doc);
@@ -463,8 +406,7 @@ run_all(struct eager *e, apium_error *err)
         if (!e->first)
             e->last = &e->first;
         apm_call_of(e->app, &todo->send, &e->arena, &call);
-        st = call.def || is_builtin(call.req.task) ? run_one(e, &call, err)
-                                                   : apm_call_go(e->app, &call, NULL, err);
+        st = call.def ? run_one(e, &call, err) : apm_call_go(e->app, &call, NULL, err);
         apm_arena_clear(&call.arena);
     }
     if (st == APIUM_OK && e->failure.status != APIUM_OK &&
@@ -513,7 +455,7 @@ bool
 apm_eager_can(apium_app *app, const apm_canvas *tree)
 {
     if (tree->kind == APM_SIG_TASK)
-        return is_builtin(tree->task) || apm_app_task(app, tree->task);
+        return apm_app_runnable(app, tree->task) != NULL;
     for (size_t i = 0; i < tree->n_tasks; i++)
         if (!apm_eager_can(app, tree->tasks[i]))
             return false;

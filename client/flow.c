@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "client/app.h"
+#include "client/builtin.h"
 #include "client/task.h"
 #include "core/base/clock.h"
 
@@ -45,7 +46,7 @@ apm_call_of(apium_app *app, const apm_sig_send *send, apm_arena *arena, apm_call
 {
     const apm_settings *settings = apm_app_settings(app);
     apm_call_init(call);
-    call->def = apm_app_task(app, send->req.task);
+    call->def = apm_app_runnable(app, send->req.task);
     call->opts = apm_call_defaults(call->def);
     const apium_send_opts own = {
         .queue = send->choice.queue,

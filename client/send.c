@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/app.h"
+#include "client/builtin.h"
 #include "client/sig.h"
 #include "client/task.h"
 #include "core/base/clock.h"
@@ -408,7 +409,7 @@ apium_call(apium_app *app, const char *task, apium_value args, const apium_send_
     }
     apm_call call;
     apm_call_init(&call);
-    call.def = apm_app_task(app, apm_strz(task));
+    call.def = apm_app_runnable(app, apm_strz(task));
     call.opts = apm_call_defaults(call.def);
     if (opts)
         apm_opts_lay(&call.opts, opts);
