@@ -58,7 +58,7 @@ def complaints(apium, root):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             if not (page.parent / target).exists():
                 yield f"{page.name}: there is no {target}"
-    for source in (p for folder in ("core", "client", "worker", "brokers", "backends", "workflows", "cli", "include", "samples")
+    for source in (p for folder in ("core", "client", "worker", "web", "brokers", "backends", "workflows", "cli", "include", "samples")
                    for p in (root / folder).rglob("*.[ch]")):
         text = re.sub(r"\n\s*\*\s*", " ", source.read_text())
         for page, section in re.findall(r"docs/(\w+\.md)(?: \"([^\"]+)\")?", text):

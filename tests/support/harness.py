@@ -232,6 +232,36 @@ class RabbitMQ(Process):
         self.epmd.kill_group()
 
 
+class Web(Process):
+    """`apium web`, on one port through all its lives."""
+
+    def __init__(self, backend=None, *options, env=None, port=None):
+        self.port = port or free_port()
+        super().__init__("apium-web", None, env)
+        self.backend = backend or f"sqlite:///{self.folder}/results.db"
+        self.argv = [APIUM, "--result-backend", self.backend, "web", "--port", str(self.port), *options]
+        if not Web.built():
+            lacking("libmicrohttpd")
+
+    @staticmethod
+    def built():
+        return "  web " in subprocess.run([APIUM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def start(self):
+        listening = self.log().count("Listening on ")
+        super().start()
+
+        def up():
+            if not self.alive():
+                raise AssertionError(f"apium web ended with {self.popen.returncode}:\n{self.log()[-4000:]}")
+            return self.log().count("Listening on ") > listening
+        eventually(up, 20, "apium web listens")
+        return self
+
+    def url(self, path="/"):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
 class Servers:
     """The servers of one test program, each started when it is first asked for."""
 

@@ -1,0 +1,383 @@
+"""apium web, from outside: the result protocol, and input that means harm."""
+import base64
+import http.client
+import json
+import socket
+import threading
+import time
+import unittest
+
+import harness
+
+
+class Reply:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def ask(web, method, path, body=None, headers=None, timeout=20):
+    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=timeout)
+    try:
+        if body is not None and not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+def raw(web, data, timeout=10):
+    """Send bytes as they are; what comes back until the server closes or is silent."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout) as sock:
+        sock.sendall(data)
+        got = b""
+        try:
+            while chunk := sock.recv(65536):
+                got += chunk
+                if b"\r\n\r\n" in got:
+                    head, _, rest = got.partition(b"\r\n\r\n")
+                    length = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+                    if length and len(rest) >= length[0]:
+                        break
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return got
+
+
+class Case(unittest.TestCase):
+    OPTIONS = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.web = harness.Web(None, *cls.OPTIONS).start()
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.web.stop() == 0, cls.web.log()[-4000:]
+
+    def ask(self, *args, **kwargs):
+        return ask(self.web, *args, **kwargs)
+
+    def refused(self, status, *args, **kwargs):
+        """The answer is an error in the one form that errors have."""
+        reply = self.ask(*args, **kwargs)
+        self.assertEqual(reply.status, status, reply.body)
+        self.assertEqual(reply.json()["error"]["status"], status)
+        self.assertTrue(reply.json()["error"]["message"])
+        return reply
+
+    def alive(self):
+        self.assertTrue(self.web.alive(), self.web.log()[-4000:])
+        self.assertEqual(self.ask("GET", "/").json()["apium"], 1)
+
+
+class Keys(Case):
+    def test_a_document_comes_back_byte_for_byte(self):
+        text = '{"status": "SUCCESS",  "result": [1, 1.0, NaN, 12345678901234567890123, "\\ud83d"]}'
+        self.assertEqual(self.ask("PUT", "/celery-task-meta-a", text).status, 204)
+        self.assertEqual(self.ask("GET", "/celery-task-meta-a").body.decode(), text)
+
+    def test_nothing_overwrites_a_success(self):
+        self.ask("PUT", "/celery-task-meta-b", {"status": "STARTED"})
+        self.ask("PUT", "/celery-task-meta-b", {"status": "SUCCESS", "result": 1})
+        self.assertEqual(self.ask("PUT", "/celery-task-meta-b", {"status": "FAILURE"}).status, 204)
+        self.assertEqual(self.ask("GET", "/celery-task-meta-b").json()["status"], "SUCCESS")
+        self.assertEqual(self.ask("DELETE", "/celery-task-meta-b").status, 204)
+        self.refused(404, "GET", "/celery-task-meta-b")
+
+    def test_a_document_that_has_not_changed_is_not_sent(self):
+        self.ask("PUT", "/celery-task-meta-c", {"status": "STARTED"})
+        tag = self.ask("GET", "/celery-task-meta-c").headers["ETag"]
+        same = self.ask("GET", "/celery-task-meta-c", headers={"If-None-Match": tag})
+        self.assertEqual((same.status, same.body), (304, b""))
+        self.ask("PUT", "/celery-task-meta-c", {"status": "RETRY"})
+        self.assertEqual(self.ask("GET", "/celery-task-meta-c", headers={"If-None-Match": tag}).status, 200)
+
+    def test_many_come_in_one_request(self):
+        for i in range(3):
+            self.ask("PUT", f"/celery-task-meta-many{i}", {"status": "SUCCESS", "result": i})
+        got = self.ask("POST", "/keys", ["many0", "many2", "none"]).json()
+        self.assertEqual({k: v["result"] for k, v in got.items()}, {"many0": 0, "many2": 2})
+
+    def test_a_result_expires(self):
+        self.ask("PUT", "/celery-task-meta-brief?expires=1", {"status": "SUCCESS"})
+        self.assertEqual(self.ask("GET", "/celery-task-meta-brief").status, 200)
+        harness.eventually(lambda: self.ask("GET", "/celery-task-meta-brief").status == 404)
+
+    def test_an_id_may_be_any_text(self):
+        for path in ("..%2F..%2Fetc%2Fpasswd", "%22%27%3B--", "%C3%A9", "a%20b"):
+            self.assertEqual(self.ask("PUT", f"/celery-task-meta-{path}", {"status": "SUCCESS"}).status, 204, path)
+            self.assertEqual(self.ask("GET", f"/celery-task-meta-{path}").status, 200, path)
+
+    def test_results_outlive_the_server(self):
+        web = harness.Web().start()
+        self.addCleanup(web.kill_group)
+        ask(web, "PUT", "/celery-task-meta-kept", {"status": "SUCCESS", "result": 5})
+        web.kill()
+        web.start()
+        self.assertEqual(ask(web, "GET", "/celery-task-meta-kept").json()["result"], 5)
+        self.assertEqual(web.stop(), 0)
+
+
+class Waiting(Case):
+    def wait_for(self, path, then, **kwargs):
+        """Ask, and store once the question waits; the answer and how long it took after that."""
+        out = []
+        thread = threading.Thread(target=lambda: out.append((self.ask("GET", path, **kwargs), time.monotonic())))
+        before = connections(self.web.port)
+        thread.start()
+        harness.eventually(lambda: connections(self.web.port) > before)
+        start = time.monotonic()
+        then()
+        thread.join(15)
+        return out[0][0], out[0][1] - start
+
+    def test_a_wait_ends_with_the_document(self):
+        reply, took = self.wait_for("/celery-task-meta-w1?wait=10",
+                                    lambda: self.ask("PUT", "/celery-task-meta-w1", {"status": "SUCCESS"}))
+        self.assertEqual(reply.status, 200)
+        self.assertLess(took, 2)
+
+    def test_a_wait_for_another_document_passes_over_the_same(self):
+        self.ask("PUT", "/celery-task-meta-w2", {"status": "STARTED"})
+        tag = self.ask("GET", "/celery-task-meta-w2").headers["ETag"]
+        reply, _ = self.wait_for("/celery-task-meta-w2?wait=10",
+                                 lambda: self.ask("PUT", "/celery-task-meta-w2", {"status": "SUCCESS"}),
+                                 headers={"If-None-Match": tag})
+        self.assertEqual((reply.status, reply.json()["status"]), (200, "SUCCESS"))
+
+    def test_a_wait_is_over_in_time(self):
+        start = time.monotonic()
+        self.refused(404, "GET", "/celery-task-meta-never?wait=0.3")
+        self.assertGreater(time.monotonic() - start, 0.25)
+        self.ask("PUT", "/celery-task-meta-same", {"status": "STARTED"})
+        tag = self.ask("GET", "/celery-task-meta-same").headers["ETag"]
+        self.assertEqual(self.ask("GET", "/celery-task-meta-same?wait=0.3", headers={"If-None-Match": tag}).status, 304)
+        self.refused(400, "GET", "/celery-task-meta-never?wait=long")
+
+    def test_a_session_sees_every_state_in_order(self):
+        first = self.ask("POST", "/watches/s1?wait=10", {"add": ["x", "y"]}).json()
+        self.assertEqual(first, {"fresh": True, "changes": []})
+        for i in range(5):
+            self.ask("PUT", "/celery-task-meta-x", {"status": "PROGRESS", "result": i})
+        seen, states = 0, []
+        while len(states) < 5:
+            for number, task, doc in self.ask("POST", "/watches/s1?wait=10", {"seen": seen}).json()["changes"]:
+                self.assertEqual((number, task), (seen + 1, "x"))
+                seen = number
+                states.append(doc["result"])
+        self.assertEqual(states, list(range(5)))
+        self.assertEqual(self.ask("POST", "/watches/s1?wait=0.1", {"seen": seen, "remove": ["x"]}).json(),
+                         {"fresh": False, "changes": []})
+
+    def test_changes_are_given_again_until_they_are_confirmed(self):
+        self.ask("POST", "/watches/s2?wait=0", {"add": ["z"]})
+        self.ask("PUT", "/celery-task-meta-z", {"status": "SUCCESS"})
+        for _ in range(2):
+            self.assertEqual(len(self.ask("POST", "/watches/s2?wait=10", {"seen": 0}).json()["changes"]), 1)
+        self.assertEqual(self.ask("POST", "/watches/s2?wait=0.1", {"seen": 1}).json()["changes"], [])
+
+    def test_whoever_leaves_frees_its_wait(self):
+        sock = socket.create_connection(("127.0.0.1", self.web.port))
+        before = connections(self.web.port)
+        sock.sendall(b"GET /celery-task-meta-left?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.close()
+        harness.eventually(lambda: connections(self.web.port) < before, what="the connection is gone")
+        self.alive()
+
+    def test_a_thousand_idle_waits_cost_little(self):
+        before = harness.pss_kib(self.web.pid)
+        socks = []
+        try:
+            for i in range(1000):
+                sock = socket.create_connection(("127.0.0.1", self.web.port))
+                sock.sendall(b"GET /celery-task-meta-idle%d?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n" % i)
+                socks.append(sock)
+            self.ask("PUT", "/celery-task-meta-idle999", {"status": "SUCCESS"})
+            self.assertIn(b"200 OK", socks[999].recv(4096))
+            grown = harness.pss_kib(self.web.pid) - before
+            print(f"1,000 idle long polls: {grown} KiB")
+            if not harness.SANITIZED:
+                self.assertLess(grown, 20000)
+        finally:
+            for sock in socks:
+                sock.close()
+        self.alive()
+
+
+def connections(port):
+    """Established connections to a port, as the kernel sees them on the server's side."""
+    count = 0
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        for line in table.readlines()[1:]:
+            words = line.split()
+            count += words[1].endswith(f":{port:04X}") and words[3] == "01"
+    return count
+
+
+class Chords(Case):
+    def test_parts_count_once_and_the_claimant_may_repeat_itself(self):
+        group = "/celery-taskset-meta-g1"
+        self.assertEqual(self.ask("PUT", f"{group}/size", "2").status, 204)
+        for _ in range(2):
+            self.assertFalse(self.ask("PUT", f"{group}/parts/a?index=1", [1, "a", "SUCCESS", 5]).json()["complete"])
+        for _ in range(2):
+            self.assertTrue(self.ask("PUT", f"{group}/parts/b?index=0", [1, "b", "SUCCESS", 6]).json()["complete"])
+        self.assertEqual([m[3] for m in self.ask("GET", f"{group}/parts").json()["parts"]], [6, 5])
+        for _ in range(2):
+            self.assertEqual(self.ask("PUT", f"{group}/claim", '"me"').status, 204)
+        self.refused(409, "PUT", f"{group}/claim", '"you"')
+        self.refused(404, "GET", f"{group}/parts")
+
+    def test_a_group_is_kept_with_its_parts(self):
+        group = "/celery-taskset-meta-g2"
+        self.assertEqual(self.ask("PUT", group, {"result": [["g2", None], []]}).status, 204)
+        self.assertEqual(self.ask("GET", group).json()["result"], [["g2", None], []])
+        self.ask("PUT", f"{group}/size", "1")
+        self.ask("PUT", f"{group}/parts/a", [1, "a", "SUCCESS", 5])
+        self.assertEqual(self.ask("GET", f"{group}/parts").json()["tree"], {"result": [["g2", None], []]})
+        self.assertEqual(self.ask("DELETE", group).status, 204)
+        self.refused(404, "GET", group)
+
+    def test_a_unit_that_comes_again_extends_once(self):
+        self.ask("POST", "/units", [{"ops": [["expect", "g3", 1]]}])
+        for _ in range(3):
+            self.assertEqual(self.ask("POST", "/units", [{"id": "once", "ops": [["extend", "g3", 1]]}]).json(), [{"completed": 0}])
+        self.assertEqual(self.ask("POST", "/units", [{"ops": [["arrive", "g3", "a", 0, [1]]]}]).json(), [{"completed": 0}])
+        self.assertEqual(self.ask("POST", "/units", [{"ops": [["arrive", "g3", "b", 0, [1]]]}]).json(), [{"completed": 1}])
+
+    def test_a_refused_claim_takes_its_unit_with_it(self):
+        got = self.ask("POST", "/units", [{"id": "k", "ops": [["record", "t1", "SUCCESS", {"status": "SUCCESS"}], ["claim", "none"]]},
+                                          {"ops": [["record", "t2", "SUCCESS", {"status": "SUCCESS"}]]}]).json()
+        self.assertEqual(got[0]["error"]["status"], 409)
+        self.assertEqual(got[1], {"completed": 0})
+        self.refused(404, "GET", "/celery-task-meta-t1")
+        self.assertEqual(self.ask("GET", "/celery-task-meta-t2").status, 200)
+
+
+class BadInput(Case):
+    OPTIONS = ("--max-body", "1")
+
+    def test_what_is_no_json_is_refused(self):
+        for body in ("", "{", "[1", '{"status"}', "nonsense", "[]", '{"status": 1}', "{}", "[" * 600, b"\xff\xfe",
+                     '{"status": "SUCCESS"} x'):
+            self.refused(400, "PUT", "/celery-task-meta-bad", body)
+        self.refused(404, "GET", "/celery-task-meta-bad")
+
+    def test_units_that_make_no_sense_change_nothing(self):
+        good = ["record", "never", "SUCCESS", {"status": "SUCCESS"}]
+        for unit in (1, None, {}, {"ops": 1}, {"ops": [1]}, {"ops": [[]]}, {"ops": [["nosuch"]]}, {"ops": [["claim"]]},
+                     {"ops": [["claim", 5]]}, {"ops": [["claim", ""]]}, {"ops": [["claim", "a\0b"]]}, {"ops": [["expect", "g", -1]]},
+                     {"ops": [["expect", "g", 1.5]]}, {"ops": [["expect", "g", 10**30]]}, {"ops": [["check", "g"], good]},
+                     {"ops": [["arrive", "g", str(i), i, [1]] for i in range(33)]}, {"id": "", "ops": [["claim", "g"]]},
+                     {"id": "x" * 999, "ops": [["claim", "g"]]}, {"expires": "x", "ops": []}, {"expires": 1e300, "ops": []}):
+            reply = self.ask("POST", "/units", [{"ops": [good]}, unit])
+            self.assertIn(reply.status, (400, 413), unit)
+        self.refused(404, "GET", "/celery-task-meta-never")
+        self.refused(413, "POST", "/units", [{"ops": []}] * 2001)
+        self.assertEqual(self.ask("POST", "/units", []).json(), [])
+
+    def test_hostile_ids_are_refused(self):
+        for path in ("", "a%00b", "%00", "x" * 513, "%FF%FE", "%", "%2", "%zz", "group%2Fx", "apium-once%2Fx"):
+            self.refused(400, "GET", "/celery-task-meta-" + path)
+        for path in ("/../../etc/passwd", "/celery-task-meta-../../x", "//", "/nothing", "/watches", "/celery-task-meta-a/b"):
+            self.assertEqual(raw(self.web, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())[:12], b"HTTP/1.1 404", path)
+        self.assertRegex(raw(self.web, b"GET /celery-task-meta-" + b"x" * 10240 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                         rb"^HTTP/1.1 4(00|14|31)|^$")
+        self.refused(400, "POST", "/keys", ["a", "b\0c"])
+        self.refused(400, "POST", "/keys", [{"a": 1}])
+        self.refused(413, "POST", "/keys", ["a"] * 1001)
+        self.alive()
+
+    def test_a_method_that_does_not_fit_is_named(self):
+        for method in ("POST", "PATCH", "TRACE", "CONNECT", "FOO"):
+            reply = self.refused(405, method, "/celery-task-meta-a")
+            self.assertEqual(reply.headers["Allow"], "GET, PUT, DELETE")
+        self.assertEqual(self.ask("HEAD", "/").status, 200)
+
+    def test_a_body_that_is_too_big_is_refused(self):
+        self.refused(413, "PUT", "/celery-task-meta-big", b"x" * (1 << 20) + b"y")
+        reply = raw(self.web, b"PUT /celery-task-meta-big HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                    b"10000\r\n" + b"x" * 65536 + b"\r\n" + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 16 + b"0\r\n\r\n")
+        self.assertIn(b" 413 ", reply)
+        self.assertNotIn(b" 200 ", raw(self.web, b"PUT /celery-task-meta-big HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"))
+        self.alive()
+
+    def test_what_is_no_http_is_refused(self):
+        for data in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 20000, b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+                     b"PUT /celery-task-meta-a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                     b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 20000 + b"\r\n\r\n"):
+            raw(self.web, data, 1)
+        self.alive()
+
+    def test_an_answer_has_no_header_of_the_askers(self):
+        reply = raw(self.web, b"GET /celery-task-meta-a%0d%0aSet-Cookie:%20x=1 HTTP/1.1\r\nHost: localhost\r\n"
+                    b"Origin: http://x%0d%0aSet-Cookie: y\r\n\r\n")
+        self.assertNotIn(b"Set-Cookie", reply)
+
+    def test_pages_of_other_origins_may_not_write(self):
+        self.refused(403, "PUT", "/celery-task-meta-a", {"status": "SUCCESS"}, headers={"Origin": "http://evil.example"})
+        self.refused(403, "GET", "/celery-task-meta-a", headers={"Host": "evil.example"})
+
+    def test_memory_is_bounded_under_big_bodies(self):
+        for _ in range(50):
+            self.ask("PUT", "/celery-task-meta-fat", json.dumps({"status": "STARTED", "result": "x" * 900000}))
+        before = harness.pss_kib(self.web.pid)
+        for _ in range(50):
+            self.ask("PUT", "/celery-task-meta-fat", json.dumps({"status": "STARTED", "result": "x" * 900000}))
+        if not harness.SANITIZED:
+            self.assertLess(harness.pss_kib(self.web.pid) - before, 20000)
+
+
+class Access(unittest.TestCase):
+    def setUp(self):
+        self.file = harness.folder("access") / "who"
+        self.file.write_text("# who may do what\noperator token s3cret\nreader token r3ad\nreader basic ann:pass word\n")
+        self.file.chmod(0o640)
+
+    def test_roles_are_kept_apart(self):
+        web = harness.Web(None, "--access", str(self.file)).start()
+        self.addCleanup(web.stop)
+        reader = {"Authorization": "Basic " + base64.b64encode(b"ann:pass word").decode()}
+        operator = {"Authorization": "Bearer s3cret"}
+        path = "/celery-task-meta-a"
+        for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}, {"Authorization": "Bearer s3cre"},
+                        {"Authorization": "Bearer s3cretx"}, {"Authorization": "Basic s3cret"}, {"Authorization": "Basic !!"},
+                        {"Authorization": "Basic " + base64.b64encode(b"s3cret").decode()}, {"Authorization": "Bearer ann:pass word"},
+                        {"Authorization": "Digest x"}, {"Authorization": "Bearer " + "x" * 4000}):
+            reply = ask(web, "GET", path, headers=headers)
+            self.assertEqual((reply.status, "WWW-Authenticate" in reply.headers), (401, True), headers)
+        self.assertEqual(ask(web, "PUT", path, {"status": "SUCCESS"}, reader).status, 403)
+        self.assertEqual(ask(web, "PUT", path, {"status": "SUCCESS"}, operator).status, 204)
+        self.assertEqual(ask(web, "GET", path, headers=reader).status, 200)
+        self.assertEqual(ask(web, "GET", path, headers={"Authorization": "Bearer r3ad"}).status, 200)
+        self.assertNotIn("s3cret", web.log())
+
+    def test_a_file_that_is_no_good_keeps_the_server_from_starting(self):
+        for text, mode in (("", 0o600), ("operator\n", 0o600), ("king token x\n", 0o600), ("reader basic nocolon\n", 0o600),
+                           ("reader token x\n", 0o604)):
+            self.file.write_text(text)
+            self.file.chmod(mode)
+            done = harness.apium("web", "--port", "0", "--access", self.file)
+            self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertEqual(harness.apium("web", "--addr", "0.0.0.0", "--port", "0").returncode, 78)
+        self.assertEqual(harness.apium("web", "--addr", "127.nowhere", "--port", "0").returncode, 2)
+
+    def test_a_store_that_keeps_nothing_is_refused(self):
+        done = harness.apium("-b", "amqp://127.0.0.1:1//", "--result-backend", "rpc://", "web", "--port", "0")
+        self.assertEqual(done.returncode, 78, done.stderr)
+
+    def test_a_port_that_is_taken_is_said(self):
+        web = harness.Web().start()
+        self.addCleanup(web.stop)
+        done = harness.apium("--result-backend", "memory://", "web", "--port", web.port)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("Address already in use".lower(), done.stderr.lower())
+
+
+if __name__ == "__main__":
+    harness.main()

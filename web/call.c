@@ -1,0 +1,221 @@
+/* call.c - reading a call and answering it; see inner.h */
+#include "web/inner.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/log.h"
+
+static void
+call_free(apm_call *call)
+{
+    call->web->calls--;
+    apm_arena_clear(&call->arena);
+    free(call);
+}
+
+void
+apm_call_reply(apm_call *call, const apm_http_reply *reply)
+{
+    const char *cors = call->web->opts->cors;
+    apm_http_header headers[8];
+    apm_http_reply full = *reply;
+    size_t n = 0;
+    for (; n < reply->n_headers && n < 4; n++)
+        headers[n] = reply->headers[n];
+    headers[n++] = (apm_http_header){ "Cache-Control", "no-store" };
+    headers[n++] = (apm_http_header){ "X-Content-Type-Options", "nosniff" };
+    if (cors)
+        headers[n++] = (apm_http_header){ "Access-Control-Allow-Origin", cors };
+    full.headers = headers;
+    full.n_headers = n;
+    apm_log(APM_LOG_DEBUG, "web.answered", "%s %.200s: %d", apm_http_method(call->req),
+            apm_http_target(call->req), reply->status);
+    apm_http_answer(call->req, &full);
+    call_free(call);
+}
+
+void
+apm_call_answer(apm_call *call, int status, apm_buf *body)
+{
+    if (body && body->failed) {
+        apm_buf_clear(body);
+        apm_call_error(call, 500, "the answer is too big, or there is no memory for it");
+        return;
+    }
+    apm_call_reply(call, &(apm_http_reply){ .status = status, .take = body, .body = APM_STR("") });
+}
+
+void
+apm_call_document(apm_call *call, apm_str doc, const char *etag)
+{
+    const apm_http_header header = { "ETag", etag };
+    apm_call_reply(call,
+                   &(apm_http_reply){
+                       .status = 200, .body = doc, .headers = &header, .n_headers = etag ? 1 : 0 });
+}
+
+void
+apm_call_error(apm_call *call, int status, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    /* A cut may leave half a character. */
+    size_t len = strlen(text);
+    while (len && !apm_utf8_valid((apm_str){ text, len }, false))
+        len--;
+    apm_buf body;
+    apm_buf_init(&body, 8192);
+    apm_buf_addf(&body, "{\"error\": {\"status\": %d, \"message\": ", status);
+    apm_json_add_string(&body, (apm_str){ text, len });
+    apm_buf_addz(&body, "}}");
+    const apm_http_header header = { status == 401 ? "WWW-Authenticate" : "Retry-After",
+                                     status == 401 ? "Basic realm=\"apium\"" : "1" };
+    apm_call_reply(call, &(apm_http_reply){ .status = status,
+                                            .take = &body,
+                                            .headers = &header,
+                                            .n_headers = status == 401 || status == 503 ? 1 : 0 });
+    apm_buf_clear(&body);
+}
+
+void
+apm_call_fail(apm_call *call, const apium_error *err)
+{
+    int status = 500;
+    switch (err->status) {
+    case APIUM_E_INVALID:
+    case APIUM_E_DECODE:
+    case APIUM_E_UNROUTABLE:
+        status = 400;
+        break;
+    case APIUM_E_NOTFOUND:
+        status = 404;
+        break;
+    case APIUM_E_TOOBIG:
+        status = 413;
+        break;
+    case APIUM_E_UNSUPPORTED:
+        status = 501;
+        break;
+    case APIUM_E_CLOSED:
+    case APIUM_E_TIMEOUT:
+    case APIUM_E_BUSY:
+    case APIUM_E_NOMEM:
+        status = 503;
+        break;
+    default:
+        break;
+    }
+    apm_call_error(call, status, "%s", err->text);
+}
+
+static int
+hex(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+bool
+apm_web_unescape(apm_str text, apm_arena *arena, apm_str *out)
+{
+    char *to = apm_arena_bytes(arena, text.len + 1);
+    size_t n = 0;
+    if (!to)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        int high, low;
+        if (text.p[i] != '%') {
+            to[n++] = text.p[i];
+            continue;
+        }
+        if (i + 2 >= text.len || (high = hex(text.p[i + 1])) < 0 ||
+            (low = hex(text.p[i + 2])) < 0 || (high == 0 && low == 0))
+            return false;
+        to[n++] = (char)(high * 16 + low);
+        i += 2;
+    }
+    to[n] = '\0';
+    *out = (apm_str){ to, n };
+    return n == strlen(to) && apm_utf8_valid(*out, false);
+}
+
+bool
+apm_web_id_ok(apm_str id)
+{
+    static const char *const ours[] = { "group/",
+                                        "apium-once/" }; /* what backends keep beside the tasks */
+    for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++)
+        if (id.len >= strlen(ours[i]) && memcmp(id.p, ours[i], strlen(ours[i])) == 0)
+            return false;
+    return id.len > 0 && id.len <= APM_WEB_ID_MAX && !memchr(id.p, '\0', id.len);
+}
+
+bool
+apm_call_param(apm_call *call, const char *name, apm_str *out)
+{
+    const char *at = call->query.p, *end = at + call->query.len;
+    size_t len = strlen(name);
+    while (at && at < end) {
+        const char *amp = memchr(at, '&', (size_t)(end - at));
+        const char *stop = amp ? amp : end;
+        if ((size_t)(stop - at) > len && memcmp(at, name, len) == 0 && at[len] == '=')
+            return apm_web_unescape((apm_str){ at + len + 1, (size_t)(stop - at) - len - 1 },
+                                    &call->arena, out);
+        at = stop + 1;
+    }
+    return false;
+}
+
+int64_t
+apm_call_wait_ms(apm_call *call)
+{
+    apm_str text;
+    char *end;
+    if (!apm_call_param(call, "wait", &text))
+        return 0;
+    double s = strtod(text.p, &end);
+    if (text.len == 0 || *end || !(s >= 0 && s <= 1e9)) {
+        apm_call_error(call, 400, "wait is a number of seconds");
+        return -1;
+    }
+    return (int64_t)((s < APM_WEB_WAIT_MAX_S ? s : APM_WEB_WAIT_MAX_S) * 1000);
+}
+
+bool
+apm_call_json(apm_call *call, apm_json_type type, apm_json *out)
+{
+    apium_error err;
+    if (apm_json_parse(apm_http_body(call->req), out, &err) != APIUM_OK) {
+        apm_call_error(call, 400, "the body is not JSON: %s", err.text);
+        return false;
+    }
+    if (out->type != type) {
+        apm_call_error(call, 400, "the body is not a JSON %s",
+                       type == APM_JSON_ARRAY ? "array" : "object");
+        return false;
+    }
+    return true;
+}
+
+void
+apm_etag(apm_str doc, char out[APM_ETAG_MAX])
+{
+    uint64_t hash = 14695981039346656037ull;
+    for (size_t i = 0; i < doc.len; i++)
+        hash = (hash ^ (unsigned char)doc.p[i]) * 1099511628211ull;
+    snprintf(out, APM_ETAG_MAX, "\"%016llx\"", (unsigned long long)hash);
+}
+
+bool
+apm_call_has(const apm_call *call, const char *etag)
+{
+    const char *given = apm_http_header_of(call->req, "If-None-Match");
+    return given && (strstr(given, etag) || strcmp(given, "*") == 0);
+}

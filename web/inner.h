@@ -1,0 +1,135 @@
+/*
+ * inner.h - what the files of web/ share: the server, one call of a client, and how it is answered.
+ *
+ *   httpd ──▶ route.c: who asks (access.c), for what ──▶ keys.c, units.c, watch.c ... ──▶ backend ──▶ apm_call_answer
+ */
+#ifndef APM_WEB_INNER_H
+#define APM_WEB_INNER_H
+
+#include "backends/backend.h"
+#include "core/base/arena.h"
+#include "core/base/json.h"
+#include "core/httpd/httpd.h"
+#include "web/web.h"
+
+enum {
+    APM_WEB_ID_MAX = 512,     /* bytes of an id */
+    APM_WEB_WAIT_MAX_S = 60,  /* one long poll */
+    APM_WEB_WAITS_MAX = 8192, /* long polls at once */
+    APM_WEB_ARGS = 2,         /* parts of a path that stand for something */
+};
+
+typedef enum apm_role { APM_ROLE_NOBODY, APM_ROLE_READER, APM_ROLE_OPERATOR } apm_role;
+
+typedef struct apm_access apm_access;
+typedef struct apm_hub apm_hub;
+typedef struct apm_sessions apm_sessions;
+typedef struct apm_units_store apm_units_store;
+
+typedef struct apm_web {
+    apium_app *app;
+    apm_settings *settings;
+    const apm_web_opts *opts;
+    uv_loop_t loop;
+    uv_signal_t term, intr;
+    uv_prepare_t prepare;
+    uv_timer_t stop_timer;
+    apm_link_watch watch;
+    apm_links *links;
+    apm_backend *backend;
+    apm_httpd *httpd;
+    apm_access *access;
+    apm_hub *hub;
+    apm_sessions *sessions;
+    apm_units_store *units;
+    size_t calls; /* not answered yet */
+    size_t waits; /* of them those that wait for something to happen */
+    bool stopping;
+} apm_web;
+
+/* One request, until it is answered. */
+typedef struct apm_call {
+    apm_web *web;
+    apm_http_req *req;
+    apm_arena arena;
+    apm_str args[APM_WEB_ARGS]; /* read from the path, without escapes; valid UTF-8 without NUL */
+    apm_str query;              /* raw */
+} apm_call;
+
+typedef void apm_call_fn(apm_call *call);
+
+/* A path is made of literal segments; ":" stands for one argument, which may follow a prefix ("/celery-task-meta-:"). */
+typedef struct apm_route_row {
+    const char *method, *path;
+    apm_role role;
+    apm_call_fn *run;
+} apm_route_row;
+
+/* route.c: find the row for a request and run it. */
+void apm_web_on_request(void *arg, apm_http_req *req);
+
+/* call.c: answering. Each ends the call. `body` is taken over, NULL none; `etag` NULL none. */
+void apm_call_answer(apm_call *call, int status, apm_buf *body);
+void apm_call_document(apm_call *call, apm_str doc, const char *etag);
+void apm_call_reply(apm_call *call, const apm_http_reply *reply);
+/* The one form of an error. */
+void apm_call_error(apm_call *call, int status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* What a store or broker could not do. */
+void apm_call_fail(apm_call *call, const apium_error *err);
+/* The value of a query parameter in the arena, false when absent. Answers the call and sets *bad when it makes no sense. */
+bool apm_call_param(apm_call *call, const char *name, apm_str *out);
+/* "?wait=": milliseconds, 0 without it; -1: it makes no sense, and the call is answered. */
+int64_t apm_call_wait_ms(apm_call *call);
+/* The body as JSON; false: it is none, and the call is answered. */
+bool apm_call_json(apm_call *call, apm_json_type type, apm_json *out);
+/* Decode %XX; false when that leaves a NUL, or no UTF-8, or is too long. */
+bool apm_web_unescape(apm_str text, apm_arena *arena, apm_str *out);
+/* Is that fit to be an id? */
+bool apm_web_id_ok(apm_str id);
+
+#define APM_ETAG_MAX 24
+void apm_etag(apm_str doc, char out[APM_ETAG_MAX]);
+/* Does If-None-Match name it? */
+bool apm_call_has(const apm_call *call, const char *etag);
+
+/* access.c: who may do what. */
+apium_status apm_access_load(const char *path, apm_access **out, apium_error *err);
+void apm_access_free(apm_access *access);
+/* access NULL: everybody may do everything. */
+apm_role apm_access_role(const apm_access *access, const char *authorization);
+
+/* hub.c: many may listen to the changes of one task. */
+typedef struct apm_listener {
+    void (*on_change)(void *arg, apm_str id, apm_str doc);
+    void *arg;
+    struct apm_topic *topic; /* NULL: not listening */
+    struct apm_listener *next;
+    struct apm_hub_ask *ask; /* for the present state */
+    uint64_t last;           /* hash of the document that it was given last; 0 none */
+} apm_listener;
+apium_status apm_hub_open(apm_web *web, apium_error *err);
+void apm_hub_close(apm_web *web);
+/* It is told the present document, if there is one, and every later one; never from inside the call. */
+apium_status apm_hub_listen(apm_web *web, apm_str id, apm_listener *listener, apium_error *err);
+void apm_hub_leave(apm_web *web, apm_listener *listener);
+
+/* units.c: operations that are applied together, once; see docs/http-result-protocol.md. */
+apium_status apm_units_open(apm_web *web, apium_error *err);
+void apm_units_close(apm_web *web);
+apm_call_fn apm_units_post;
+/* One operation as a unit of its own, answered by an HTTP status. `op` is its JSON; token absent: none. */
+void apm_units_one(apm_call *call, apm_str token, apm_buf *op);
+
+/* watch.c: sessions of those who watch many tasks. */
+apium_status apm_sessions_open(apm_web *web, apium_error *err);
+void apm_sessions_close(apm_web *web);
+apm_call_fn apm_watch_post;
+
+/* keys.c: documents under Celery's keys. */
+apm_call_fn apm_key_discover, apm_task_key_get, apm_task_key_put, apm_task_key_delete,
+    apm_group_key_get, apm_group_key_put, apm_group_key_delete, apm_keys_post;
+/* chords.c: the parts of a header. */
+apm_call_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_claim_put;
+
+#endif

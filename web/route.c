@@ -1,0 +1,171 @@
+/* route.c - which function answers which request, and whether it may. */
+#include "web/inner.h"
+
+#include <stdlib.h>
+#include <strings.h>
+
+#define R APM_ROLE_READER
+#define W APM_ROLE_OPERATOR
+
+static const apm_route_row rows[] = {
+    { "GET", "/", R, apm_key_discover },
+    /* docs/http-result-protocol.md */
+    { "GET", "/celery-task-meta-:", R, apm_task_key_get },
+    { "PUT", "/celery-task-meta-:", W, apm_task_key_put },
+    { "DELETE", "/celery-task-meta-:", W, apm_task_key_delete },
+    { "GET", "/celery-taskset-meta-:", R, apm_group_key_get },
+    { "PUT", "/celery-taskset-meta-:", W, apm_group_key_put },
+    { "DELETE", "/celery-taskset-meta-:", W, apm_group_key_delete },
+    { "PUT", "/celery-taskset-meta-:/size", W, apm_chord_size_put },
+    { "GET", "/celery-taskset-meta-:/parts", R, apm_chord_parts_get },
+    { "PUT", "/celery-taskset-meta-:/parts/:", W, apm_chord_part_put },
+    { "PUT", "/celery-taskset-meta-:/claim", W, apm_chord_claim_put },
+    { "POST", "/keys", R, apm_keys_post },
+    { "POST", "/units", W, apm_units_post },
+    { "POST", "/watches/:", R, apm_watch_post },
+};
+
+/* The next segment of a path that begins with '/'. */
+static apm_str
+next_segment(const char **at, const char *end)
+{
+    const char *start = ++*at;
+    while (*at < end && **at != '/')
+        ++*at;
+    return (apm_str){ start, (size_t)(*at - start) };
+}
+
+/* Does the path have the form of the row? Its arguments are kept without escapes; *bad: it has, but they make no sense. */
+static bool
+matches(apm_call *call, const char *form, apm_str path, bool *bad)
+{
+    const char *f = form, *f_end = form + strlen(form), *p = path.p, *p_end = path.p + path.len;
+    size_t n = 0;
+    *bad = false;
+    while (f < f_end && p < p_end) {
+        apm_str want = next_segment(&f, f_end), got = next_segment(&p, p_end);
+        bool argument = want.len && want.p[want.len - 1] == ':';
+        size_t prefix = argument ? want.len - 1 : want.len;
+        if (got.len < prefix || (!argument && got.len != prefix) ||
+            memcmp(want.p, got.p, prefix) != 0)
+            return false;
+        if (!argument)
+            continue;
+        got = (apm_str){ got.p + prefix, got.len - prefix };
+        if (!apm_web_unescape(got, &call->arena, &call->args[n]) || !apm_web_id_ok(call->args[n]))
+            *bad = true;
+        n++;
+    }
+    return f == f_end && p == p_end;
+}
+
+/* A browser's page of another origin may not do anything but read, and that only where it is let. */
+static bool
+origin_fits(const apm_call *call)
+{
+    const char *origin = apm_http_header_of(call->req, "Origin"), *cors = call->web->opts->cors;
+    const char *host = apm_http_header_of(call->req, "Host");
+    const char *own = origin ? strstr(origin, "://") : NULL;
+    if (!origin)
+        return true;
+    return (cors && (strcmp(cors, "*") == 0 || strcmp(cors, origin) == 0)) ||
+           (own && host && strcmp(own + 3, host) == 0);
+}
+
+/* Without passwords only this machine may ask, and not by a name that somebody else's DNS made to mean this machine. */
+static bool
+host_fits(const apm_call *call)
+{
+    static const char *const local[] = { "localhost", "127.", "[::1]" };
+    const char *host = apm_http_header_of(call->req, "Host");
+    if (call->web->access || !host)
+        return true;
+    for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
+        if (strncasecmp(host, local[i], strlen(local[i])) == 0)
+            return true;
+    return false;
+}
+
+static void
+preflight(apm_call *call)
+{
+    static const apm_http_header headers[] = {
+        { "Access-Control-Allow-Methods", "GET, PUT, POST, DELETE" },
+        { "Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match" },
+    };
+    apm_call_reply(call, &(apm_http_reply){ .status = 204,
+                                            .body = APM_STR(""),
+                                            .headers = headers,
+                                            .n_headers = call->web->opts->cors ? 2 : 0 });
+}
+
+static void
+dispatch(apm_call *call, const char *method, apm_str path)
+{
+    char allow[64] = "";
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        bool bad;
+        if (!matches(call, rows[i].path, path, &bad))
+            continue;
+        if (bad) {
+            apm_call_error(call, 400, "an id has 1 to %d bytes of UTF-8 without NUL",
+                           APM_WEB_ID_MAX);
+            return;
+        }
+        bool head = strcmp(method, "HEAD") == 0 && strcmp(rows[i].method, "GET") == 0;
+        if (!head && strcmp(rows[i].method, method) != 0) {
+            if (*allow)
+                strncat(allow, ", ", sizeof(allow) - strlen(allow) - 1);
+            strncat(allow, rows[i].method, sizeof(allow) - strlen(allow) - 1);
+            continue;
+        }
+        apm_role role =
+            apm_access_role(call->web->access, apm_http_header_of(call->req, "Authorization"));
+        if (role == APM_ROLE_NOBODY)
+            apm_call_error(call, 401, "a token or a password is needed");
+        else if (role < rows[i].role)
+            apm_call_error(call, 403, "that is for operators");
+        else if (!host_fits(call) || (rows[i].role > APM_ROLE_READER && !origin_fits(call)))
+            apm_call_error(call, 403, "pages of other origins may not ask that");
+        else
+            rows[i].run(call);
+        return;
+    }
+    if (*allow && strcmp(method, "OPTIONS") == 0) {
+        preflight(call);
+    } else if (*allow) {
+        const apm_http_header header = { "Allow", allow };
+        static const char text[] =
+            "{\"error\": {\"status\": 405, \"message\": \"no such method here\"}}";
+        apm_call_reply(call, &(apm_http_reply){ .status = 405,
+                                                .body = { text, sizeof(text) - 1 },
+                                                .headers = &header,
+                                                .n_headers = 1 });
+    } else {
+        apm_call_error(call, 404, "there is nothing at this path");
+    }
+}
+
+void
+apm_web_on_request(void *arg, apm_http_req *req)
+{
+    static const char full[] = "{\"error\": {\"status\": 503, \"message\": \"out of memory\"}}";
+    apm_call *call = calloc(1, sizeof(*call));
+    if (!call) {
+        apm_http_answer(req,
+                        &(apm_http_reply){ .status = 503, .body = { full, sizeof(full) - 1 } });
+        return;
+    }
+    const char *target = apm_http_target(req), *mark = strchr(target, '?');
+    *call = (apm_call){ .web = arg, .req = req };
+    call->web->calls++;
+    if (mark)
+        call->query = apm_strz(mark + 1);
+    const apm_str path = { target, mark ? (size_t)(mark - target) : strlen(target) };
+    if (call->web->stopping)
+        apm_call_error(call, 503, "the server is stopping");
+    else if (path.len == 0 || *path.p != '/')
+        apm_call_error(call, 400, "a path begins with /");
+    else
+        dispatch(call, apm_http_method(req), path);
+}
