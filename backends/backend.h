@@ -19,6 +19,8 @@ enum {
         << 1, /* results are messages to the caller's reply queue: only the caller can read them */
     APM_BACKEND_NONE = 1u << 2,  /* disabled:// keeps nothing */
     APM_BACKEND_LOCAL = 1u << 3, /* lives in this process alone (memory://) */
+    /* The server has not said yet what it can do: other features may come until this one goes, which is before its link is up */
+    APM_BACKEND_UNKNOWN = 1u << 4,
 };
 
 /* One state of one task, to be stored. */
@@ -61,8 +63,8 @@ typedef void apm_backend_done(void *arg, apium_status status, const apium_error 
 typedef struct apm_backend_ops {
     const char *name;
     const char *const *schemes;
-    size_t size; /* of the adapter's backend, whose first member is an apm_backend */
-    uint32_t features;
+    size_t size;       /* of the adapter's backend, whose first member is an apm_backend */
+    uint32_t features; /* that each of its backends begins with */
 
     apium_status (*open)(apm_backend *backend, apium_error *err);
     void (*close)(apm_backend *backend);
@@ -108,6 +110,7 @@ struct apm_backend {
     const apm_backend_ops *ops;
     apm_link *link; /* NULL for disabled:// */
     apm_settings *settings;
+    uint32_t features;
     const char *
         url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
@@ -123,7 +126,7 @@ void apm_backend_close(apm_backend *backend); /* NULL is fine */
 static inline bool
 apm_backend_can(const apm_backend *backend, uint32_t feature)
 {
-    return (backend->ops->features & feature) == feature;
+    return (backend->features & feature) == feature;
 }
 
 #endif

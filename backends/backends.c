@@ -8,6 +8,10 @@
 extern const apm_backend_ops apm_redis_backend;
 #endif
 
+#if APM_WITH_HTTP
+extern const apm_backend_ops apm_http_backend;
+#endif
+
 extern const apm_backend_ops apm_disabled_backend;
 extern const apm_backend_ops apm_memory_backend;
 extern const apm_backend_ops apm_sqlite_backend;
@@ -22,6 +26,9 @@ const apm_backend_ops *const apm_backends[] = {
 #endif
 #if APM_WITH_REDIS
     &apm_redis_backend,
+#endif
+#if APM_WITH_HTTP
+    &apm_http_backend,
 #endif
     NULL,
 };
@@ -62,7 +69,7 @@ apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_ba
         apm_link_release(link);
         return apm_fail(err, APIUM_E_NOMEM, "cannot open the result backend \"%s\": out of memory", shown);
     }
-    *backend = (apm_backend){ .ops = ops, .link = link, .settings = apm_links_settings(set), .url = url };
+    *backend = (apm_backend){ .ops = ops, .link = link, .settings = apm_links_settings(set), .features = ops->features, .url = url };
     apium_status st = ops->open(backend, err);
     backend->url = NULL;
     if (st != APIUM_OK) {

@@ -74,8 +74,9 @@ print_software(const apm_cli *cli)
            uv_version_string(), sqlite3_libversion(), OpenSSL_version(OPENSSL_VERSION_STRING));
     printf("platform -> system:%s release:%s machine:%s\n", host.sysname, host.release,
            host.machine);
-    printf("adapters -> redis:%s amqp:%s sqlite:yes memory:yes\n", APM_WITH_REDIS ? "yes" : "no",
-           APM_WITH_AMQP ? "yes" : "no");
+    printf("adapters -> redis:%s amqp:%s http:%s sqlite:yes memory:yes\n",
+           APM_WITH_REDIS ? "yes" : "no", APM_WITH_AMQP ? "yes" : "no",
+           APM_WITH_HTTP ? "yes" : "no");
     printf("app      -> %s\n\n", apm_app_name(cli->app));
 }
 

@@ -81,12 +81,11 @@ run(apm_cli *cli, void *arg)
 const apm_command apm_cmd_web = {
     .name = "web",
     .summary = "Keep results for workers behind HTTP, and answer questions about tasks.",
-    .about =
-        "  apium --result-backend sqlite:///results.db web\n"
-        "  apium --result-backend redis://localhost/0 web --addr 0.0.0.0 --access who.txt\n"
-        "\n"
-        "Results are kept in result_backend; without one in ./apium-results.db. Workers use the "
-        "server with result_backend = http://127.0.0.1:8280/. TERM and INT stop it.",
+    .about = "  apium --result-backend sqlite:///results.db web\n"
+             "  apium --result-backend redis://localhost/0 web --addr 0.0.0.0 --access who.txt\n"
+             "\n"
+             "Results are kept in result_backend. Workers use the server"
+             " with result_backend = http://127.0.0.1:8280/. TERM and INT stop it.",
     .options = options,
     .size = sizeof(struct values),
     .run = run,

@@ -242,6 +242,19 @@ apm_conn_backend(apm_conn *conn, apm_backend **out, apium_error *err)
     return APIUM_OK;
 }
 
+apium_status
+apm_conn_backend_known(apm_conn *conn, apm_backend **out, apium_error *err)
+{
+    apium_status st = apm_conn_backend(conn, out, err);
+    if (st != APIUM_OK || !apm_backend_can(*out, APM_BACKEND_UNKNOWN))
+        return st;
+    bool up = apm_conn_turn(conn, &(*out)->link->up, apm_conn_patience_ms(conn));
+    if (up && !apm_backend_can(*out, APM_BACKEND_UNKNOWN))
+        return APIUM_OK;
+    return apm_fail(err, APIUM_E_CLOSED, "cannot reach the result backend: %s",
+                    *conn->down_why ? conn->down_why : "no answer");
+}
+
 int64_t
 apm_conn_backend_down_ms(const apm_conn *conn, const char **why)
 {

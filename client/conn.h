@@ -30,6 +30,8 @@ apm_links *apm_conn_links(apm_conn *conn);
 /* Open on first use; owned by the conn. */
 apium_status apm_conn_broker(apm_conn *conn, apm_broker **out, apium_error *err);
 apium_status apm_conn_backend(apm_conn *conn, apm_backend **out, apium_error *err);
+/* The same, once it is known what the backend's server can do. */
+apium_status apm_conn_backend_known(apm_conn *conn, apm_backend **out, apium_error *err);
 
 /*
  * Turn the loop until *done, for at most timeout_ms (-1 for ever). What was gathered is flushed

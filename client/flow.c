@@ -385,7 +385,7 @@ open_backend(struct flow *flow, const apm_canvas *tree, apium_error *err)
     const char *url = apm_app_settings(flow->app)->result_backend;
     if (tree->kind == APM_SIG_TASK && (!url || strncmp(url, "rpc", 3) != 0))
         return APIUM_OK;
-    return apm_conn_backend(flow->conn, &flow->backend, err);
+    return apm_conn_backend_known(flow->conn, &flow->backend, err);
 }
 
 static apium_status
@@ -405,7 +405,7 @@ send_tree(struct flow *flow, apm_canvas *tree, const apm_options *over, apium_ru
     apm_sending how = {
         .arena = &flow->arena,
         .now_us = apm_clock_wall_us(),
-        .chords = !backend || backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
+        .chords = !backend || backend->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
                       ? APM_CHORDS_REFUSED
                   : apm_backend_can(backend, APM_BACKEND_BARRIER) ? APM_CHORDS_COUNTED
                                                                   : APM_CHORDS_POLLED,

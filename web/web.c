@@ -102,9 +102,8 @@ open_all(apm_web *web, apium_error *err)
         st = apm_fail(err, APIUM_E_CONFIG,
                       "cannot listen on %s for everybody: say by --access who may do what", addr);
     if (st == APIUM_OK)
-        st = apm_backend_open(web->links, url && *url ? url : "sqlite:///apium-results.db",
-                              web->settings->broker_url, &web->backend, err);
-    if (st == APIUM_OK && web->backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY))
+        st = apm_backend_open(web->links, url, web->settings->broker_url, &web->backend, err);
+    if (st == APIUM_OK && web->backend->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY))
         st = apm_fail(err, APIUM_E_CONFIG,
                       "cannot keep results in %s: choose another result_backend",
                       web->backend->ops->name);

@@ -70,7 +70,7 @@ apm_sending_of(apm_emitting *emitting)
         .arena = &emitting->work->delivery->arena,
         .now_us = apm_clock_wall_us(),
         .chords = apm_backend_can(w->backend, APM_BACKEND_BARRIER) ? APM_CHORDS_COUNTED
-                  : w->backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
+                  : w->backend->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)
                       ? APM_CHORDS_REFUSED
                       : APM_CHORDS_POLLED,
         .store = w->backend->ops->name,

@@ -94,6 +94,7 @@ typedef struct apm_worker {
     bool one_link; /* results and queue commit together */
     apm_pool *pool;
     bool pool_ready;
+    bool known; /* what the result store can do */
 
     apm_work_list lists[APM_STATIONS];
     apm_work **held; /* heap by due_us */

@@ -136,7 +136,7 @@ apm_unlock_start(apm_work *work)
     apm_arena *arena = &work->delivery->arena;
     struct unlocking *u = apm_arena_alloc(arena, sizeof(*u));
     apium_error err;
-    if (work->worker->backend->ops->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)) {
+    if (work->worker->backend->features & (APM_BACKEND_NONE | APM_BACKEND_REPLY)) {
         fail(work, "NotImplementedError",
              "the result backend of this worker keeps no results that could be looked at");
         return;

@@ -56,11 +56,24 @@ apm_worker_wake(apm_worker *w)
         uv_idle_start(&w->idle, on_idle);
 }
 
+/* Consume once the pool can run what comes, and it is known what the result store can do: on that depends what a task causes. */
+static void
+open_queues(apm_worker *w)
+{
+    if (!w->pool_ready || w->known || w->stopping ||
+        apm_backend_can(w->backend, APM_BACKEND_UNKNOWN))
+        return;
+    w->known = true;
+    apm_queues_open(w);
+}
+
 static void
 on_link(void *arg, apm_link *link, bool up, const char *why)
 {
     apm_worker *w = arg;
     bool is_broker = w->broker && link == w->broker->link;
+    if (up)
+        open_queues(w);
     if (up) {
         if (why)
             apm_log(APM_LOG_INFO, "link.up", "%s", why);
@@ -136,8 +149,7 @@ on_pool_ready(void *arg)
             w->one_link ? "Results and queue are on one link: they commit together"
                         : "Results and queue are on two links: the result is stored first, then "
                           "the message is settled");
-    if (!w->stopping)
-        apm_queues_open(w);
+    open_queues(w);
 }
 
 static void

@@ -9,6 +9,9 @@
 #if APM_WITH_REDIS
 #include "core/link/redis.h"
 #endif
+#if APM_WITH_HTTP
+#include "core/link/http.h"
+#endif
 
 const apm_link_ops *const apm_link_kinds[] = {
     &apm_memory_kind,
@@ -18,6 +21,9 @@ const apm_link_ops *const apm_link_kinds[] = {
 #endif
 #if APM_WITH_REDIS
     &apm_redis_kind,
+#endif
+#if APM_WITH_HTTP
+    &apm_http_kind,
 #endif
     NULL,
 };

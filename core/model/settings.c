@@ -473,9 +473,11 @@ apm_settings_clear(apm_settings *settings)
 static bool
 secret_name(apm_str raw_key)
 {
-    for (size_t i = 0; i + 8 <= raw_key.len; i++)
-        if (strncasecmp(raw_key.p + i, "password", 8) == 0)
-            return true;
+    static const char *const words[] = { "password", "secret", "token" };
+    for (size_t w = 0; w < sizeof(words) / sizeof(*words); w++)
+        for (size_t i = 0, len = strlen(words[w]); i + len <= raw_key.len; i++)
+            if (strncasecmp(raw_key.p + i, words[w], len) == 0)
+                return true;
     return false;
 }
 

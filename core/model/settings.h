@@ -57,6 +57,10 @@ typedef struct apm_settings {
     const char *result_master_name;
     const char *result_sentinel_username, *result_sentinel_password;
     bool result_chord_ordered; /* true: parts of a chord in a sorted set, otherwise a list */
+    const char *http_ca, *http_cert, *http_key; /* files in PEM; NULL: the system's, none */
+    const char *http_token;                     /* bearer */
+    bool http_verify;                           /* true */
+    double http_timeout;                        /* of one request, 30 */
 
     /* messages */
     const char *task_serializer, *result_serializer;

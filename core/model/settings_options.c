@@ -329,6 +329,12 @@ static const struct option_row backend_options[] = {
     { "sentinel_kwargs", SENTINEL, FIELD(result_sentinel_username),
       FIELD(result_sentinel_password) },
     { "result_chord_ordered", BOOL, FIELD(result_chord_ordered) },
+    { "http_ca", TEXT, FIELD(http_ca) },
+    { "http_cert", TEXT, FIELD(http_cert) },
+    { "http_key", TEXT, FIELD(http_key) },
+    { "http_token", TEXT, FIELD(http_token) },
+    { "http_verify", BOOL, FIELD(http_verify) },
+    { "http_timeout", SECONDS, FIELD(http_timeout) },
     { "client_name", UNUSED },
     { "connection_class", UNUSED },
     { "health_check_interval", UNUSED },
@@ -515,6 +521,9 @@ apm_set_backend_options(apm_settings *settings, const apm_given *given, apium_er
     settings->result_master_name = settings->result_sentinel_username =
         settings->result_sentinel_password = NULL;
     settings->result_chord_ordered = true;
+    settings->http_ca = settings->http_cert = settings->http_key = settings->http_token = NULL;
+    settings->http_verify = true;
+    settings->http_timeout = 30;
     return set_options(settings, given, backend_options,
                        sizeof backend_options / sizeof *backend_options, err);
 }

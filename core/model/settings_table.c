@@ -156,7 +156,7 @@ const apm_setting apm_setting_table[] = {
     NO_EFFECT(result_backend_base_sleep_between_retries_ms, "10", "apium backs off by itself"),
     NO_EFFECT(result_backend_max_retries, "Infinity", "apium always reconnects"),
     NO_EFFECT(result_backend_max_sleep_between_retries_ms, "10000", "apium backs off by itself"),
-    CUSTOM(result_backend_transport_options, "{}", apm_set_backend_options, "an object of options of the backend: global_keyprefix, master_name, result_chord_ordered, ..."),
+    CUSTOM(result_backend_transport_options, "{}", apm_set_backend_options, "an object of options of the backend: global_keyprefix, master_name, result_chord_ordered, http_token, ..."),
     NO_EFFECT(result_cache_max, "-1", "results are not cached"),
     SECONDS(result_chord_join_timeout, "3.0", 0, BIG, "seconds to wait for the parts of a chord"),
     SECONDS(result_chord_retry_interval, "1.0", 0.001, BIG, "seconds between looks at a chord whose parts are counted by polling"),

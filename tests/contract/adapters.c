@@ -10,6 +10,9 @@ extern const adapter adapter_sqlite;
 #if APM_WITH_REDIS
 extern const adapter adapter_redis;
 #endif
+#if APM_WITH_HTTP && APM_WITH_WEB
+extern const adapter adapter_http;
+#endif
 #if APM_WITH_AMQP
 extern const adapter adapter_rabbitmq;
 #endif
@@ -19,6 +22,9 @@ const adapter *const adapters[] = {
     &adapter_sqlite,
 #if APM_WITH_REDIS
     &adapter_redis,
+#endif
+#if APM_WITH_HTTP && APM_WITH_WEB
+    &adapter_http,
 #endif
 #if APM_WITH_AMQP
     &adapter_rabbitmq,

@@ -17,6 +17,7 @@ open_side(bool broker)
     side *s = side_with(broker, false);
     s->settings.result_chord_ordered = !unordered;
     ck_ok(apm_backend_open(s->links, side_url, side_url, &s->backend, err));
+    run_until(!apm_backend_can(s->backend, APM_BACKEND_UNKNOWN));
     ck_assert(apm_backend_can(s->backend, APM_BACKEND_BARRIER));
     return s;
 }

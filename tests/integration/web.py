@@ -362,12 +362,13 @@ class Access(unittest.TestCase):
                            ("reader token x\n", 0o604)):
             self.file.write_text(text)
             self.file.chmod(mode)
-            done = harness.apium("web", "--port", "0", "--access", self.file)
+            done = harness.apium("--result-backend", "memory://", "web", "--port", "0", "--access", self.file)
             self.assertEqual(done.returncode, 78, done.stderr)
-        self.assertEqual(harness.apium("web", "--addr", "0.0.0.0", "--port", "0").returncode, 78)
-        self.assertEqual(harness.apium("web", "--addr", "127.nowhere", "--port", "0").returncode, 2)
+        self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "0.0.0.0", "--port", "0").returncode, 78)
+        self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "127.nowhere", "--port", "0").returncode, 2)
 
     def test_a_store_that_keeps_nothing_is_refused(self):
+        self.assertEqual(harness.apium("--result-backend", "disabled://", "web", "--port", "0").returncode, 78)
         done = harness.apium("-b", "amqp://127.0.0.1:1//", "--result-backend", "rpc://", "web", "--port", "0")
         self.assertEqual(done.returncode, 78, done.stderr)
 

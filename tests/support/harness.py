@@ -262,6 +262,47 @@ class Web(Process):
         return f"http://127.0.0.1:{self.port}{path}"
 
 
+class Nginx(Process):
+    """A plain HTTP server that can PUT, GET and DELETE: nginx with WebDAV, and no more."""
+
+    def __init__(self):
+        server = next((p for p in ("/usr/sbin/nginx", shutil.which("nginx")) if p and os.path.exists(p)), None)
+        if not server:
+            lacking("nginx")
+        self.port = free_port()
+        super().__init__("nginx", None)
+        (self.folder / "store").mkdir()
+        self.folder.chmod(0o755)
+        (self.folder / "nginx.conf").write_text(f"""
+daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;
+{"user root;" if os.getuid() == 0 else ""}
+events {{ worker_connections 512; }}
+http {{
+  access_log {self.folder}/access.log; client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/p;
+  fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
+  server {{
+    listen 127.0.0.1:{self.port}; root {self.folder}/store; client_max_body_size 64m;
+    location / {{ dav_methods PUT DELETE; create_full_put_path on; default_type application/json; }}
+  }}
+}}
+""")
+        self.argv = [server, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+    def start(self):
+        super().start()
+
+        def up():
+            if not self.alive():
+                raise AssertionError(self.log())
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", self.port)) == 0
+        eventually(up, 20, "nginx listens")
+        return self
+
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/results/"
+
+
 class Servers:
     """The servers of one test program, each started when it is first asked for."""
 
@@ -412,6 +453,13 @@ def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, che
 def send_many(where, task, prefix, count, ms):
     """Send `count` tasks named PREFIX-0 ... with their names as ids: [key, ms] is what they are given."""
     subprocess.run([PROBE, "send", task, prefix, str(count), str(ms)], env={**os.environ, **where}, check=True, timeout=120)
+
+
+def send_chords(where, prefix, count, parts):
+    """Send chords of flows.part, key PREFIX-N.M, with a flows.body, key PREFIX-N; the bodies' ids."""
+    done = subprocess.run([PROBE, "chords", prefix, str(count), str(parts)], env={**os.environ, **where}, stdout=subprocess.PIPE,
+                          text=True, check=True, timeout=120)
+    return done.stdout.split()
 
 
 def states(where, ids):

@@ -1,6 +1,7 @@
 /*
  * probe.c - what tests in Python do many thousand times, over any broker:
  *     probe send TASK PREFIX COUNT MS   call TASK with [KEY, MS], KEY (and the task's id) being PREFIX-0 ...
+ *     probe chords PREFIX COUNT PARTS   send chords of flows.part and flows.body, print the ids of the bodies
  *     probe states < ids                print "ID STATE [EXCEPTION]" for each
  */
 #include <stdio.h>
@@ -28,6 +29,32 @@ send_all(apium_app *app, const char *task, const char *prefix, int count, int ms
             return fail(key, &err);
     }
     return 0;
+}
+
+static int
+send_chords(apium_app *app, const char *prefix, int count, int parts)
+{
+    apium_error err;
+    apium_sig **header = calloc((size_t)parts, sizeof(*header));
+    int code = header ? 0 : 1;
+    for (int i = 0; i < count && code == 0; i++) {
+        apium_run *run = NULL;
+        char key[128];
+        for (int j = 0; j < parts; j++) {
+            snprintf(key, sizeof(key), "%s-%d.%d", prefix, i, j);
+            header[j] = apium_sig_new("flows.part", "[%s, 1]", key);
+        }
+        snprintf(key, sizeof(key), "%s-%d", prefix, i);
+        apium_sig *body = apium_sig_new("flows.body", "[%s, 1]", key);
+        if (apium_send(app, apium_chord(apium_group_of((size_t)parts, header), body), NULL, &run,
+                       &err) != APIUM_OK)
+            code = fail(key, &err);
+        else
+            puts(apium_run_id(run));
+        apium_run_free(run);
+    }
+    free(header);
+    return code;
 }
 
 static int
@@ -62,6 +89,8 @@ main(int argc, char **argv)
         return fail("cannot start", &err);
     if (argc == 6 && strcmp(argv[1], "send") == 0)
         code = send_all(app, argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
+    else if (argc == 5 && strcmp(argv[1], "chords") == 0)
+        code = send_chords(app, argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 2 && strcmp(argv[1], "states") == 0)
         code = print_states(app);
     apium_app_free(app);

@@ -76,7 +76,7 @@ answers(const server *srv)
     char reply[64] = "";
     bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0;
 
-    if (ok && !srv->tls) {
+    if (ok && !srv->tls && !srv->listens) {
         struct pollfd pfd = { .fd = fd, .events = POLLIN };
         ok = write(fd, "PING\r\n", 6) == 6 && poll(&pfd, 1, 500) == 1 &&
              read(fd, reply, sizeof(reply) - 1) > 0 &&
@@ -130,10 +130,12 @@ add_arg(server *srv, const char *arg)
 static int
 prepare(server *srv, const char *program)
 {
-    char exe[512];
+    char exe[4096];
 
     memset(srv, 0, sizeof(*srv));
-    if (!server_find(program, exe, sizeof(exe)))
+    if (strchr(program, '/'))
+        snprintf(exe, sizeof(exe), "%s", program);
+    else if (!server_find(program, exe, sizeof(exe)))
         return missing(program);
     strcpy(srv->dir, "/tmp/apium-server-XXXXXX");
     srv->port = server_free_port();
@@ -203,6 +205,22 @@ server_start_sentinel(server *srv, const char *name, int port)
     fclose(conf);
     add_arg(srv, path);
     add_arg(srv, "--sentinel");
+    return server_restart(srv);
+}
+
+int
+server_start_web(server *srv, const char *apium)
+{
+    char port[16], store[128];
+    int rc = prepare(srv, apium);
+    if (rc)
+        return rc;
+    srv->listens = true;
+    snprintf(port, sizeof(port), "%d", srv->port);
+    snprintf(store, sizeof(store), "sqlite:///%s/results.db", srv->dir);
+    const char *const args[] = { "--result-backend", store, "-q", "web", "--port", port, NULL };
+    for (const char *const *arg = args; *arg; arg++)
+        add_arg(srv, *arg);
     return server_restart(srv);
 }
 

@@ -16,7 +16,8 @@ typedef struct server {
     int port;  /* kept when it is started again */
     char dir[64];
     char *argv[32];
-    bool tls; /* answers only to TLS: port is that of TLS */
+    bool tls;     /* answers only to TLS: port is that of TLS */
+    bool listens; /* it is no Redis: that it listens is enough */
 } server;
 
 /* Redis with its folder, data appended to a file (so that it survives server_kill), and these further arguments, ended by NULL. 0,
@@ -24,6 +25,8 @@ typedef struct server {
 int server_start_redis(server *srv, const char *const *more);
 /* A sentinel that watches `name` at a port of 127.0.0.1. */
 int server_start_sentinel(server *srv, const char *name, int port);
+/* `apium web` of this program over a SQLite file in its folder. */
+int server_start_web(server *srv, const char *apium);
 /* Start the same again, on the same port with the same folder. */
 int server_restart(server *srv);
 /* kill -9, and wait for its end. */

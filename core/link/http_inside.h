@@ -1,0 +1,70 @@
+/* http_inside.h - what the files of a link over HTTP share; see http.h. */
+#ifndef APM_LINK_HTTP_INSIDE_H
+#define APM_LINK_HTTP_INSIDE_H
+
+#include <curl/curl.h>
+
+#include "core/base/buf.h"
+#include "core/link/http.h"
+
+typedef struct http_ask http_ask;
+typedef struct http_unit http_unit;
+
+typedef struct http_link {
+    apm_link base;
+    char *root; /* URL without credentials, ends in '/' */
+    const char *user, *password;
+    CURLM *multi;
+    uv_async_t async; /* what a timer is due for is done here: answers come where loops wait for them */
+    bool timer_due, retry_due;
+    uv_timer_t timer; /* libcurl's */
+    uv_timer_t retry; /* the end of a back-off, or of somebody's patience */
+    int handles;
+    bool closing;
+
+    /* asks */
+    http_ask *waiting, *last_waiting;
+    http_ask *active;
+    unsigned n_active;
+    bool away; /* nothing is sent before again_ms */
+    int64_t again_ms;
+    unsigned attempt;
+    CURL *spare[8];
+    size_t n_spare;
+
+    /* what the server can do */
+    bool known, discovering;
+    unsigned abilities;
+    apm_http_listener *listeners;
+
+    /* units */
+    http_unit *first, *last; /* committed, not sent */
+    size_t n_units, bytes;
+    struct http_batch *batch; /* POST /units under way */
+    http_unit *plain;         /* under way at a plain server */
+    unsigned n_plain;
+    bool one_by_one; /* a batch was refused as a whole */
+} http_link;
+
+/* http_ask.c */
+apium_status apm_http_open_multi(http_link *link, apium_error *err);
+void apm_http_close_multi(http_link *link);
+/* Set the timer that ends a back-off or somebody's patience. */
+void apm_http_arm(http_link *link);
+/* A handle of the link is closed. */
+void apm_http_handle_closed(http_link *link);
+
+/* http.c */
+void apm_http_discover(http_link *link);
+
+/* http_units.c */
+apm_unit *apm_http_unit_new(apm_link *link);
+void apm_http_unit_drop(apm_unit *unit);
+void apm_http_unit_commit(apm_unit *unit);
+void apm_http_units_send(http_link *link);
+/* Those that wait, all or those whose patience is over, have failed. */
+void apm_http_units_fail(http_link *link, bool all, const apium_error *err);
+/* When the patience of the first one is over; INT64_MAX never. */
+int64_t apm_http_units_until_ms(const http_link *link);
+
+#endif

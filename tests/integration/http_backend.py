@@ -1,0 +1,262 @@
+"""The result backend for http:// against servers that do harm, and against locks that it has keys for."""
+import base64
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import unittest
+
+import harness
+
+DOC = json.dumps({"status": "SUCCESS", "result": 42, "traceback": None, "children": [], "task_id": "t"})
+
+
+class Server:
+    """Answers each request by the next of its answers, and by the last one for ever: (status, headers, body), or a function of
+    the socket. What was asked is kept."""
+
+    def __init__(self, *answers, tls=None):
+        self.answers, self.asked, self.times = list(answers), [], []
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        self.tls = tls
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    def serve(self, peer):
+        try:
+            if self.tls:
+                peer = self.tls.wrap_socket(peer, server_side=True)
+            file = peer.makefile("rb")
+            while line := file.readline():
+                headers = {}
+                while (header := file.readline().strip()):
+                    name, _, value = header.decode().partition(":")
+                    headers[name.lower()] = value.strip()
+                body = file.read(int(headers.get("content-length", 0)))
+                method, path, _ = line.decode().split(" ")
+                if path == "/":
+                    answer = (404, {}, "")
+                else:
+                    self.asked.append((method, path, headers, body))
+                    self.times.append(time.monotonic())
+                    answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                if callable(answer):
+                    answer(peer)
+                    return
+                status, more, text = answer
+                text = text.encode()
+                more = {"Content-Length": len(text), **more}
+                peer.sendall(f"HTTP/1.1 {status} X\r\n".encode() + "".join(f"{k}: {v}\r\n" for k, v in more.items()).encode() +
+                             b"\r\n" + text)
+        except OSError:
+            pass
+        finally:
+            peer.close()
+
+    def url(self, scheme="http", user=""):
+        return f"{scheme}://{user}127.0.0.1:{self.port}/"
+
+
+def cut(peer):
+    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"status\": \"SUCC")
+
+
+def silent(peer):
+    while peer.recv(65536):
+        pass
+
+
+def endless(peer):
+    peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+    while True:
+        peer.sendall(chunk)
+
+
+GOOD = (200, {}, DOC)
+
+
+class Case(unittest.TestCase):
+    def result(self, url, *options, patience=4, timeout=60, **conf):
+        """`apium result t`, and how long it took."""
+        env = {**harness.environment("memory://", url, {"result_backend_transport_options": conf} if conf else {}),
+               "APIUM_BROKER_CONNECTION_TIMEOUT": str(patience)}
+        start = time.monotonic()
+        done = harness.apium("result", "t", *options, env=env, timeout=timeout)
+        return done, time.monotonic() - start
+
+    def good(self, done):
+        self.assertEqual((done.returncode, done.stdout), (0, "42\n"), done.stderr)
+
+    def bad(self, done, *words, codes=(69, 75)):
+        self.assertIn(done.returncode, codes, done.stdout + done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+
+class Faults(Case):
+    def test_a_server_in_trouble_is_asked_again(self):
+        for trouble in ((500, {}, "oops"), (503, {}, ""), (502, {}, "<html>"), cut, lambda peer: None):
+            server = Server(trouble, GOOD)
+            done, _ = self.result(server.url(), "--timeout", "20")
+            self.good(done)
+            self.assertGreaterEqual(len(server.asked), 2)
+
+    def test_retry_after_is_obeyed(self):
+        server = Server((429, {"Retry-After": "1"}, ""), GOOD)
+        done, _ = self.result(server.url(), "--timeout", "20")
+        self.good(done)
+        self.assertGreater(server.times[1] - server.times[0], 0.95)
+
+    def test_redirections_are_not_followed(self):
+        server = Server((302, {"Location": "/loop"}, ""))
+        done, took = self.result(server.url(), "--state")
+        self.bad(done, "redirections are not followed")
+        self.assertLess(took, 20)
+        self.assertNotIn("/loop", [path for _, path, _, _ in server.asked])
+
+    def test_a_server_that_says_nothing_is_given_up(self):
+        for trouble in (silent, (500, {}, ""), cut):
+            done, took = self.result(Server(trouble).url(), "--state", patience=1, http_timeout=1)
+            self.bad(done)
+            self.assertLess(took, 20)
+
+    def test_a_server_that_is_not_there_is_said(self):
+        done, took = self.result(f"http://127.0.0.1:{harness.free_port()}/", "--state", patience=1)
+        self.bad(done, "127.0.0.1")
+        self.assertLess(took, 20)
+        done, took = self.result("http://nowhere.invalid/", "--state", patience=1)
+        self.bad(done)
+        self.assertLess(took, 40)
+
+    def test_an_answer_without_end_is_cut(self):
+        done, _ = self.result(Server(endless).url(), "--state", patience=1, http_timeout=30)
+        self.bad(done, codes=(1, 69, 75))
+
+    def test_an_answer_that_is_no_document_is_an_error(self):
+        for text in ("", "nonsense", "[]", "{", '"x"'):
+            done, _ = self.result(Server((200, {}, text)).url(), "--timeout", "2", patience=1)
+            self.bad(done, codes=(1, 69, 75))
+
+    def test_a_url_that_makes_no_sense_is_refused(self):
+        for url in ("http://", "http://a/?x=1", "http://a;http://b"):
+            done, _ = self.result(url, "--state")
+            self.bad(done, codes=(78,))
+
+
+class Locks(Case):
+    def test_secrets_are_sent_as_they_are_asked_for(self):
+        server = Server(GOOD)
+        self.good(self.result(server.url(), "--timeout", "5", http_token="s3cret")[0])
+        self.assertEqual(server.asked[0][2]["authorization"], "Bearer s3cret")
+        server = Server(GOOD)
+        self.good(self.result(server.url(user="ann:pass%20word@"), "--timeout", "5")[0])
+        self.assertEqual(server.asked[0][2]["authorization"], "Basic " + base64.b64encode(b"ann:pass word").decode())
+
+    def test_no_secret_is_shown(self):
+        done, _ = self.result((f"http://ann:hidden@127.0.0.1:{harness.free_port()}/"), "--state", patience=1)
+        self.bad(done)
+        self.assertNotIn("hidden", done.stderr)
+        report = harness.apium("report", "--all", env={"APIUM_RESULT_BACKEND_TRANSPORT_OPTIONS": '{"http_token": "hidden"}'})
+        self.assertEqual(report.returncode, 0)
+        self.assertFalse("hidden" in report.stdout, "the report shows a token")
+
+    def test_the_wrong_token_is_said(self):
+        access = harness.folder("access") / "who"
+        access.write_text("operator token right\n")
+        access.chmod(0o600)
+        web = harness.Web(None, "--access", str(access)).start()
+        self.addCleanup(web.stop)
+        self.bad(self.result(web.url(), "--state", patience=1, http_token="wrong")[0], "401")
+        done, _ = self.result(web.url(), "--state", http_token="right")
+        self.assertEqual(done.stdout, "PENDING\n", done.stderr)
+
+    def certificate(self, *more):
+        where = harness.folder("tls")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", where / "key", "-out", where / "cert", *more],
+                       check=True, stderr=subprocess.DEVNULL)
+        return str(where / "cert"), str(where / "key")
+
+    def test_certificates_are_verified(self):
+        cert, key = self.certificate("-days", "2")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=1)[0], "certificate")
+        self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=cert)[0])
+        self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_verify=False)[0])
+        other, _ = self.certificate("-days", "2")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=1, http_ca=other)[0], "certificate")
+        name = Server(GOOD, tls=context)
+        self.bad(self.result(f"https://localhost:{name.port}/", "--state", patience=1, http_ca=cert)[0])
+
+    def test_an_expired_certificate_is_refused(self):
+        where = harness.folder("ca")
+        cert, key = self.certificate("-days", "2")
+        # `openssl req` makes no certificate of the past, `openssl ca` does.
+        (where / "index").touch()
+        (where / "serial").write_text("01\n")
+        (where / "conf").write_text(f"[ca]\ndefault_ca=x\n[x]\ndatabase={where}/index\nserial={where}/serial\nnew_certs_dir={where}\n"
+                                    "default_md=sha256\npolicy=p\nx509_extensions=e\n[p]\ncommonName=supplied\n[e]\nsubjectAltName=IP:127.0.0.1\n")
+        subprocess.run(["openssl", "req", "-new", "-key", key, "-subj", "/CN=127.0.0.1", "-out", where / "csr"], check=True)
+        subprocess.run(["openssl", "ca", "-batch", "-config", where / "conf", "-cert", cert, "-keyfile", key, "-in", where / "csr", "-out", where / "old",
+                        "-startdate", "20200101000000Z", "-enddate", "20200102000000Z"], check=True, stderr=subprocess.DEVNULL)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(where / "old", key)
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=1, http_ca=cert)[0], "certificate")
+
+    def test_a_client_shows_its_certificate(self):
+        cert, key = self.certificate("-days", "2")
+        own, own_key = self.certificate("-days", "2")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        context.load_verify_locations(own)
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=cert, http_cert=own, http_key=own_key)[0])
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=1, http_ca=cert)[0])
+
+
+class Work(Case):
+    """A worker and a client over `apium web`."""
+
+    def setUp(self):
+        self.web = harness.Web().start()
+        self.addCleanup(self.web.kill_group)
+        self.broker = f"sqlite:///{harness.folder('queue')}/q.db"
+
+    def test_a_caller_waits_for_its_result(self):
+        worker = harness.Worker(self.broker, self.web.url(), "-c", "1").start()
+        self.addCleanup(worker.kill_group)
+        start = time.monotonic()
+        done = harness.apium("call", "tasks.add", "-a", "[2, 3]", "--wait", broker=self.broker, backend=self.web.url())
+        self.assertEqual((done.returncode, done.stdout.split()[-1]), (0, "5"), done.stderr)
+        self.assertLess(time.monotonic() - start, 5)
+        self.assertEqual(worker.stop(), 0)
+        self.assertEqual(self.web.stop(), 0)
+
+    def test_a_worker_begins_when_the_server_has_come(self):
+        self.web.kill()
+        harness.apium("call", "tasks.add", "-a", "[2, 3]", "--task-id", "early", broker=self.broker, backend="disabled://", check=True)
+        worker = harness.Worker(self.broker, self.web.url(), "-c", "1")
+        harness.Process.start(worker)
+        self.addCleanup(worker.kill_group)
+        harness.eventually(lambda: "Trying again in" in worker.log(), 20)
+        self.assertNotIn(" ready.", worker.log())
+        self.web.start()
+        done = harness.apium("result", "early", "--timeout", "20", broker=self.broker, backend=self.web.url())
+        self.assertEqual(done.stdout, "5\n", done.stderr)
+        self.assertEqual(worker.stop(), 0)
+
+
+if __name__ == "__main__":
+    harness.main()
