@@ -88,5 +88,6 @@ const apm_command apm_cmd_web = {
              " with result_backend = http://127.0.0.1:8280/. TERM and INT stop it.",
     .options = options,
     .size = sizeof(struct values),
+    .loads = true,
     .run = run,
 };

@@ -32,6 +32,7 @@ apm_call_reply(apm_call *call, const apm_http_reply *reply)
     full.n_headers = n;
     apm_log(APM_LOG_DEBUG, "web.answered", "%s %.200s: %d", apm_http_method(call->req),
             apm_http_target(call->req), reply->status);
+    apm_web_count(call->web, apm_http_method(call->req), reply->status);
     apm_http_answer(call->req, &full);
     call_free(call);
 }

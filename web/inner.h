@@ -7,6 +7,7 @@
 #define APM_WEB_INNER_H
 
 #include "backends/backend.h"
+#include "brokers/broker.h"
 #include "core/base/arena.h"
 #include "core/base/json.h"
 #include "core/httpd/httpd.h"
@@ -42,6 +43,12 @@ typedef struct apm_web {
     apm_hub *hub;
     apm_sessions *sessions;
     apm_units_store *units;
+    apm_settings
+        store_settings; /* of `links`: a copy, in which result_expires is that of the unit under way */
+    apm_broker *broker;      /* opened when somebody asks for queues */
+    size_t sending;          /* in other threads */
+    uint64_t answered[4][6]; /* by method and status / 100 */
+    int64_t since_ms;
     size_t calls; /* not answered yet */
     size_t waits; /* of them those that wait for something to happen */
     bool stopping;
@@ -114,6 +121,11 @@ void apm_hub_close(apm_web *web);
 apium_status apm_hub_listen(apm_web *web, apm_str id, apm_listener *listener, apium_error *err);
 void apm_hub_leave(apm_web *web, apm_listener *listener);
 
+/* wait.c: answer with the first document of the task args[0] that is wanted; after wait_ms with the present one, or none. */
+void
+apm_web_wait(apm_call *call, int64_t wait_ms, bool (*wanted)(const apm_call *call, apm_str doc),
+             void (*answer)(apm_call *call, apm_str doc));
+
 /* units.c: operations that are applied together, once; see docs/http-result-protocol.md. */
 apium_status apm_units_open(apm_web *web, apium_error *err);
 void apm_units_close(apm_web *web);
@@ -129,6 +141,23 @@ apm_call_fn apm_watch_post;
 /* keys.c: documents under Celery's keys. */
 apm_call_fn apm_key_discover, apm_task_key_get, apm_task_key_put, apm_task_key_delete,
     apm_group_key_get, apm_group_key_put, apm_group_key_delete, apm_keys_post;
+/* task.c: what a task looks like to those who ask by REST. doc absent: nothing is known of it. */
+void apm_task_write(apm_buf *buf, apm_str id, apm_str doc);
+/* Is that a document of a final state? */
+bool apm_task_ready(apm_str doc);
+apm_call_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_get, apm_group_get;
+/* send.c: sending happens in threads of libuv's pool, for the client blocks. */
+apm_call_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_flower_send_task;
+/* queues.c */
+apm_call_fn apm_queues_get, apm_flower_queue_lengths;
+/* flower.c: paths and answers of Flower's API. */
+apm_call_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,
+    apm_flower_healthcheck;
+void apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc);
+/* metrics.c, openapi.c */
+apm_call_fn apm_metrics_get, apm_openapi_get, apm_health_get;
+void apm_web_count(apm_web *web, const char *method, int status);
+
 /* chords.c: the parts of a header. */
 apm_call_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_claim_put;
 

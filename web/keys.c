@@ -58,81 +58,18 @@ on_fetched(void *arg, apm_str doc, const apium_error *err)
 
 /* ---- waiting for a document that the asker does not have ---- */
 
-typedef struct wait {
-    apm_call *call;
-    apm_listener listener;
-    uv_timer_t timer;
-    bool same; /* there is one, and the asker has it */
-} wait;
-
-static void
-on_wait_closed(uv_handle_t *handle)
+static bool
+is_other(const apm_call *call, apm_str doc)
 {
-    free(handle->data);
-}
-
-static apm_call *
-wait_end(wait *w)
-{
-    apm_call *call = w->call;
-    apm_hub_leave(call->web, &w->listener);
-    call->web->waits--;
-    uv_close((uv_handle_t *)&w->timer, on_wait_closed);
-    return call;
-}
-
-static void
-on_wait_change(void *arg, apm_str id, apm_str doc)
-{
-    wait *w = arg;
     char etag[APM_ETAG_MAX];
-    (void)id;
     apm_etag(doc, etag);
-    w->same = apm_call_has(w->call, etag);
-    if (!w->same)
-        apm_call_document(wait_end(w), doc, etag);
+    return !apm_call_has(call, etag);
 }
 
 static void
-on_wait_timer(uv_timer_t *timer)
+answer_wait(apm_call *call, apm_str doc)
 {
-    wait *w = timer->data;
-    bool same = w->same;
-    apm_call *call = wait_end(w);
-    if (same)
-        apm_call_answer(call, 304, NULL);
-    else
-        apm_call_error(call, 404, "there is no such key yet");
-}
-
-static void
-on_wait_gone(void *arg)
-{
-    apm_call_error(wait_end(arg), 503, "the wait is over");
-}
-
-static void
-wait_for(apm_call *call, int64_t wait_ms)
-{
-    apm_web *web = call->web;
-    apium_error err;
-    wait *w = web->waits < APM_WEB_WAITS_MAX ? calloc(1, sizeof(*w)) : NULL;
-    if (!w) {
-        apm_call_error(call, 503, "too many wait already");
-        return;
-    }
-    w->call = call;
-    w->listener = (apm_listener){ .on_change = on_wait_change, .arg = w };
-    if (apm_hub_listen(web, call->args[0], &w->listener, &err) != APIUM_OK) {
-        free(w);
-        apm_call_fail(call, &err);
-        return;
-    }
-    web->waits++;
-    uv_timer_init(&web->loop, &w->timer);
-    w->timer.data = w;
-    uv_timer_start(&w->timer, on_wait_timer, (uint64_t)wait_ms, 0);
-    apm_http_on_gone(call->req, on_wait_gone, w);
+    on_fetched(call, doc, NULL);
 }
 
 /* ---- tasks ---- */
@@ -142,7 +79,7 @@ apm_task_key_get(apm_call *call)
 {
     int64_t wait_ms = apm_call_wait_ms(call);
     if (wait_ms > 0)
-        wait_for(call, wait_ms);
+        apm_web_wait(call, wait_ms, is_other, answer_wait);
     else if (wait_ms == 0)
         call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_fetched, call);
 }

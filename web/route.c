@@ -23,6 +23,27 @@ static const apm_route_row rows[] = {
     { "POST", "/keys", R, apm_keys_post },
     { "POST", "/units", W, apm_units_post },
     { "POST", "/watches/:", R, apm_watch_post },
+    /* docs/rest.md */
+    { "POST", "/tasks", W, apm_tasks_post },
+    { "POST", "/tasks/states", R, apm_tasks_post_states },
+    { "GET", "/tasks/:", R, apm_task_get },
+    { "DELETE", "/tasks/:", W, apm_task_delete },
+    { "GET", "/tasks/:/tree", R, apm_task_tree_get },
+    { "GET", "/groups/:", R, apm_group_get },
+    { "GET", "/queues", R, apm_queues_get },
+    { "GET", "/health", R, apm_health_get },
+    { "GET", "/openapi.json", R, apm_openapi_get },
+    /* Flower's */
+    { "GET", "/metrics", R, apm_metrics_get },
+    { "GET", "/healthcheck", R, apm_flower_healthcheck },
+    { "GET", "/api/task/info/:", R, apm_flower_info },
+    { "GET", "/api/task/result/:", R, apm_flower_result },
+    { "POST", "/api/task/apply/:", W, apm_flower_apply },
+    { "POST", "/api/task/async-apply/:", W, apm_flower_async_apply },
+    { "POST", "/api/task/send-task/:", W, apm_flower_send_task },
+    { "POST", "/api/task/abort/:", W, apm_flower_abort },
+    { "GET", "/api/task/types", R, apm_flower_types },
+    { "GET", "/api/queues/length", R, apm_flower_queue_lengths },
 };
 
 /* The next segment of a path that begins with '/'. */

@@ -270,8 +270,8 @@ append_ops(apm_web *web, unit *u, apm_unit *to, apium_error *err)
             st = append_op(web, to, &o, u->done_before, err);
     }
     char *mark = st == APIUM_OK && u->token && !u->done_before ? mark_id(u->token) : NULL;
-    if (web->settings->result_expires == 0) /* for ever: not the marks */
-        web->settings->result_expires = 86400;
+    if (web->store_settings.result_expires == 0) /* for ever: not the marks */
+        web->store_settings.result_expires = 86400;
     if (mark)
         st = web->backend->ops->record(web->backend, to,
                                        &(apm_record){ .task_id = apm_strz(mark),
@@ -321,7 +321,7 @@ commit(unit *u)
 {
     apm_web *web = u->batch->call->web;
     apium_error err;
-    double kept = web->settings->result_expires;
+    double kept = web->store_settings.result_expires;
     apm_unit *to = apm_unit_new(web->backend->link);
     apium_status st = APIUM_OK;
     u->completed = 0;
@@ -332,9 +332,9 @@ commit(unit *u)
     to->completed = &u->completed;
     /* Adapters read the setting when an operation is appended. */
     if (u->expires_s >= 0)
-        web->settings->result_expires = u->expires_s;
+        web->store_settings.result_expires = u->expires_s;
     st = append_ops(web, u, to, &err);
-    web->settings->result_expires = kept;
+    web->store_settings.result_expires = kept;
     if (st != APIUM_OK) {
         apm_unit_drop(to);
         unit_known(u, st, &err);

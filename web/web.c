@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
@@ -38,6 +39,8 @@ close_all(apm_web *web)
         apm_hub_close(web);
     if (web->units)
         apm_units_close(web);
+    apm_broker_close(web->broker);
+    web->broker = NULL;
     apm_backend_close(web->backend);
     web->backend = NULL;
     apm_links_free(web->links);
@@ -55,7 +58,7 @@ on_stop_timer(uv_timer_t *timer)
 {
     apm_web *web = timer->data;
     apm_httpd_dismiss(web->httpd);
-    if (web->calls)
+    if (web->calls || web->sending)
         return;
     uv_timer_stop(timer);
     close_all(web);
@@ -151,7 +154,9 @@ apm_web_run(apium_app *app, const apm_web_opts *opts, apium_error *err)
     uv_prepare_start(&web->prepare, on_prepare);
     uv_signal_start(&web->term, on_signal, SIGTERM);
     uv_signal_start(&web->intr, on_signal, SIGINT);
-    web->links = apm_links_new(&web->loop, web->settings, PATIENCE_MS);
+    web->store_settings = *web->settings;
+    web->since_ms = apm_clock_ms();
+    web->links = apm_links_new(&web->loop, &web->store_settings, PATIENCE_MS);
     apium_status st = web->links ? open_all(web, err)
                                  : apm_fail(err, APIUM_E_NOMEM, "cannot start: out of memory");
     if (st != APIUM_OK)

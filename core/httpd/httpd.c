@@ -216,6 +216,13 @@ refuse_size(apm_http_req *req)
     apm_http_answer(req, &(apm_http_reply){ .status = 413, .body = { text, (size_t)len } });
 }
 
+/* Of a body that is too big so much is read all the same: an answer in the midst of it may be lost with a reset connection. */
+static size_t
+swallow_bytes(const apm_httpd *httpd)
+{
+    return httpd->opts.max_body_bytes > SWALLOW_BYTES ? httpd->opts.max_body_bytes : SWALLOW_BYTES;
+}
+
 /* The first call of a request: its headers are here. */
 static enum MHD_Result
 begin(apm_http_req *req, const char *method)
@@ -224,7 +231,11 @@ begin(apm_http_req *req, const char *method)
     req->began = true;
     if (!(req->method = strdup(method)))
         return MHD_NO;
-    if (length && strtoull(length, NULL, 10) > req->httpd->opts.max_body_bytes) {
+    unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
+    bool expects = apm_http_header_of(req, MHD_HTTP_HEADER_EXPECT) !=
+                   NULL; /* it has not begun with the body */
+    if (bytes > req->httpd->opts.max_body_bytes &&
+        (expects || bytes - req->httpd->opts.max_body_bytes > swallow_bytes(req->httpd))) {
         req->given = true;
         refuse_size(req);
         return req->response ? send_answer(req) : MHD_NO;
@@ -239,10 +250,13 @@ take_body(apm_http_req *req, const char *data, size_t size)
         return MHD_YES;
     if (!req->body.failed)
         apm_buf_add(&req->body, data, size);
-    /* Of too big a body a little more is read, so that the answer is not lost with a reset connection; then it is cut. */
-    if (req->body.failed)
+    if (req->body.failed) {
+        free(req->body.p); /* nobody will read what came of it */
+        req->body.p = NULL;
+        req->body.len = req->body.cap = 0;
         req->swallowed += size;
-    return req->swallowed < SWALLOW_BYTES ? MHD_YES : MHD_NO;
+    }
+    return req->swallowed <= swallow_bytes(req->httpd) + SWALLOW_BYTES ? MHD_YES : MHD_NO;
 }
 
 static enum MHD_Result

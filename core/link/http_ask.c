@@ -9,6 +9,8 @@
 #include "core/base/error.h"
 
 #define ACTIVE_MAX     32
+/* Before a body as big as that the server is asked whether it wants it, so that its refusal is not lost. */
+#define EXPECT_BYTES   ((size_t)1 << 20)
 #define SLACK_MS       15000 /* what a server that waits on purpose may take longer */
 #define RETRY_AFTER_MS 60000 /* at most */
 
@@ -172,7 +174,8 @@ start(http_link *link, http_ask *ask)
     apm_buf_init(&ask->answer, APM_BUF_MAX);
     *ask->why = '\0';
     bool ok = !url.failed && curl_easy_setopt(easy, CURLOPT_URL, url.p) == CURLE_OK &&
-              add_header(ask, "Accept: application/json") && add_header(ask, "Expect:");
+              add_header(ask, "Accept: application/json") &&
+              (ask->body_len > EXPECT_BYTES || add_header(ask, "Expect:"));
     apm_buf_clear(&url);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, ask);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);

@@ -15,7 +15,8 @@ typedef struct http_link {
     char *root; /* URL without credentials, ends in '/' */
     const char *user, *password;
     CURLM *multi;
-    uv_async_t async; /* what a timer is due for is done here: answers come where loops wait for them */
+    uv_async_t
+        async; /* what a timer is due for is done here: answers come where loops wait for them */
     bool timer_due, retry_due;
     uv_timer_t timer; /* libcurl's */
     uv_timer_t retry; /* the end of a back-off, or of somebody's patience */

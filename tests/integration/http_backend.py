@@ -244,6 +244,20 @@ class Work(Case):
         self.assertEqual(worker.stop(), 0)
         self.assertEqual(self.web.stop(), 0)
 
+    def test_a_result_that_the_server_finds_too_big_fails_alone(self):
+        web = harness.Web(None, "--max-body", "0.05").start()
+        self.addCleanup(web.kill_group)
+        worker = harness.Worker(self.broker, web.url(), "-c", "1", module=harness.FLOWS).start()
+        self.addCleanup(worker.kill_group)
+        send = lambda task, args: harness.apium("call", task, "--task-id", task + str(len(args)), "-a", args, broker=self.broker,  # noqa: E731
+                                                backend=web.url(), check=True)
+        small, big = "[\"x\"]", json.dumps(["x" * 100000])
+        send("flows.echo", big)
+        send("flows.echo", small)
+        done = harness.apium("result", "flows.echo" + str(len(small)), "--timeout", "20", broker=self.broker, backend=web.url())
+        self.assertEqual(done.stdout, '"x"\n', done.stderr)
+        self.assertEqual(worker.stop(), 0)
+
     def test_a_worker_begins_when_the_server_has_come(self):
         self.web.kill()
         harness.apium("call", "tasks.add", "-a", "[2, 3]", "--task-id", "early", broker=self.broker, backend="disabled://", check=True)

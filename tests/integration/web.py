@@ -301,6 +301,8 @@ class BadInput(Case):
 
     def test_a_body_that_is_too_big_is_refused(self):
         self.refused(413, "PUT", "/celery-task-meta-big", b"x" * (1 << 20) + b"y")
+        reply = raw(self.web, b"PUT /celery-task-meta-big HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\nExpect: 100-continue\r\n\r\n")
+        self.assertTrue(reply.startswith(b"HTTP/1.1 413"), reply)
         reply = raw(self.web, b"PUT /celery-task-meta-big HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
                     b"10000\r\n" + b"x" * 65536 + b"\r\n" + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 16 + b"0\r\n\r\n")
         self.assertIn(b" 413 ", reply)

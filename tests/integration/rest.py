@@ -1,0 +1,247 @@
+"""apium web for those who ask: tasks, workflows, queues, sending, Flower's paths, the description of it all."""
+import http.client
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+import unittest
+
+import harness
+
+
+class Case(unittest.TestCase):
+    """A server, a queue and a worker, all of them on SQLite."""
+
+    @classmethod
+    def setUpClass(cls):
+        where = harness.folder("rest")
+        cls.broker, cls.backend = f"sqlite:///{where}/queue.db", f"sqlite:///{where}/results.db"
+        cls.web = harness.Web(cls.backend, env=harness.environment(cls.broker, cls.backend)).start()
+        cls.worker = harness.Worker(cls.broker, cls.backend, "-c", "2", module=harness.FLOWS, env={"FLOWS": f"{where}/flows"},
+                                    conf={"result_extended": True}).start()
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.worker.stop() == 0
+        assert cls.web.stop() == 0, cls.web.log()[-4000:]
+
+    def ask(self, method, path, body=None, status=200, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=60)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
+            reply = connection.getresponse()
+            text = reply.read()
+            self.assertEqual(reply.status, status, text)
+            self.headers = reply.headers
+            if text and reply.headers["Content-Type"] == "application/json":
+                return json.loads(text)
+            return text.decode()
+        finally:
+            connection.close()
+
+    def send(self, task, *args, **options):
+        return self.ask("POST", "/tasks", {"task": task, "args": args, "options": options}, 201)["id"]
+
+
+class Tasks(Case):
+    def test_a_task_is_sent_and_waited_for(self):
+        task = self.send("flows.add", 2, 3, task_id="rest-1")
+        self.assertEqual(task, "rest-1")
+        got = self.ask("GET", f"/tasks/{task}?wait=20")
+        self.assertEqual((got["id"], got["state"], got["ready"], got["result"], got["name"]), (task, "SUCCESS", True, 5, "flows.add"))
+        self.assertRegex(got["date_done"], r"^\d{4}-\d\d-\d\dT")
+        tag = self.headers["ETag"]
+        self.ask("GET", f"/tasks/{task}", status=304, headers={"If-None-Match": tag})
+        self.ask("DELETE", f"/tasks/{task}", status=204)
+        self.assertEqual(self.ask("GET", f"/tasks/{task}"), {"id": task, "state": "PENDING", "ready": False})
+
+    def test_a_failure_says_why(self):
+        got = self.ask("GET", f"/tasks/{self.send('flows.fail', 'boom')}?wait=20")
+        self.assertEqual((got["state"], got["ready"]), ("FAILURE", True))
+        self.assertTrue(got["error"]["type"])
+        self.assertIn("boom", got["error"]["message"])
+        self.assertNotIn("result", got)
+
+    def test_a_wait_does_not_end_before_its_task(self):
+        task = "rest-started"
+        self.ask("PUT", f"/celery-task-meta-{task}", {"status": "STARTED", "result": None}, 204)
+        start = time.monotonic()
+        self.assertEqual(self.ask("GET", f"/tasks/{task}?wait=0.4")["state"], "STARTED")
+        self.assertGreater(time.monotonic() - start, 0.35)
+
+    def test_many_are_sent_and_asked_for_at_once(self):
+        sent = self.ask("POST", "/tasks", [{"task": "flows.add", "args": [i, i]} for i in range(20)] + [{"no": "task"}])
+        self.assertEqual(sent[20]["error"]["status"], 400)
+        ids = [item["id"] for item in sent[:20]]
+        for task in ids:
+            self.ask("GET", f"/tasks/{task}?wait=20")
+        got = self.ask("POST", "/tasks/states", ids + ["never-sent"])
+        self.assertEqual([t.get("result") for t in got["tasks"]], [2 * i for i in range(20)] + [None])
+        self.assertTrue(got["complete"])
+
+    def test_a_chord_is_sent(self):
+        part = {"task": "flows.add", "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+        chord = {"task": "celery.chord", "args": [], "options": {}, "subtask_type": "chord", "immutable": False,
+                 "kwargs": {"kwargs": {}, "header": [{**part, "args": [1, i]} for i in range(3)],
+                            "body": {**part, "task": "flows.xsum", "args": []}}}
+        body = self.ask("POST", "/tasks", chord, 201)["id"]
+        got = self.ask("GET", f"/tasks/{body}?wait=20")
+        self.assertEqual((got["state"], got["result"]), ("SUCCESS", 6))
+        tree = self.ask("GET", f"/tasks/{body}/tree")
+        self.assertEqual([t["id"] for t in tree["tasks"]], [tree["root"], body])  # the part that completed it, and the body
+
+    def test_a_tree_is_the_same_from_each_of_its_tasks(self):
+        step = {"task": "flows.add", "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+        chain = {"task": "celery.chain", "args": [], "options": {}, "subtask_type": "chain", "immutable": False,
+                 "kwargs": {"tasks": [{**step, "args": [1, 1]}, {**step, "args": [2]}, {**step, "args": [3]}]}}
+        last = self.ask("POST", "/tasks", chain, 201)["id"]
+        self.assertEqual(self.ask("GET", f"/tasks/{last}?wait=20")["result"], 7)
+        tree = self.ask("GET", f"/tasks/{last}/tree")
+        self.assertEqual([t["result"] for t in tree["tasks"]], [2, 4, 7])
+        for task in tree["tasks"]:
+            self.assertEqual([t["id"] for t in self.ask("GET", f"/tasks/{task['id']}/tree")["tasks"]][0], tree["root"])
+
+    def test_a_saved_group_is_found(self):
+        ids = [self.send("flows.add", i, 1) for i in range(3)]
+        for task in ids:
+            self.ask("GET", f"/tasks/{task}?wait=20")
+        self.ask("PUT", "/celery-taskset-meta-gg", {"result": [["gg", None], [[[i, None], None] for i in ids]]}, 204)
+        got = self.ask("GET", "/groups/gg")
+        self.assertEqual(sorted(t["result"] for t in got["tasks"]), [1, 2, 3])
+        self.assertEqual(got["tree"][0], ["gg", None])
+        self.ask("GET", "/groups/none", status=404)
+
+    def test_two_hundred_waiters_get_their_results_at_once(self):
+        late = []
+        stored = {}
+        lock = threading.Barrier(201)
+
+        def wait(task):
+            connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=60)
+            connection.request("GET", f"/tasks/{task}?wait=30")
+            lock.wait()
+            reply = connection.getresponse()
+            late.append(time.monotonic() - stored.get(task, time.monotonic()))
+            reply.read()
+            connection.close()
+        threads = [threading.Thread(target=wait, args=(f"rush-{i}",)) for i in range(200)]
+        for thread in threads:
+            thread.start()
+        lock.wait()
+        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=60)
+        for i in range(200):
+            connection.request("PUT", f"/celery-task-meta-rush-{i}", json.dumps({"status": "SUCCESS", "result": i}))
+            reply = connection.getresponse()
+            stored[f"rush-{i}"] = time.monotonic()
+            reply.read()
+            self.assertEqual(reply.status, 204)
+        connection.close()
+        for thread in threads:
+            thread.join(30)
+        late.sort()
+        print(f"200 waiters: median {late[100] * 1000:.1f} ms, p99 {late[197] * 1000:.1f} ms after it was stored")
+        self.assertEqual(len(late), 200)
+        self.assertLess(late[197], 1.0)
+
+    def test_what_makes_no_sense_is_refused(self):
+        for body in ({}, {"task": 1}, {"task": "x", "args": 5}, {"task": "x", "options": {"countdown": "soon"}}):
+            self.ask("POST", "/tasks", body, 400)
+        self.ask("POST", "/tasks", "text", 400)
+        self.ask("POST", "/tasks", [{}] * 1001, 413)
+        self.ask("POST", "/tasks/states", {"a": 1}, 400)
+        self.ask("POST", "/tasks/states", [1], 400)
+        self.ask("GET", "/tasks/x?wait=-1", status=400)
+        self.ask("PUT", "/tasks/x", {}, 405)
+
+
+class Queues(Case):
+    def test_depths_are_counted(self):
+        for i in range(3):
+            self.send("flows.add", i, 1, queue="lonely")
+        got = self.ask("GET", "/queues?names=lonely,celery")["queues"]
+        self.assertEqual([(q["name"], q["ready"]) for q in got], [("lonely", 3), ("celery", 0)])
+        self.assertEqual([q["name"] for q in self.ask("GET", "/queues")["queues"]], ["celery"])
+        self.assertEqual(self.ask("GET", "/api/queues/length?names=lonely"), {"active_queues": [{"name": "lonely", "messages": 3}]})
+        self.ask("GET", "/queues?names=", status=400)
+
+    def test_the_server_says_how_it_is(self):
+        self.assertEqual(self.ask("GET", "/health"), {"status": "ok"})
+        self.assertEqual(self.ask("GET", "/healthcheck"), "OK")
+        text = self.ask("GET", "/metrics")
+        self.assertRegex(text, r'apium_web_requests_total\{method="GET",status="2xx"\} [1-9]')
+        promtool = shutil.which("promtool")
+        if not promtool:
+            harness.lacking("promtool")
+        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+
+class Flower(Case):
+    def test_a_script_for_flower_finds_its_fields(self):
+        got = self.ask("POST", "/api/task/apply/flows.add", {"args": [2, 3]})
+        self.assertEqual((got["state"], got["result"], sorted(got)), ("SUCCESS", 5, ["result", "state", "task-id"]))
+        info = self.ask("GET", f"/api/task/info/{got['task-id']}")
+        self.assertEqual((info["uuid"], info["state"], info["name"], info["result"]), (got["task-id"], "SUCCESS", "flows.add", 5))
+        sent = self.ask("POST", "/api/task/async-apply/flows.fail", {"args": ["boom"], "kwargs": {}})
+        self.assertEqual(sent["state"], "PENDING")
+        failed = self.ask("GET", f"/api/task/result/{sent['task-id']}?timeout=20")
+        self.assertEqual((failed["state"], sorted(failed)), ("FAILURE", ["result", "state", "task-id", "traceback"]))
+        self.assertIn("boom", failed["result"])
+        sent = self.ask("POST", "/api/task/send-task/flows.add", {"args": [1, 1], "countdown": 0.1})
+        self.assertEqual(self.ask("GET", f"/api/task/result/{sent['task-id']}?timeout=20")["result"], 2)
+        self.ask("POST", "/api/task/apply/flows.add", {"args": 5}, 400)
+        self.ask("GET", "/api/task/info/never", status=404)
+        self.assertEqual(self.ask("GET", "/api/task/result/never"), {"task-id": "never", "state": "PENDING"})
+        self.assertEqual(self.ask("POST", "/api/task/abort/never"), {"message": "Aborted 'never'"})
+        self.assertEqual(self.ask("GET", "/celery-task-meta-never")["status"], "ABORTED")
+        self.assertEqual(self.ask("GET", "/api/task/types"), {"task-types": []})
+
+    def test_the_tasks_of_a_module_are_known(self):
+        web = harness.Web("memory://")
+        web.argv[1:1] = ["-A", harness.FLOWS]
+        self.__class__.web, old = web.start(), self.web
+        try:
+            self.assertIn("flows.add", self.ask("GET", "/api/task/types")["task-types"])
+            self.ask("POST", "/api/task/async-apply/flows.nosuch", {}, 404)
+        finally:
+            self.__class__.web = old
+            self.assertEqual(web.stop(), 0)
+
+
+class Description(Case):
+    def test_every_path_is_described_and_nothing_else(self):
+        doc = self.ask("GET", "/openapi.json")
+        self.assertEqual(doc["openapi"], "3.0.3")
+        described = {(method.upper(), re.sub(r"\{\w+\}", ":", path)) for path, item in doc["paths"].items() for method in item}
+        source = (harness.ROOT / "web" / "route.c").read_text()
+        routes = set(re.findall(r'\{ "([A-Z]+)", "([^"]+)", [RW],', source))
+        self.assertGreater(len(routes), 25)
+        self.assertEqual(described, routes)
+
+    def test_the_description_holds_together(self):
+        doc = self.ask("GET", "/openapi.json")
+        refs = re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(doc))
+        self.assertGreater(len(refs), 30)
+        self.assertLessEqual(set(refs), set(doc["components"]["schemas"]))
+        for path, item in doc["paths"].items():
+            for operation in item.values():
+                named = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+                self.assertEqual(named, set(re.findall(r"\{(\w+)\}", path)), path)
+                self.assertIn("default", operation["responses"])
+
+    def test_answers_are_as_described(self):
+        task = self.ask("GET", f"/tasks/{self.send('flows.add', 2, 3)}?wait=20")
+        schema = self.ask("GET", "/openapi.json")["components"]["schemas"]["Task"]
+        self.assertLessEqual(set(task), set(schema["properties"]))
+        self.assertLessEqual(set(schema["required"]), set(task))
+        kinds = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict}
+        for name, value in task.items():
+            kind = schema["properties"][name].get("type")
+            self.assertTrue(kind is None or isinstance(value, kinds[kind]), (name, value))
+
+
+if __name__ == "__main__":
+    harness.main()
