@@ -100,6 +100,12 @@ void
 apm_redis_unit_route(apm_unit *unit, const apm_redis_keys *keys, const char *exchange, bool topic,
                      apm_str routing_key, apm_str step, bool mandatory, bool right, apm_str value);
 void apm_redis_unit_publish(apm_unit *unit, apm_str channel, apm_str value);
+/*
+ * Big values are composed where they are needed: after a push, route or publish with an absent value, append to the buffer given and
+ * end it, with nothing else in between. False: it has more than max bytes (*len), and the operation is taken back.
+ */
+apm_buf *apm_redis_unit_value(apm_unit *unit);
+bool apm_redis_unit_value_end(apm_unit *unit, size_t max, size_t *len);
 void apm_redis_unit_sadd(apm_unit *unit, int db, apm_str key, apm_str member);
 /* Remove a delivery's entry; also the unit's fence. */
 void apm_redis_unit_ack(apm_unit *unit, const apm_redis_keys *keys, apm_str tag);
