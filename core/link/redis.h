@@ -86,8 +86,8 @@ typedef struct apm_redis_keys {
 void apm_redis_unit_record(apm_unit *unit, int db, apm_str key, int64_t expire_s, apm_str doc);
 /* A chord's counting keys begin with `key`: .j the parts, .s and .t how many are expected. The part counts once for each `head`, the
  * beginning of its member up to and with its id; score "+inf" or a number, `ordered` a sorted set, else a list. */
-void apm_redis_unit_arrive(apm_unit *unit, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
-                           int64_t expire_s);
+void apm_redis_unit_arrive(apm_unit *unit, int db, apm_str key, bool ordered, apm_str score,
+                           apm_str head, apm_str member, int64_t expire_s);
 /* Forget them; the unit fails with E_NOTFOUND when they are gone. */
 void apm_redis_unit_claim(apm_unit *unit, int db, apm_str key);
 /* Add to .t. */

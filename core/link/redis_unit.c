@@ -14,9 +14,10 @@
 #include "core/base/error.h"
 #include "redis_unit.lua.h"
 
-#define CALL_UNITS   64 /* 16 to 64 settlements a call measured best; 128 is slower */
-#define CALL_BYTES   (1 << 20)
-#define COPY_BYTES   (64 << 10) /* a unit of this size that is alone in its call is not copied into it */
+#define CALL_UNITS 64 /* 16 to 64 settlements a call measured best; 128 is slower */
+#define CALL_BYTES (1 << 20)
+#define COPY_BYTES                                                                                 \
+    (64 << 10)          /* a unit of this size that is alone in its call is not copied into it */
 #define VALUE_ROOM   24 /* for a value's length, which is known when it is composed */
 #define CALL_WORTH   24 /* so many waiting units are worth a further unanswered call */
 #define MAX_CALLS    3
@@ -222,8 +223,8 @@ apm_redis_unit_record(apm_unit *base, int db, apm_str key, int64_t expire_s, apm
 }
 
 void
-apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
-                      int64_t expire_s)
+apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str score,
+                      apm_str head, apm_str member, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
     wordz(unit, "J");
@@ -395,8 +396,14 @@ settled(apm_redis *link, redis_unit *unit, const redisReply *answer)
     } else {
         bool unroutable = strncmp(answer->str, "UNROUTABLE ", 11) == 0;
         bool claimed = strncmp(answer->str, "CLAIMED ", 8) == 0;
-        apm_fail(&err, unroutable ? APIUM_E_UNROUTABLE : claimed ? APIUM_E_NOTFOUND : APIUM_E_REFUSED, "%s",
-                 unroutable ? answer->str + 11 : claimed ? answer->str + 8 : answer->str);
+        apm_fail(&err,
+                 unroutable ? APIUM_E_UNROUTABLE
+                 : claimed  ? APIUM_E_NOTFOUND
+                            : APIUM_E_REFUSED,
+                 "%s",
+                 unroutable ? answer->str + 11
+                 : claimed  ? answer->str + 8
+                            : answer->str);
         unit_answer(unit, err.status, &err);
     }
 }
