@@ -33,7 +33,7 @@ class Watch(threading.Thread):
                 if command["client_type"] == "lua":
                     self.seen.append((command["time"], command["command"]))
         except (OSError, ValueError, AttributeError, redis.RedisError):
-            pass # the server has ended
+            pass  # the server has ended
 
     def first(self, *words):
         return next((when for when, command in self.seen if all(w in command for w in words)), None)
@@ -51,6 +51,7 @@ class TwoLinks(unittest.TestCase):
         total = app.signature("tasks.xsum")
         result = chord(add, chord([total, total], total)).apply_async()
         self.assertEqual(result.get(timeout=20), 4)
+        app.backend.result_consumer._pubsub = None  # or results would unsubscribe where no server is any more
         inner = next(command.split('"')[0] for _, command in stored.seen if command.startswith("SETEX celery-taskset-meta-"))
         group = inner.split("celery-taskset-meta-")[1].split(".s")[0]
         harness.eventually(lambda: sent.first("LPUSH", group), 10, "the inner header is sent")
