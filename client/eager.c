@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#include "client/app.h"
+#include "client/builtin.h"
 #include "client/except.h"
 #include "client/run.h"
 #include "client/task.h"
@@ -124,14 +124,17 @@ struct header {
     size_t n, cap;
 };
 
+/* A message that waits for its turn, with all its text. */
 struct todo {
     struct todo *next;
+    apm_arena arena;
     apm_sig_send send;
 };
 
 struct eager {
     apium_app *app;
-    apm_arena arena;
+    apm_arena arena; /* of documents and headers */
+    apm_arena *now;  /* of what runs now */
     struct todo *first, **last;
     struct kept *kept;
     struct header *headers;
@@ -152,8 +155,19 @@ eager_init(struct eager *e, apium_app *app)
 }
 
 static void
+todo_free(struct todo *todo)
+{
+    apm_arena_clear(&todo->arena);
+    free(todo);
+}
+
+static void
 eager_clear(struct eager *e)
 {
+    for (struct todo *todo = e->first, *next; todo; todo = next) {
+        next = todo->next;
+        todo_free(todo);
+    }
     HASH_CLEAR(hh, e->kept);
     apm_arena_clear(&e->arena);
 }
@@ -184,36 +198,82 @@ header_of(struct eager *e, apm_str group_id)
     return h;
 }
 
+/* A copy: what is emitted may borrow from the message of the task that runs now. */
+static struct todo *
+todo_new(const apm_sig_send *send)
+{
+    struct todo *todo = calloc(1, sizeof(*todo));
+    bool ok = todo != NULL;
+    apm_buf flat;
+    if (!ok)
+        return NULL;
+    apm_buf_init(&flat, 4 * APM_BUF_MAX);
+    apm_request_pack(&send->req, &flat);
+    apm_str bytes = apm_arena_str(&todo->arena, apm_buf_str(&flat), &ok);
+    ok = ok && !flat.failed && apm_request_unpack(bytes, &todo->send.req, NULL) == APIUM_OK;
+    apm_buf_clear(&flat);
+    const char *const from[] = { send->choice.queue, send->choice.exchange,
+                                 send->choice.routing_key, send->serializer, send->compression };
+    const char **const to[] = { &todo->send.choice.queue, &todo->send.choice.exchange,
+                                &todo->send.choice.routing_key, &todo->send.serializer,
+                                &todo->send.compression };
+    for (size_t i = 0; i < sizeof(from) / sizeof(*from); i++)
+        *to[i] = apm_arena_str(&todo->arena, apm_strz(from[i]), &ok).p;
+    todo->send.headers = apm_arena_str(&todo->arena, send->headers, &ok);
+    todo->send.choice.priority = send->choice.priority;
+    if (ok)
+        return todo;
+    todo_free(todo);
+    return NULL;
+}
+
 /* What is to be sent waits for its turn; a header is counted here. */
 static apium_status
 put_in_line(void *arg, const apm_canvas_op *op, apium_error *err)
 {
     struct eager *e = arg;
+    struct header *known = op->kind == APM_CANVAS_EXTEND ? header_of(e, op->group_id) : NULL;
+    if (op->kind == APM_CANVAS_EXTEND) {
+        if (known)
+            known->size += op->size;
+        return APIUM_OK;
+    }
     if (op->kind == APM_CANVAS_SIZE) {
         struct header *h = apm_arena_alloc(&e->arena, sizeof(*h));
         if (!h)
             return no_memory(err);
-        *h = (struct header){ .next = e->headers, .group_id = op->group_id, .size = op->size };
+        *h = (struct header){ .next = e->headers,
+                              .group_id = apm_arena_str(&e->arena, op->group_id, NULL),
+                              .size = op->size };
         e->headers = h;
         return APIUM_OK;
     }
-    struct todo *todo = apm_arena_alloc(&e->arena, sizeof(*todo));
+    struct todo *todo = todo_new(op->send);
     if (!todo)
         return no_memory(err);
-    todo->send = *op->send;
     *e->last = todo;
     e->last = &todo->next;
     return APIUM_OK;
+}
+
+/* Errbacks that are called as functions. */
+static bool
+is_called(void *arg, apm_str task)
+{
+    const struct eager *e = arg;
+    const apium_task_def *def = apm_app_task(e->app, task);
+    return def && def->errback;
 }
 
 static apm_sending
 sending_of(struct eager *e)
 {
     return (apm_sending){
-        .arena = &e->arena,
+        .arena = e->now,
         .now_us = apm_clock_wall_us(),
         .chords = APM_CHORDS_COUNTED,
         .emit = put_in_line,
+        .calls = is_called,
         .arg = e,
     };
 }
@@ -231,19 +291,19 @@ compare_parts(const void *a, const void *b)
 }
 
 static apium_status
-complete(struct eager *e, struct header *h, const apm_request *last, apium_error *err)
+complete(struct eager *e, struct header *h, const apm_return *part, const apm_request *last,
+         apium_error *err)
 {
     apm_sending how = sending_of(e);
     apm_follow follow;
     apm_str *members = apm_arena_alloc(&e->arena, h->n * sizeof(*members));
     if (!members)
         return no_memory(err);
-    const apm_return part = h->parts[h->n - 1];
     qsort(h->parts, h->n, sizeof(*h->parts), compare_parts);
     for (size_t i = 0; i < h->n; i++)
         members[i] = h->parts[i].member;
     apium_status st =
-        apm_follow_complete(&how, &part, last, members, h->n, APM_STR_NONE, &follow, err);
+        apm_follow_complete(&how, part, last, members, h->n, APM_STR_NONE, &follow, err);
     return st == APIUM_OK ? absorb(e, last, &follow, err) : st;
 }
 
@@ -264,8 +324,29 @@ arrive(struct eager *e, const apm_return *part, const apm_request *last, apium_e
         h->parts = parts;
         h->cap = cap;
     }
-    h->parts[h->n++] = *part;
-    return (int64_t)h->n == h->size ? complete(e, h, last, err) : APIUM_OK;
+    h->parts[h->n] = (apm_return){ .index = part->index,
+                                   .member = apm_arena_str(&e->arena, part->member, NULL) };
+    if (!apm_str_is(h->parts[h->n++].member))
+        return no_memory(err);
+    return (int64_t)h->n == h->size ? complete(e, h, part, last, err) : APIUM_OK;
+}
+
+static void
+call_errback(struct eager *e, const apm_errback_call *call)
+{
+    char host[256] = "localhost";
+    const apm_request req = { .id = call->failed_id,
+                              .task = call->task,
+                              .args = call->args,
+                              .kwargs = call->kwargs,
+                              .group_index = -1,
+                              .eta_us = APM_TIME_NONE,
+                              .expires_us = APM_TIME_NONE,
+                              .priority = APM_PRIORITY_NONE };
+    apm_outcome outcome; /* of no consequence, as in Celery */
+    gethostname(host, sizeof(host) - 1);
+    const apm_run_env env = { .app = e->app, .hostname = host, .eager = true };
+    apm_run(&env, apm_app_task(e->app, call->task), &req, e->now, &outcome);
 }
 
 /* Keep and count what follows besides messages. */
@@ -286,95 +367,11 @@ absorb(struct eager *e, const apm_request *last, const apm_follow *follow, apium
             st = store(e->app, &u->req, APM_STR(APM_STATE_FAILURE), apm_buf_str(&doc), err);
         apm_buf_clear(&doc);
     }
+    for (size_t i = 0; st == APIUM_OK && i < follow->n_calls; i++)
+        call_errback(e, &follow->calls[i]);
     for (size_t i = 0; st == APIUM_OK && i < follow->n_returns; i++)
         st = arrive(e, &follow->returns[i], last, err);
     return st;
-}
-
-/* --- built-in tasks --- */
-
-static void
-fail_with(apm_arena *arena, apm_outcome *out, const char *type, const char *text)
-{
-    apm_buf args;
-    apm_buf_init(&args, APM_BUF_MAX);
-    apm_buf_addc(&args, '[');
-    apm_json_add_stringz(&args, text);
-    apm_buf_addc(&args, ']');
-    *out = (apm_outcome){ .kind = APM_DONE_FAILURE,
-                          .exc = { apm_strz(type), APM_STR("builtins"),
-                                   apm_arena_str(arena, apm_buf_str(&args), NULL) } };
-    apm_buf_clear(&args);
-}
-
-static void
-accumulate(const apm_request *req, apm_arena *arena, apm_outcome *out)
-{
-    int64_t index;
-    apm_json args = { APM_JSON_ARRAY, req->args };
-    apm_json at = apm_json_get((apm_json){ APM_JSON_OBJECT, req->kwargs }, "index");
-    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS, .result = req->args };
-    if (at.type != APM_JSON_INT || apm_json_int64(at, "index", &index, NULL) != APIUM_OK)
-        return;
-    apm_json one = index >= 0 ? apm_json_at(args, (size_t)index) : (apm_json){ 0 };
-    if (one.type == APM_JSON_NONE)
-        fail_with(arena, out, "IndexError", "list index out of range");
-    else
-        out->result = one.text;
-}
-
-/* celery.map and celery.starmap: the task is run for each item. */
-static void
-map_items(struct eager *e, const apm_run_env *env, const apm_request *req, bool star,
-          apm_outcome *out)
-{
-    apm_json kwargs = { APM_JSON_OBJECT, req->kwargs }, item;
-    apm_json task = apm_json_get(apm_json_get(kwargs, "task"), "task"),
-             items = apm_json_get(kwargs, "it");
-    const char *name = NULL;
-    apm_json_iter it;
-    apm_str key;
-    apm_buf values;
-
-    if (task.type == APM_JSON_STRING)
-        (void)apm_json_cstr(task, "task", &e->arena, &name, NULL);
-    const apium_task_def *def = name ? apm_app_task(e->app, apm_strz(name)) : NULL;
-    if (!def || items.type != APM_JSON_ARRAY || apm_json_open(&it, items.text, NULL) != APIUM_OK) {
-        fail_with(&e->arena, out, "KeyError", name ? name : "task");
-        return;
-    }
-    apm_buf_init(&values, APM_BUF_MAX);
-    apm_buf_addc(&values, '[');
-    *out = (apm_outcome){ .kind = APM_DONE_SUCCESS };
-    while (out->kind == APM_DONE_SUCCESS && apm_json_next(&it, &key, &item, NULL) > 0) {
-        apm_request one = *req;
-        one.task = apm_strz(name);
-        one.kwargs = APM_STR("{}");
-        one.args = star ? item.text
-                        : apm_strz(apm_arena_printf(&e->arena, "[%.*s]", APM_STR_ARG(item.text)));
-        if (!apm_str_is(one.args) || (star && item.type != APM_JSON_ARRAY)) {
-            fail_with(&e->arena, out, "TypeError", "the items of a starmap are lists of arguments");
-            break;
-        }
-        apm_run(env, def, &one, &e->arena, out);
-        apm_buf_addz(&values, values.len > 1 ? ", " : "");
-        apm_buf_adds(&values, out->result);
-    }
-    apm_buf_addc(&values, ']');
-    if (out->kind == APM_DONE_SUCCESS)
-        out->result =
-            values.failed ? APM_STR("null") : apm_arena_str(&e->arena, apm_buf_str(&values), NULL);
-    else if (out->kind != APM_DONE_FAILURE)
-        fail_with(&e->arena, out, "RuntimeError", "a task in a map can only succeed or fail");
-    apm_buf_clear(&values);
-}
-
-/* Tasks that every worker has. */
-static bool
-is_builtin(apm_str task)
-{
-    return apm_str_eqz(task, "celery.accumulate") || apm_str_eqz(task, "celery.map") ||
-           apm_str_eqz(task, "celery.starmap");
 }
 
 /* --- running --- */
@@ -398,7 +395,7 @@ note_failure(struct eager *e, const apm_outcome *outcome)
 }
 
 static void
-run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *outcome)
+run_task(struct eager *e, apm_request *req, apm_outcome *outcome)
 {
     char host[256] = "localhost";
     struct reporting to = { e->app, req };
@@ -406,25 +403,16 @@ run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *o
     const apm_run_env env = {
         .app = e->app, .hostname = host, .eager = true, .report = report, .arg = &to
     };
-    if (!call->def && apm_str_eqz(req->task, "celery.accumulate")) {
-        accumulate(req, &e->arena, outcome);
-        return;
-    }
-    if (!call->def) {
-        map_items(e, &env, req, apm_str_eqz(req->task, "celery.starmap"), outcome);
-        return;
-    }
     for (;;) {
-        apm_run(&env, call->def, req, &e->arena, outcome);
+        apm_run(&env, apm_app_runnable(e->app, req->task), req, e->now, outcome);
         if (outcome->kind != APM_DONE_RETRY)
             return;
         apply_retry(req, outcome);
     }
 }
 
-/* Run one task; what follows from it is put in line. */
 static apium_status
-run_one(struct eager *e, const apm_call *call, apium_error *err)
+run_here(struct eager *e, const apm_call *call, apium_error *err)
 {
     const apm_settings *settings = apm_app_settings(e->app);
     apm_sending how = sending_of(e);
@@ -433,12 +421,14 @@ run_one(struct eager *e, const apm_call *call, apium_error *err)
     apm_follow follow;
     apm_buf doc;
 
-    run_task(e, call, &req, &outcome);
+    run_task(e, &req, &outcome);
     note_failure(e, &outcome);
     bool decided = outcome.kind == APM_DONE_SUCCESS || outcome.kind == APM_DONE_FAILURE;
     apium_status st = apm_follow_outcome(&how, &req, &outcome, true, &follow, err);
     if (st != APIUM_OK)
         return st;
+    if (outcome.kind == APM_DONE_REPLACED) /* what goes on under its id has its result */
+        return APIUM_OK;
     outcome.children = follow.children;
     apm_buf_init(&doc, APM_BUF_MAX);
     write_doc(e->app, &doc, &req, &outcome);
@@ -448,6 +438,18 @@ run_one(struct eager *e, const apm_call *call, apium_error *err)
     apm_buf_clear(&doc);
     if (st == APIUM_OK)
         st = absorb(e, &req, &follow, err);
+    return st;
+}
+
+/* Run one task; what follows from it is put in line. */
+static apium_status
+run_one(struct eager *e, const apm_call *call, apium_error *err)
+{
+    apm_arena arena = { 0 };
+    e->now = &arena;
+    apium_status st = run_here(e, call, err);
+    e->now = NULL;
+    apm_arena_clear(&arena);
     return st;
 }
 
@@ -462,10 +464,11 @@ run_all(struct eager *e, apium_error *err)
         e->first = todo->next;
         if (!e->first)
             e->last = &e->first;
-        apm_call_of(e->app, &todo->send, &e->arena, &call);
-        st = call.def || is_builtin(call.req.task) ? run_one(e, &call, err)
-                                                   : apm_call_go(e->app, &call, NULL, err);
+        apm_call_of(e->app, &todo->send, &todo->arena, &call);
+        st = apm_app_runnable(e->app, call.req.task) ? run_one(e, &call, err)
+                                                     : apm_call_go(e->app, &call, NULL, err);
         apm_arena_clear(&call.arena);
+        todo_free(todo);
     }
     if (st == APIUM_OK && e->failure.status != APIUM_OK &&
         apm_app_settings(e->app)->task_eager_propagates) {
@@ -513,7 +516,7 @@ bool
 apm_eager_can(apium_app *app, const apm_canvas *tree)
 {
     if (tree->kind == APM_SIG_TASK)
-        return is_builtin(tree->task) || apm_app_task(app, tree->task);
+        return apm_app_runnable(app, tree->task) != NULL;
     for (size_t i = 0; i < tree->n_tasks; i++)
         if (!apm_eager_can(app, tree->tasks[i]))
             return false;
@@ -530,7 +533,10 @@ apm_send_eager(apium_app *app, apm_canvas *tree, const apm_options *over, apium_
     apm_buf children;
     struct eager e;
 
+    apm_arena arena = { 0 }; /* the handle's */
+
     eager_init(&e, app);
+    e.now = &arena;
     apm_buf_init(&children, APM_BUF_MAX);
     apm_sending how = sending_of(&e);
     how.children = &children;
@@ -552,6 +558,7 @@ apm_send_eager(apium_app *app, apm_canvas *tree, const apm_options *over, apium_
     if (st == APIUM_OK && parent)
         apm_task_add_children(apm_task_current(), apm_buf_str(&children));
     apm_buf_clear(&children);
+    apm_arena_clear(&arena);
     eager_clear(&e);
     return st;
 }

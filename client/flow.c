@@ -280,7 +280,9 @@ send_size(struct sending *out, const step *s, apium_error *err)
     apm_unit *unit = apm_unit_new(backend->link);
     if (!unit)
         return no_memory(err);
-    st = backend->ops->expect(backend, unit, s->group_id, s->size, err);
+    st = s->kind == APM_CANVAS_EXTEND
+             ? backend->ops->extend(backend, unit, s->group_id, s->size, err)
+             : backend->ops->expect(backend, unit, s->group_id, s->size, err);
     if (st == APIUM_OK)
         return commit(out, unit, err);
     apm_unit_drop(unit);
@@ -294,7 +296,7 @@ send_all(struct flow *flow, apium_error *err)
     apium_error why;
     apium_status st = apm_conn_broker(flow->conn, &out.broker, &why);
     for (const step *s = flow->first; s && st == APIUM_OK; s = s->next)
-        st = s->kind == APM_CANVAS_SIZE ? send_size(&out, s, &why) : send_message(&out, s, &why);
+        st = s->kind == APM_CANVAS_SEND ? send_message(&out, s, &why) : send_size(&out, s, &why);
     if (st == APIUM_OK)
         st = flush(&out, &why);
     if (st == APIUM_OK)
