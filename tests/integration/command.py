@@ -125,6 +125,9 @@ class Words(Command):
         self.assertEqual(complete("wo"), ["worker"])
         self.assertIn("--countdown", complete("call", "--co"))
         self.assertEqual(complete("worker", "-P", "thr"), ["threads"])
+        self.assertEqual(complete("canvas", "sh"), ["show"])
+        self.assertEqual(complete("canvas", "show", "/etc/host"), complete("call", "--canvas", "/etc/host"))
+        self.assertIn("/etc/hosts", complete("call", "--canvas", "/etc/host"))
 
 
 class Queues(Command):
@@ -344,6 +347,24 @@ class Canvas(Command):
                    self.file(many("group", task("noop"), chord([task("add", 1, 1)], task("xsum")))), backend="disabled://")
         self.run_it("call", "tasks.noop", check=True)
         self.assertEqual(self.messages(), 1)
+
+    def test_the_sample_counts_words_as_its_own_worker(self):
+        program = harness.BUILD / "samples" / "workflow"
+        paths = [self.folder / name for name in ("one.txt", "two.txt")]
+        paths[0].write_text("a word or five are here")
+        paths[1].write_text("two more")
+        env = {**os.environ, **harness.environment(self.url, self.url)}
+        worker = subprocess.Popen([program, "worker", "-c", "2"], env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            done = subprocess.run([program, *paths], env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+            self.assertEqual(done.stdout, '"8 words in 2 files"\n')
+            done = subprocess.run([program, paths[0], self.folder / "none"], env=env, stderr=subprocess.PIPE, text=True, timeout=60,
+                                  check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, "FileNotFoundError.*none: No such file")
+        finally:
+            worker.terminate()
+            self.assertEqual(worker.wait(30), 0)
 
     def test_a_workflow_in_a_file_is_drawn(self):
         flow = self.file(many("chain", task("add", 1, 2, link=[task("noop")]), chord([task("add", 3)], task("xsum", task_id="the-sum"))))

@@ -129,6 +129,7 @@ start_worker(void)
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, &before); /* Check's handler would end the whole test */
+    pid_t me = getpid();
     worker = fork();
     ck_assert_int_ge(worker, 0);
     if (worker != 0) {
@@ -138,6 +139,8 @@ start_worker(void)
     (void)signal(SIGTERM, SIG_DFL);
     sigprocmask(SIG_SETMASK, &before, NULL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != me)
+        _exit(1);
     setsid();
     if (!freopen("/dev/null", "w", stdout))
         _exit(1);
@@ -560,6 +563,40 @@ START_TEST(what_cannot_be_sent_is_refused_before_anything_is)
 }
 END_TEST
 
+START_TEST(what_was_sent_before_a_failure_is_said)
+{
+    apium_app *small;
+    apium_sig *parts[100];
+    char *big = calloc(1, 70001);
+    memset(big, 'x', 70000);
+    for (int i = 0; i < 100; i++)
+        parts[i] = apium_sig_new("t.nobody", "[%s]", i == 80 ? big : "small");
+    free(big);
+    ck_ok(apium_app_new("small", NULL, &small, err));
+    ck_ok(apium_app_set(small, "broker_url", broker_url, err));
+    ck_ok(apium_app_set(small, "result_backend", backend_url, err));
+    ck_ok(apium_app_set(small, "task_default_queue", "unread", err));
+    ck_ok(apium_app_set(small, "broker_transport_options", "{\"max_message_bytes\": 65536}", err));
+    if (strncmp(broker_url, "redis", 5) == 0) { /* the broker that has such a bound */
+        ck_fails(apium_send(small, apium_group_of(100, parts), NULL, NULL, err), APIUM_E_TOOBIG);
+        ck_assert_msg(strstr(err->text, "cannot send the group: 64 of 100 messages were sent: "),
+                      "%s", err->text);
+        ck_assert(!err->retriable);
+    } else {
+        for (int i = 0; i < 100; i++)
+            apium_sig_free(parts[i]);
+    }
+    /* what each one asks for is tried before the first leaves */
+    for (int i = 0; i < 100; i++)
+        parts[i] = apium_sig_set(apium_sig_new("t.nobody", NULL),
+                                 &(apium_send_opts){ .serializer = i == 80 ? "pickle" : NULL });
+    ck_assert_int_ne(apium_send(small, apium_group_of(100, parts), NULL, NULL, err), APIUM_OK);
+    ck_assert_ptr_null(strstr(err->text, "were sent"));
+    ck_assert_ptr_nonnull(strstr(err->text, "pickle"));
+    apium_app_free(small);
+}
+END_TEST
+
 int
 main(int argc, char **argv)
 {
@@ -576,6 +613,7 @@ main(int argc, char **argv)
         a_group_is_saved_and_restored,
         what_a_task_sends_descends_from_it,
         what_cannot_be_sent_is_refused_before_anything_is,
+        what_was_sent_before_a_failure_is_said,
         /* where results can be read by others */
         a_chord_gathers,
         a_chord_of_many_parts_is_complete,
