@@ -231,7 +231,9 @@ freeze_chord(const apm_sending *how, apm_canvas *sig, const apm_place *place, ap
         (void)no_memory(err);
         return NULL;
     }
-    if (apm_freeze_header(how, sig, gid, place->root_id, &header, err) != APIUM_OK)
+    /* Which group they are in they learn when the chord is sent. */
+    const apm_place inside = { .chord = sig->body, .root_id = place->root_id, .group_index = -1 };
+    if (!(header = freeze_members(how, &sig->tasks, &sig->n_tasks, gid, &inside, err)))
         return NULL;
     body = apm_freeze(how, sig->body, place, err);
     if (body)
