@@ -530,6 +530,22 @@ START_TEST(what_a_task_sends_descends_from_it)
 }
 END_TEST
 
+START_TEST(a_revoke_is_broadcast_where_that_can_be)
+{
+    apium_run *run;
+    ck_ok(apium_run_of_tuple(app, "[[\"a\", [[\"b\", null], null]], null]", &run, err));
+    apium_status st = apium_revoke(run, NULL, err);
+    if (strncmp(broker_url, "redis", 5) == 0)
+        ck_ok(st);
+    else if (strncmp(broker_url, "amqp", 4) == 0)
+        ck_assert_int_eq(st, APIUM_E_UNROUTABLE); /* no node of Celery's was ever here */
+    else
+        ck_assert_int_eq(st, APIUM_E_UNSUPPORTED);
+    ck_fails(apium_revoke(run, "", err), APIUM_E_INVALID);
+    apium_run_free(run);
+}
+END_TEST
+
 START_TEST(what_cannot_be_sent_is_refused_before_anything_is)
 {
     apium_sig *part = add_of(1, 1), *whole = apium_group(part, NULL);
@@ -612,6 +628,7 @@ main(int argc, char **argv)
         a_tuple_opens_the_same_tree,
         a_group_is_saved_and_restored,
         what_a_task_sends_descends_from_it,
+        a_revoke_is_broadcast_where_that_can_be,
         what_cannot_be_sent_is_refused_before_anything_is,
         what_was_sent_before_a_failure_is_said,
         /* where results can be read by others */

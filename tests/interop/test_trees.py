@@ -7,6 +7,7 @@ import unittest
 
 import harness
 from celery import Celery, chain, chord, group
+from celery.exceptions import TaskRevokedError
 from celery.result import GroupResult, result_from_tuple
 
 servers = {}
@@ -75,6 +76,14 @@ class Trees(unittest.TestCase):
         self.assertEqual(self.probe("restore", result.id), "[2, 5]\n")
         drawn = harness.apium("canvas", "show", result.id, broker=self.url, backend=self.url, env={"LC_ALL": "C"}, check=True).stdout
         self.assertRegex(drawn, f"^group {result.id}  SUCCESS  2 of 2\n.- tasks.add [-0-9a-f]*  SUCCESS  2\n.- tasks.add ")
+
+    def test_a_tree_is_revoked_from_c(self):
+        header = group([self.add(1, 1).set(countdown=3), self.add(2, 2).set(countdown=3)], app=self.app)
+        result = header.apply_async()
+        self.probe("revoke", json.dumps(result.as_tuple()))
+        for member in result.results:
+            with self.assertRaises(TaskRevokedError):
+                member.get(timeout=30)
 
 
 if __name__ == "__main__":

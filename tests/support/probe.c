@@ -5,6 +5,7 @@
  *     probe save < canvas               send a group, save it, print its tuple
  *     probe restore ID                  wait for a saved group, print its values
  *     probe open TUPLE                  wait for what a tuple stands for, print its value
+ *     probe revoke TUPLE                revoke all that a tuple stands for
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,18 @@ print_value(apium_app *app, const char *id, const char *tuple)
     return st == APIUM_OK ? 0 : fail("open", &err);
 }
 
+static int
+revoke(apium_app *app, const char *tuple)
+{
+    apium_error err;
+    apium_run *run = NULL;
+    apium_status st = apium_run_of_tuple(app, tuple, &run, &err);
+    if (st == APIUM_OK)
+        st = apium_revoke(run, NULL, &err);
+    apium_run_free(run);
+    return st == APIUM_OK ? 0 : fail("revoke", &err);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -110,6 +123,8 @@ main(int argc, char **argv)
         code = print_value(app, argv[2], NULL);
     else if (argc == 3 && strcmp(argv[1], "open") == 0)
         code = print_value(app, NULL, argv[2]);
+    else if (argc == 3 && strcmp(argv[1], "revoke") == 0)
+        code = revoke(app, argv[2]);
     apium_app_free(app);
     return code;
 }
