@@ -391,15 +391,24 @@ def states(where, ids):
 
 
 class Ledger:
-    """What the tasks of ledger.so wrote: lines "begin|end KEY PID MILLISECONDS" (monotonic)."""
+    """What the tasks of ledger.so wrote: lines "begin|end KEY PID MILLISECONDS" (monotonic), in records of one length."""
+
+    RECORD = 128
 
     def __init__(self):
         self.path = folder("ledger") / "lines"
         self.path.touch()
         self.env = {"LEDGER": str(self.path)}
+        self._read = []
 
     def lines(self):
-        return [line.split() for line in self.path.read_text().splitlines()]
+        """Every whole record; one that is being written is not there yet."""
+        with open(self.path, "rb") as ledger:
+            ledger.seek(len(self._read) * self.RECORD)
+            new = ledger.read()
+        for at in range(0, len(new) - self.RECORD + 1, self.RECORD):
+            self._read.append(new[at:at + self.RECORD].decode().split())
+        return self._read
 
     def count(self, what):
         """{key: how often `what` was written for it}."""
