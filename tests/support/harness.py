@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -71,9 +72,15 @@ def folder(name):
 
 
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """None of those that the kernel gives to outgoing connections: tests/support/port.h says why."""
+    start = random.randrange(20_000)
+    for i in range(20_000):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = 12_000 + (start + i) % 20_000
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def eventually(condition, timeout=10.0, what=None, every=0.02):
