@@ -226,6 +226,18 @@ run_flow(local *here, const options *opts)
 
 /* --- pictures --- */
 
+/* Apart from the folder and the ending? */
+static bool
+same_name(const char *a, const char *b)
+{
+    a = strrchr(a, '/') + 1; /* both are whole paths */
+    b = strrchr(b, '/') + 1;
+    const char *dot_a = strrchr(a, '.'), *dot_b = strrchr(b, '.');
+    size_t len_a = dot_a ? (size_t)(dot_a - a) : strlen(a);
+    size_t len_b = dot_b ? (size_t)(dot_b - b) : strlen(b);
+    return len_a == len_b && strncmp(a, b, len_a) == 0;
+}
+
 static bool
 add_picture(options *opts, const char *path)
 {
@@ -236,6 +248,13 @@ add_picture(options *opts, const char *path)
         free(full);
         return false;
     }
+    for (size_t i = 0; i < opts->n_pictures; i++)
+        if (same_name(opts->pictures[i], full)) {
+            fprintf(stderr, "pipeline: %s and %s would have the same thumbnails\n",
+                    opts->pictures[i], full);
+            free(full);
+            return false;
+        }
     opts->pictures = pictures;
     opts->pictures[opts->n_pictures++] = full;
     return true;
@@ -249,7 +268,7 @@ draw_pictures(options *opts)
         image img;
         const char *why = "no memory";
         snprintf(path, sizeof(path), "%s/picture%d.ppm", opts->folder, i + 1);
-        bool ok = image_draw(&img, i, 640, 480) && !(why = image_write(&img, path));
+        bool ok = image_draw(&img, i, 480, 360) && !(why = image_write(&img, path));
         image_clear(&img);
         if (!ok)
             fprintf(stderr, "pipeline: cannot draw %s: %s\n", path, why);
