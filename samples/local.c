@@ -58,16 +58,39 @@ start_node(local *here)
 }
 
 bool
+local_folder_make(const char *name, char folder[LOCAL_PATH_MAX])
+{
+    const char *where = getenv("TMPDIR");
+    where = where && *where ? where : "/tmp";
+    if (snprintf(folder, LOCAL_PATH_MAX, "%s/%s-XXXXXX", where, name) < LOCAL_PATH_MAX &&
+        mkdtemp(folder))
+        return true;
+    fprintf(stderr, "%s: cannot make a folder in %s: %m\n", name, where);
+    folder[0] = '\0';
+    return false;
+}
+
+static int
+remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+void
+local_folder_remove(const char *folder)
+{
+    if (folder[0])
+        nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+bool
 local_open(local *here, const apium_task_def *tasks)
 {
     apium_error err;
     if (!here->broker) {
-        snprintf(here->folder, sizeof(here->folder), "/tmp/%s-XXXXXX", here->name);
-        if (!mkdtemp(here->folder)) {
-            fprintf(stderr, "%s: cannot make a folder in /tmp: %m\n", here->name);
-            here->folder[0] = '\0';
+        if (!local_folder_make(here->name, here->folder))
             return false;
-        }
         snprintf(here->url, sizeof(here->url), "sqlite:///%s/apium.db", here->folder);
         here->broker = here->url;
     }
@@ -108,17 +131,20 @@ local_get(local *here, apium_run *run)
 {
     apium_result *res;
     apium_error err;
-    for (;;) {
-        apium_status st = apium_get(run, 500, &res, &err);
-        if (st == APIUM_OK)
-            return res;
-        if (st != APIUM_E_TIMEOUT) {
-            fprintf(stderr, "%s: %s\n", here->name, err.text);
-            return NULL;
-        }
+    apium_status st;
+    while ((st = apium_wait(run, 500, &res, &err)) == APIUM_E_TIMEOUT)
         if (!local_goes_on(here))
             return NULL;
+    if (st != APIUM_OK) {
+        fprintf(stderr, "%s: %s\n", here->name, err.text);
+        return NULL;
     }
+    if (!apium_result_ok(res)) {
+        fprintf(stderr, "%s: %s\n", here->name, apium_result_message(res));
+        apium_result_free(res);
+        return NULL;
+    }
+    return res;
 }
 
 /* Ask them to finish, and see that they do. */
@@ -138,19 +164,11 @@ stop_nodes(local *here)
     }
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
-
 void
 local_close(local *here)
 {
     stop_nodes(here);
     apium_app_free(here->app);
     here->app = NULL;
-    if (here->folder[0])
-        nftw(here->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    local_folder_remove(here->folder);
 }

@@ -10,8 +10,10 @@
 
 #include <sys/types.h>
 
-#define LOCAL_WORKERS   2 /* nodes, each with LOCAL_PROCESSES */
-#define LOCAL_PROCESSES 2
+#define LOCAL_WORKERS     2 /* nodes, each with LOCAL_PROCESSES */
+#define LOCAL_PROCESSES   2
+#define LOCAL_WORKERS_MAX 16
+#define LOCAL_PATH_MAX    256
 
 typedef struct local {
     const char *name; /* of the program */
@@ -21,15 +23,17 @@ typedef struct local {
     apium_app *app; /* to send with */
 
     /* local.c's own */
-    char folder[64], url[96];
-    pid_t nodes[16];
+    char folder[LOCAL_PATH_MAX], url[LOCAL_PATH_MAX + 32];
+    pid_t nodes[LOCAL_WORKERS_MAX];
     int n_nodes;
 } local;
 
-#define LOCAL_WORKERS_MAX 16
-
 /* Is this apium's command line (`wordcount worker ...`)? Then main() returns apium_main(). */
 bool local_is_command(int argc, char **argv);
+
+/* A new folder below $TMPDIR, or /tmp; false: why is said. */
+bool local_folder_make(const char *name, char folder[LOCAL_PATH_MAX]);
+void local_folder_remove(const char *folder);
 
 /* Make the app, the folder, start the workers. False: the reason is said; close it all the same. */
 bool local_open(local *here, const apium_task_def *tasks);

@@ -1,14 +1,15 @@
 /*
  * order.c - an order: goods are reserved, the card is charged, the parcel is sent. When a step fails, what was done before is
- * undone, by an errback that is a function:
+ * undone, by an errback:
  *
  *     reserve ──▶ charge ──▶ ship
- *        └───────────┴─────────┴──(failed)──▶ undo(request, exception, traceback, order)
+ *        └───────────┴─────────┴──(failed)──▶ undo
  *
- *     order                      four orders, of which one goes through; what becomes of the stock
+ *     order [-m]                 four orders, of which one goes through; what becomes of the stock
  *     order worker [OPTIONS]     a worker of these tasks, with the shop's books in $SHOP; so with apium's other commands
  *
- * The bank and the carrier are functions here; the books (shop.c) are a real database, kept by several processes.
+ * The errback is a function, which the worker that sees the failure calls; with -m it is a message, which survives that
+ * worker. The bank and the carrier are functions here; the books (shop.c) are a real database, kept by several processes.
  */
 #include "../local.h"
 #include "shop.h"
@@ -120,21 +121,38 @@ ship(apium_task *task)
 
 /* --- and back --- */
 
-/* Whichever step failed: the books know what was done. Called in the worker that saw the failure. */
+/* Whichever step failed: the books know what was done. */
 static apium_verdict
-undo(apium_task *task)
+undo_order(apium_task *task, const char *order)
 {
-    const char *request, *exc, *traceback, *order;
     bool charged;
-    if (!apium_args(task, "request:object exc:object traceback:json order:str", &request, &exc,
-                    &traceback, &order))
-        return APIUM_FAILURE;
     if (shop_undo(books_of(task), order, &charged) == SHOP_ERROR)
         return apium_raise(task, "ConnectionError", "cannot undo %s: %s", order,
                            books_of(task)->why);
     if (charged)
         fprintf(stderr, "  the bank pays back what %s cost\n", order);
     return APIUM_SUCCESS;
+}
+
+/* An errback that is a function: called at once, in the worker that saw the failure. */
+static apium_verdict
+undo(apium_task *task)
+{
+    const char *request, *exc, *traceback, *order;
+    if (!apium_args(task, "request:object exc:object traceback:json order:str", &request, &exc,
+                    &traceback, &order))
+        return APIUM_FAILURE;
+    return undo_order(task, order);
+}
+
+/* An errback that is a task: a message, stored together with the failure. */
+static apium_verdict
+undo_task(apium_task *task)
+{
+    const char *failed_id, *order;
+    if (!apium_args(task, "failed_id:str order:str", &failed_id, &order))
+        return APIUM_FAILURE;
+    return undo_order(task, order);
 }
 
 /* A declined card is no surprise: no traceback in the log. */
@@ -149,6 +167,7 @@ static const apium_task_def tasks[] = {
       .throws = expected,
       .max_retries = 2 },
     { .name = "order.undo", .run = undo, .errback = true },
+    { .name = "order.undo_task", .run = undo_task, .acks_late = APIUM_ON },
     { 0 },
 };
 static const apium_hooks hooks = { .process_start = open_books, .process_stop = close_books };
@@ -159,13 +178,14 @@ static const apium_module module = {
 /* --- the workflow --- */
 
 static apium_sig *
-flow_of_order(const char *order)
+flow_of_order(const char *order, bool by_message)
 {
     apium_sig *steps =
         apium_chain(apium_sig_new("order.reserve", "[%s]", order),
                     apium_sig_new("order.charge", NULL), apium_sig_new("order.ship", NULL), NULL);
     /* On a chain: of every step. The errback's own arguments come behind those it is called with. */
-    return apium_sig_link_error(steps, apium_sig_new("order.undo", "[%s]", order));
+    const char *name = by_message ? "order.undo_task" : "order.undo";
+    return apium_sig_link_error(steps, apium_sig_new(name, "[%s]", order));
 }
 
 /* An errback has no result: the books say when it is through. */
@@ -216,7 +236,7 @@ static const struct sale {
 #define N_SALES (sizeof(sales) / sizeof(*sales))
 
 static bool
-sell(local *here, shop *books)
+sell(local *here, shop *books, bool by_message)
 {
     apium_run *runs[N_SALES] = { 0 };
     apium_error err;
@@ -226,8 +246,8 @@ sell(local *here, shop *books)
         ok = shop_order(books, s->order, s->item, s->pieces, s->card, s->address) == SHOP_OK;
         if (!ok)
             fprintf(stderr, "order: cannot note %s: %s\n", s->order, books->why);
-        else if (!(ok = apium_send(here->app, flow_of_order(s->order), NULL, &runs[i], &err) ==
-                        APIUM_OK))
+        else if (!(ok = apium_send(here->app, flow_of_order(s->order, by_message), NULL, &runs[i],
+                                   &err) == APIUM_OK))
             fprintf(stderr, "order: %s\n", err.text);
     }
     for (size_t i = 0; i < N_SALES && ok; i++)
@@ -253,38 +273,33 @@ main(int argc, char **argv)
     if (local_is_command(argc, argv))
         return apium_main_module(argc, argv, &module);
     local here = { .name = "order", .workers = LOCAL_WORKERS };
-    for (int c; (c = getopt(argc, argv, "b:r:h")) != -1;)
-        if (c == 'b')
+    bool by_message = false;
+    for (int c; (c = getopt(argc, argv, "b:r:mh")) != -1;)
+        if (c == 'm')
+            by_message = true;
+        else if (c == 'b')
             here.broker = optarg;
         else if (c == 'r')
             here.backend = optarg;
         else {
             fprintf(c == 'h' ? stdout : stderr,
-                    "usage: order [-b BROKER] [-r BACKEND]\n"
+                    "usage: order [-m] [-b BROKER] [-r BACKEND]\n"
                     "       SHOP=FILE order worker ... (apium's commands)\n");
             return c == 'h' ? 0 : 2;
         }
-    char folder[] = "/tmp/order-shop-XXXXXX", path[64];
+    char folder[LOCAL_PATH_MAX], path[LOCAL_PATH_MAX + 16];
     shop books = { 0 };
-    if (!mkdtemp(folder)) {
-        perror("order: cannot make a folder in /tmp");
+    if (!local_folder_make("shop", folder))
         return 1;
-    }
     snprintf(path, sizeof(path), "%s/shop.db", folder);
     setenv("SHOP", path, 1); /* the workers inherit it */
-    bool ok = open_shop(&books, path) && local_open(&here, tasks) && sell(&here, &books);
+    bool ok =
+        open_shop(&books, path) && local_open(&here, tasks) && sell(&here, &books, by_message);
     if (ok)
         printf("in stock   %d kettles of 10, %d teapots of 3\n", shop_stock(&books, "kettle"),
                shop_stock(&books, "teapot"));
     local_close(&here);
     shop_close(&books);
-    for (size_t i = 0; i < 3; i++) { /* the last two are SQLite's, of a worker that was killed */
-        snprintf(path, sizeof(path), "%s/shop.db%s", folder,
-                 i == 0   ? ""
-                 : i == 1 ? "-wal"
-                          : "-shm");
-        unlink(path);
-    }
-    rmdir(folder);
+    local_folder_remove(folder);
     return ok ? 0 : 1;
 }

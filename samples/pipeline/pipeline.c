@@ -18,6 +18,7 @@
 #include <apium/cjson.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,22 +242,23 @@ same_name(const char *a, const char *b)
 static bool
 add_picture(options *opts, const char *path)
 {
-    char **pictures = realloc(opts->pictures, (opts->n_pictures + 1) * sizeof(*pictures));
-    char *full = realpath(path, NULL); /* a worker may have another working directory */
-    if (!pictures || !full) {
+    char full[PATH_MAX]; /* a worker may have another working directory */
+    if (!realpath(path, full)) {
         fprintf(stderr, "pipeline: cannot read %s: %s\n", path, strerror(errno));
-        free(full);
         return false;
     }
     for (size_t i = 0; i < opts->n_pictures; i++)
         if (same_name(opts->pictures[i], full)) {
             fprintf(stderr, "pipeline: %s and %s would have the same thumbnails\n",
                     opts->pictures[i], full);
-            free(full);
             return false;
         }
+    char **pictures = realloc(opts->pictures, (opts->n_pictures + 1) * sizeof(*pictures));
+    char *copy = strdup(full);
+    if (!pictures || !copy)
+        exit(1);
     opts->pictures = pictures;
-    opts->pictures[opts->n_pictures++] = full;
+    opts->pictures[opts->n_pictures++] = copy;
     return true;
 }
 

@@ -118,26 +118,26 @@ watch_parts(local *here, apium_run *header, size_t n)
     apium_run *member;
     apium_result *res;
     apium_error err;
-    for (size_t done = 0;;) {
+    for (size_t done = 0; local_goes_on(here);) {
         apium_status st = apium_run_next(header, 500, &member, &res, &err);
+        if (st == APIUM_E_TIMEOUT)
+            continue;
         if (st == APIUM_OK && !member)
             return true;
-        if (st == APIUM_OK) {
-            bool ok = apium_result_ok(res);
-            if (ok)
-                show_progress(++done, n);
-            else
-                fprintf(stderr, "\nwordcount: %s\n", apium_result_message(res));
-            apium_result_free(res);
-            if (!ok)
-                return false;
-        } else if (st != APIUM_E_TIMEOUT) {
+        if (st != APIUM_OK) {
             fprintf(stderr, "\nwordcount: %s\n", err.text);
             return false;
-        } else if (!local_goes_on(here)) {
-            return false;
         }
+        bool ok = apium_result_ok(res);
+        if (ok)
+            show_progress(++done, n);
+        else
+            fprintf(stderr, "\nwordcount: %s\n", apium_result_message(res));
+        apium_result_free(res);
+        if (!ok)
+            return false;
     }
+    return false;
 }
 
 /* All of it as one workflow; the report, which is the caller's, and the id to find it again. */
