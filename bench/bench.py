@@ -1,10 +1,10 @@
 """bench - apium beside Celery and beside the bare protocol, in one run; prints ratios.
 
-    ./dev bench [--tasks N] [--rounds N] [--only redis|rabbitmq] [--multiplier N]
+    ./dev bench [--tasks N] [--rounds N] [--only redis|rabbitmq|workflows] [--multiplier N]
 
 Each round drains the same number of no-op tasks with results, by apium, by Celery (both prefork, two processes) and by a
 C loop that issues only the commands a task costs (bench/bare/); the order alternates from round to round, and medians are
-printed. Absolute figures belong to this machine and this minute; the ratios are what is meant to be read.
+printed. Workflows (workflows.py) are sent by the same C program to both kinds of workers. Absolute figures belong to this machine and this minute; the ratios are what is meant to be read.
 """
 import argparse
 import os
@@ -18,6 +18,7 @@ import uuid
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "support"))
 import envelopes  # noqa: E402
 import harness  # noqa: E402
+import workflows  # noqa: E402
 
 BENCH = pathlib.Path(__file__).resolve().parent
 
@@ -158,7 +159,7 @@ def main():
     parser.add_argument("--tasks", type=int, default=20000)
     parser.add_argument("--celery-tasks", type=int, help="fewer tasks in each of Celery's drains, for a quick look")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["redis", "rabbitmq"])
+    parser.add_argument("--only", choices=["redis", "rabbitmq", "workflows"])
     parser.add_argument("--multiplier", type=int, help="worker_prefetch_multiplier of both (default: each one's own)")
     opts = parser.parse_args()
     options = ["--prefetch-multiplier", str(opts.multiplier)] if opts.multiplier else []
@@ -187,6 +188,8 @@ def main():
               f"start-up {apium[1] / celery[1]:.3f}")
         print(f"  apium / bare:   {apium[0] / bare[0]:.2f}", flush=True)
         where.server.stop()
+    if opts.only in (None, "workflows"):
+        workflows.main(opts.rounds)
 
 
 if __name__ == "__main__":

@@ -10,3 +10,13 @@ app.conf.worker_hijack_root_logger = True
 @app.task(name="tasks.noop")
 def noop():
     return None
+
+
+@app.task(name="tasks.echo")
+def echo(value):
+    return value
+
+
+@app.task(name="tasks.add")
+def add(x, y):
+    return x + y

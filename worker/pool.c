@@ -355,6 +355,18 @@ apm_pool_concurrency(const apm_pool *pool)
     return pool->concurrency;
 }
 
+/* What follows a task is the main process's business, and may be long: of a chain every step carries the rest. The process has
+ * to know that it runs a part of a chord, no more. */
+static apm_request
+without_what_follows(const apm_request *req)
+{
+    apm_request lean = *req;
+    lean.embed = lean.callbacks = lean.errbacks = lean.chain = APM_STR_NONE;
+    if (apm_str_is(lean.chord))
+        lean.chord = APM_STR("{}");
+    return lean;
+}
+
 apium_status
 apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
 {
@@ -367,8 +379,9 @@ apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
                         job->time_limit_s, pool->kind->name);
     if (apm_pool_room(pool) == 0)
         return apm_fail(err, APIUM_E_BUSY, "the pool has no free slot");
+    const apm_request lean = without_what_follows(job->req);
     apm_buf_reset(&pool->request);
-    apm_request_pack(job->req, &pool->request);
+    apm_request_pack(&lean, &pool->request);
     if (pool->request.failed) {
         apm_buf_clear(&pool->request);
         return apm_fail(err, APIUM_E_TOOBIG,

@@ -134,10 +134,10 @@ send_links(apm_sending *how, apm_str list, apm_str partial, const apm_options *o
 
 /* The array without its last item: what remains of a chain (its last element runs next). */
 static apm_str
-without_last(apm_str list, size_t n, apm_arena *arena, apm_json *last)
+without_last(apm_str list, apm_arena *arena, apm_json *last)
 {
-    apm_json array = { APM_JSON_ARRAY, list };
-    *last = apm_json_at(array, n - 1);
+    size_t n;
+    *last = apm_json_last((apm_json){ APM_JSON_ARRAY, list }, &n);
     if (n < 2)
         return APM_STR("[]");
     size_t len = (size_t)(last->text.p - list.p);
@@ -155,12 +155,11 @@ static apium_status
 send_next_step(apm_sending *how, apm_str chain, apm_str partial, apm_options *options,
                apium_error *err)
 {
-    size_t n = count(chain);
     apm_json next;
     apm_canvas *sig;
-    if (!n)
+    if (!apm_str_is(chain) || apm_json_empty((apm_json){ APM_JSON_ARRAY, chain }))
         return APIUM_OK;
-    apm_str rest = without_last(chain, n, how->arena, &next);
+    apm_str rest = without_last(chain, how->arena, &next);
     if (!apm_str_is(rest) || !apm_canvas_set(how->arena, options, APM_OPT_CHAIN, rest))
         return no_memory(err);
     apium_status st = apm_canvas_read(next, how->arena, &sig, err);

@@ -497,3 +497,29 @@ apm_json_count(apm_json value)
         n++;
     return n;
 }
+
+apm_json
+apm_json_last(apm_json array, size_t *n)
+{
+    apm_json val, last = { 0 };
+    apm_str key;
+    size_t count = 0;
+
+    if (array.type == APM_JSON_ARRAY)
+        for (apm_json_walk walk = apm_json_walk_open(array); apm_json_walk_next(&walk, &key, &val);
+             count++)
+            last = val;
+    if (n)
+        *n = count;
+    return last;
+}
+
+bool
+apm_json_empty(apm_json value)
+{
+    size_t at = 1;
+
+    while (at < value.text.len && strchr(" \t\r\n", value.text.p[at]))
+        at++;
+    return at < value.text.len && (value.text.p[at] == ']' || value.text.p[at] == '}');
+}

@@ -59,6 +59,10 @@ bool apm_json_key_is(apm_str raw_key, const char *name);
 apm_json apm_json_get(apm_json object, const char *name);
 /* The n-th item of a *validated* array, APM_JSON_NONE past its end. */
 apm_json apm_json_at(apm_json array, size_t n);
+/* The last item, in one pass; *n (may be NULL) becomes the number of items. NONE when there is none. */
+apm_json apm_json_last(apm_json array, size_t *n);
+/* Has a validated array or object no members? Looks at its first bytes only. */
+bool apm_json_empty(apm_json value);
 /* Number of members of a validated array or object. */
 size_t apm_json_count(apm_json value);
 

@@ -93,7 +93,7 @@ apm_json_true(apm_json val)
         return val.text.len > 2;
     case APM_JSON_ARRAY:
     case APM_JSON_OBJECT:
-        return apm_json_count(val) > 0;
+        return !apm_json_empty(val);
     }
     return true;
 }

@@ -304,6 +304,13 @@ START_TEST(items_are_found_and_counted)
     ck_assert_int_eq(apm_json_at(parse("{\"a\":1}"), 0).type, APM_JSON_NONE);
     ck_assert_uint_eq(apm_json_count(parse("{\"a\":1,\"a\":2}")), 2);
     ck_assert_uint_eq(apm_json_count(parse("[ ]")), 0);
+    size_t n;
+    ck_assert(apm_str_eqz(apm_json_last(parse("[1, [2], \"x,]\" ]"), &n).text, "\"x,]\""));
+    ck_assert_uint_eq(n, 3);
+    ck_assert_int_eq(apm_json_last(parse("[ ]"), &n).type, APM_JSON_NONE);
+    ck_assert_uint_eq(n, 0);
+    ck_assert(apm_json_empty(parse("[ \n ]")) && apm_json_empty(parse("{}")));
+    ck_assert(!apm_json_empty(parse("[[]]")) && !apm_json_empty(parse("{ \"a\": 1}")));
     ck_assert_uint_eq(apm_json_count(parse("{}")), 0);
     ck_assert_uint_eq(apm_json_count(parse("7")), 0);
 }
