@@ -1,6 +1,7 @@
 /* local.c - see local.h. */
 #include "local.h"
 
+#include <errno.h>
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
@@ -65,7 +66,7 @@ local_folder_make(const char *name, char folder[LOCAL_PATH_MAX])
     if (snprintf(folder, LOCAL_PATH_MAX, "%s/%s-XXXXXX", where, name) < LOCAL_PATH_MAX &&
         mkdtemp(folder))
         return true;
-    fprintf(stderr, "%s: cannot make a folder in %s: %m\n", name, where);
+    fprintf(stderr, "%s: cannot make a folder in %s: %s\n", name, where, strerror(errno));
     folder[0] = '\0';
     return false;
 }
