@@ -1,19 +1,25 @@
 /*
  * tasks.c - the tasks of the word count:
  *
- *     count(path, begin, end)   a part of a file    -> {"pid", "words", "counts": {"the": 12, ...}}
- *     merge([counts, ...])      all of them         -> {"words", "parts": {"<pid>": n}, "counts"}
- *     report(merged, rows)      what is to be shown -> {"words", "different", "parts", "rows": [["the", 12], ...]}
+ *     count(path, begin, end)   a part of a file         -> {"pid", "words", "bytes", "counts": {"the": 12, ...}}
+ *     folder(path)              what is in a folder, which is counted by parts that it adds to the chord
+ *     merge([counts, ...])      all of them              -> {"words", "bytes", "parts": {"<pid>": n}, "counts"}
+ *     report(merged, rows)      what is to be shown      -> {"words", "different", "bytes", "parts", "rows": [["the", 12], ...]}
+ *     all(*paths)               all of this, as one call: it becomes the workflow
  */
 #include "tasks.h"
+#include "parts.h"
 #include "words.h"
 
 #include <apium/cjson.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* --- count --- */
@@ -100,14 +106,15 @@ raise_errno(apium_task *task, const char *path)
 }
 
 static apium_verdict
-return_counts(apium_task *task, const words *table, long total)
+return_counts(apium_task *task, const words *table, long total, int64_t bytes)
 {
     char *json = NULL;
     size_t size;
     FILE *out = open_memstream(&json, &size);
     if (!out)
         return apium_raise(task, "MemoryError", "no memory for the counts");
-    fprintf(out, "{\"pid\": %d, \"words\": %ld, \"counts\": ", (int)getpid(), total);
+    fprintf(out, "{\"pid\": %d, \"words\": %ld, \"bytes\": %lld, \"counts\": ", (int)getpid(),
+            total, (long long)bytes);
     words_write(table, out);
     putc('}', out);
     if (fclose(out) != 0) {
@@ -140,11 +147,52 @@ count(apium_task *task)
     else if (!count_words(&part, &table, &total))
         verdict = apium_raise(task, "MemoryError", "no memory for the words of %s", path);
     else
-        verdict = return_counts(task, &table, total);
+        verdict = return_counts(task, &table, total, end - begin);
     close(fd);
     free(part.p);
     words_clear(&table);
     return verdict;
+}
+
+/* --- folder --- */
+
+/* The parts of what is in it; links are not followed. False: why says why not. */
+static bool
+look_into(DIR *folder, const char *path, parts *all, apium_error *why)
+{
+    char name[PATH_MAX];
+    for (struct dirent *e; (e = readdir(folder));) {
+        struct stat st;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        if (snprintf(name, sizeof(name), "%s/%s", path, e->d_name) >= (int)sizeof(name) ||
+            lstat(name, &st) != 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+            continue;
+        if (!parts_add(all, name, why))
+            return false;
+    }
+    return true;
+}
+
+static apium_verdict
+folder(apium_task *task)
+{
+    const char *path;
+    parts found = { 0 };
+    apium_error why;
+
+    if (!apium_args(task, "path:str", &path))
+        return APIUM_FAILURE;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return raise_errno(task, path);
+    bool ok = look_into(dir, path, &found, &why);
+    while (ok && found.n > 0)
+        ok = apium_add_to_chord(task, found.sigs[--found.n], &why) == APIUM_OK;
+    closedir(dir);
+    parts_clear(&found);
+    return ok ? return_counts(task, &(words){ 0 }, 0, 0)
+              : apium_raise(task, "OSError", "%s", why.text);
 }
 
 /* --- merge --- */
@@ -170,29 +218,30 @@ add_counts(words *table, const cJSON *counts)
 }
 
 static void
-add_part(cJSON *parts, long pid)
+add_share(cJSON *shares, long pid)
 {
     char name[24];
     snprintf(name, sizeof(name), "%ld", pid);
-    cJSON *count = cJSON_GetObjectItem(parts, name);
+    cJSON *count = cJSON_GetObjectItem(shares, name);
     if (count)
         cJSON_SetNumberValue(count, count->valuedouble + 1);
     else
-        cJSON_AddNumberToObject(parts, name, 1);
+        cJSON_AddNumberToObject(shares, name, 1);
 }
 
 static apium_verdict
-return_merged(apium_task *task, const words *table, long total, const cJSON *parts)
+return_merged(apium_task *task, const words *table, double total, double bytes, const cJSON *shares)
 {
-    char *json = NULL, *shares = cJSON_PrintUnformatted(parts);
+    char *json = NULL, *text = cJSON_PrintUnformatted(shares);
     size_t size;
     FILE *out = open_memstream(&json, &size);
     if (out) {
-        fprintf(out, "{\"words\": %ld, \"parts\": %s, \"counts\": ", total, shares ? shares : "{}");
+        fprintf(out, "{\"words\": %.0f, \"bytes\": %.0f, \"parts\": %s, \"counts\": ", total, bytes,
+                text ? text : "{}");
         words_write(table, out);
         putc('}', out);
     }
-    cJSON_free(shares);
+    cJSON_free(text);
     if (!out || fclose(out) != 0) {
         free(json);
         return apium_raise(task, "MemoryError", "no memory for the sums");
@@ -205,24 +254,25 @@ merge(apium_task *task)
 {
     const char *text;
     words table = { 0 };
-    double total = 0;
+    double total = 0, bytes = 0;
     bool ok = true;
 
     if (!apium_args(task, "counts:array", &text))
         return APIUM_FAILURE;
-    cJSON *all = apium_cjson_parse(text), *parts = cJSON_CreateObject();
+    cJSON *all = apium_cjson_parse(text), *shares = cJSON_CreateObject();
     const cJSON *one;
     cJSON_ArrayForEach(one, all)
     {
         ok = ok && add_counts(&table, cJSON_GetObjectItem(one, "counts"));
         total += number_of(one, "words");
-        add_part(parts, (long)number_of(one, "pid"));
+        bytes += number_of(one, "bytes");
+        add_share(shares, (long)number_of(one, "pid"));
     }
-    apium_verdict verdict = ok && all && parts
-                                ? return_merged(task, &table, (long)total, parts)
+    apium_verdict verdict = ok && all && shares
+                                ? return_merged(task, &table, total, bytes, shares)
                                 : apium_raise(task, "MemoryError", "no memory to add it all up");
     cJSON_Delete(all);
-    cJSON_Delete(parts);
+    cJSON_Delete(shares);
     words_clear(&table);
     return verdict;
 }
@@ -258,6 +308,7 @@ report(apium_task *task)
     cJSON *merged = apium_cjson_parse(text), *shown = cJSON_CreateObject();
     bool ok = add_counts(&table, cJSON_GetObjectItem(merged, "counts"));
     cJSON_AddNumberToObject(shown, "words", number_of(merged, "words"));
+    cJSON_AddNumberToObject(shown, "bytes", number_of(merged, "bytes"));
     cJSON_AddNumberToObject(shown, "different", (double)table.used);
     cJSON_AddItemToObject(shown, "parts", cJSON_DetachItemFromObject(merged, "parts"));
     cJSON_AddItemToObject(shown, "rows", rows_of(&table, (size_t)n));
@@ -270,12 +321,45 @@ report(apium_task *task)
     return verdict;
 }
 
+/* --- all --- */
+
+static apium_verdict
+count_all(apium_task *task)
+{
+    const char *text;
+    parts all = { 0 };
+    apium_error why;
+    bool ok = true;
+
+    if (!apium_args(task, "*paths", &text))
+        return APIUM_FAILURE;
+    cJSON *paths = apium_cjson_parse(text);
+    const cJSON *path;
+    cJSON_ArrayForEach(path, paths)
+    {
+        ok = ok && parts_add(&all, cJSON_IsString(path) ? path->valuestring : "", &why);
+    }
+    apium_verdict verdict = ok ? apium_replace(task, parts_flow(&all, 12))
+                               : apium_raise(task, "OSError", "%s", why.text);
+    cJSON_Delete(paths);
+    parts_clear(&all);
+    return verdict;
+}
+
 /* A part whose worker dies goes to another one. */
 const apium_task_def wordcount_tasks[] = {
     { .name = "wordcount.count",
       .run = count,
       .acks_late = APIUM_ON,
       .doc = "count(path, begin, end): the words of a part of a file" },
+    { .name = "wordcount.folder",
+      .run = folder,
+      .acks_late = APIUM_ON,
+      .doc = "folder(path): all that is in a folder" },
+    { .name = "wordcount.all",
+      .run = count_all,
+      .acks_late = APIUM_ON,
+      .doc = "all(*paths): the report on files and folders" },
     { .name = "wordcount.merge",
       .run = merge,
       .acks_late = APIUM_ON,

@@ -1,22 +1,23 @@
 /*
  * wordcount.c - counts the words of text files with as many processes as you like: a map-reduce as a chord.
  *
- *     split ──▶ count ─┐
- *          ├──▶ count ─┼──▶ merge ──▶ report
- *          └──▶ count ─┘
+ *             ┌─▶ count ──┐
+ *     split ──┼─▶ count ──┼──▶ merge ──▶ report
+ *             └─▶ folder ─┘
  *
- *     wordcount [OPTIONS] [FILE...]   counts; without files: this machine's licences
+ *     wordcount [OPTIONS] [FILE|FOLDER...]   counts; without any: this machine's licences
  *     wordcount worker [OPTIONS]      is a worker of the same tasks, and so with every command of apium
  *
  * Broker and result store are one SQLite file in a temporary folder, and the workers are this same program,
- * started twice; or, with -b, any broker, and then also workers that run elsewhere. The tasks are in tasks.c.
+ * started twice; or, with -b, any broker, and then also workers that run elsewhere. The tasks are in tasks.c, the workflow
+ * in parts.c.
  */
 #include "../local.h"
+#include "parts.h"
 #include "tasks.h"
 
 #include <apium/cjson.h>
 
-#include <errno.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PART_BYTES 65536
-#define ROWS       12
+#define ROWS 12
 
 typedef struct options {
     const char *broker, *backend;
@@ -35,67 +35,6 @@ typedef struct options {
     char **files;
     size_t n_files;
 } options;
-
-/* --- split: files into parts of about the same size --- */
-
-typedef struct parts {
-    apium_sig **sigs; /* calls of wordcount.count */
-    size_t n, cap;
-} parts;
-
-static bool
-add_part(parts *all, const char *path, int64_t begin, int64_t end)
-{
-    if (all->n == all->cap) {
-        size_t cap = all->cap ? 2 * all->cap : 256;
-        apium_sig **sigs = realloc(all->sigs, cap * sizeof(*sigs));
-        if (!sigs)
-            return false;
-        all->sigs = sigs;
-        all->cap = cap;
-    }
-    apium_sig *sig = apium_sig_new("wordcount.count", "[%s, %lld, %lld]", path, (long long)begin,
-                                   (long long)end);
-    if (sig)
-        all->sigs[all->n++] = sig;
-    return sig != NULL;
-}
-
-static void
-free_parts(parts *all)
-{
-    for (size_t i = 0; i < all->n; i++)
-        apium_sig_free(all->sigs[i]);
-    free(all->sigs);
-    *all = (parts){ 0 };
-}
-
-/* False: why is said. Where words begin and end is the business of the parts. */
-static bool
-split(const options *opts, parts *all, int64_t *bytes)
-{
-    for (size_t i = 0; i < opts->n_files; i++) {
-        const char *file = opts->files[i];
-        char *path = realpath(file, NULL); /* a worker may have another working directory */
-        struct stat st;
-        bool ok = path && stat(path, &st) == 0 && access(path, R_OK) == 0;
-        if (!ok)
-            fprintf(stderr, "wordcount: cannot read %s: %s\n", file, strerror(errno));
-        else if (!(ok = S_ISREG(st.st_mode)))
-            fprintf(stderr, "wordcount: %s is not a file\n", file);
-        for (int64_t at = 0; ok && at < st.st_size; at += PART_BYTES) {
-            ok = add_part(all, path, at,
-                          at + PART_BYTES < st.st_size ? at + PART_BYTES : st.st_size);
-            if (!ok)
-                fprintf(stderr, "wordcount: no memory for so many parts\n");
-        }
-        free(path);
-        if (!ok)
-            return false;
-        *bytes += st.st_size;
-    }
-    return true;
-}
 
 /* --- count, merge, report --- */
 
@@ -145,16 +84,12 @@ static apium_result *
 count_all(local *here, const options *opts, parts *all, char *id, size_t id_size)
 {
     size_t n = all->n;
-    apium_sig *header = apium_group_of(n, all->sigs);
-    apium_sig *body =
-        apium_chain(apium_sig_new("wordcount.merge", NULL),
-                    apium_sig_new("wordcount.report", "[%d]", opts->all ? 0 : ROWS), NULL);
     apium_run *run = NULL;
     apium_result *res = NULL;
     apium_error err;
 
-    all->n = 0; /* the header's now */
-    if (apium_send(here->app, apium_chord(header, body), NULL, &run, &err) != APIUM_OK) {
+    if (apium_send(here->app, parts_flow(all, opts->all ? 0 : ROWS), NULL, &run, &err) !=
+        APIUM_OK) {
         fprintf(stderr, "wordcount: %s\n", err.text);
         return NULL;
     }
@@ -183,20 +118,25 @@ print_rows(const cJSON *rows, bool as_uniq)
 }
 
 static void
-print_report(const cJSON *report, const options *opts, int64_t bytes, double seconds)
+print_report(const cJSON *report, double seconds)
 {
+    const cJSON *shares = cJSON_GetObjectItem(report, "parts"), *share;
+    double all = 0;
+    cJSON_ArrayForEach(share, shares)
+    {
+        all += share->valuedouble;
+    }
     printf("\n  %9s  %s\n", "times", "word");
     print_rows(cJSON_GetObjectItem(report, "rows"), false);
-    const cJSON *shares = cJSON_GetObjectItem(report, "parts"), *share;
-    printf("\n%.0f words, %.0f different ones, in %zu files (%.1f MB), in %.2f s, counted by %d "
-           "processes",
+    printf("\n%.0f words, %.0f different ones, in %.1f MB, in %.2f s; %.0f parts by %d processes",
            cJSON_GetNumberValue(cJSON_GetObjectItem(report, "words")),
-           cJSON_GetNumberValue(cJSON_GetObjectItem(report, "different")), opts->n_files,
-           (double)bytes / 1e6, seconds, cJSON_GetArraySize(shares));
+           cJSON_GetNumberValue(cJSON_GetObjectItem(report, "different")),
+           cJSON_GetNumberValue(cJSON_GetObjectItem(report, "bytes")) / 1e6, seconds, all,
+           cJSON_GetArraySize(shares));
     cJSON_ArrayForEach(share, shares)
     {
         printf("%s%.0f%s", share == shares->child ? " (" : ", ", share->valuedouble,
-               share->next ? "" : " parts)");
+               share->next ? "" : ")");
     }
     putchar('\n');
 }
@@ -264,7 +204,7 @@ static void
 usage(FILE *out)
 {
     fprintf(out,
-            "usage: wordcount [-a] [-b BROKER] [-r BACKEND] [-w WORKERS] [FILE...]\n"
+            "usage: wordcount [-a] [-b BROKER] [-r BACKEND] [-w WORKERS] [FILE|FOLDER...]\n"
             "       wordcount [OPTIONS] worker|call|result|list|... (apium's commands, see "
             "wordcount worker --help)\n"
             "  -a       print every word, as uniq -c does, and nothing else\n"
@@ -294,17 +234,22 @@ demo(const char *self, const options *opts)
                    .backend = opts->backend,
                    .workers = opts->workers };
     parts all = { 0 };
-    int64_t bytes = 0;
+    apium_error err;
+    bool ok = true;
     char id[64] = "";
     double begin = now();
     apium_result *res = NULL;
 
-    if (split(opts, &all, &bytes)) {
+    for (size_t i = 0; i < opts->n_files && ok; i++)
+        ok = parts_add(&all, opts->files[i], &err);
+    if (!ok)
+        fprintf(stderr, "wordcount: %s\n", err.text);
+    if (ok) {
         bool open = local_open(&here, wordcount_tasks);
         if (open && !opts->all) {
-            printf("Counting the words of %zu files in %zu parts: %d workers with %d processes "
-                   "each, over\n%s\n",
-                   opts->n_files, all.n, opts->workers, LOCAL_PROCESSES,
+            printf("Counting words in %zu parts of %zu files and folders: %d workers with %d "
+                   "processes each, over\n%s\n",
+                   all.n, opts->n_files, opts->workers, LOCAL_PROCESSES,
                    opts->broker ? "the broker you named" : here.url);
             fflush(stdout);
         }
@@ -316,13 +261,13 @@ demo(const char *self, const options *opts)
     if (report && opts->all)
         print_rows(cJSON_GetObjectItem(report, "rows"), true);
     else if (report) {
-        print_report(report, opts, bytes, seconds);
+        print_report(report, seconds);
         print_next(self, &here, id, !opts->broker);
     }
-    bool ok = report != NULL;
+    ok = report != NULL;
     cJSON_Delete(report);
     apium_result_free(res);
-    free_parts(&all);
+    parts_clear(&all);
     local_close(&here);
     return ok;
 }

@@ -75,12 +75,25 @@ class Wordcount(Case):
         paths = sorted(folder.iterdir())
         self.assertEqual(self.passes("wordcount", "-a", *paths), self.counted_by_tr(paths))
 
+    def test_folders_are_counted_as_they_are_found(self):
+        """Each adds its files and folders to the chord that it is a part of."""
+        folder = harness.folder("tree")
+        (folder / "a" / "b" / "c").mkdir(parents=True)
+        (folder / "empty").mkdir()
+        (folder / "link").symlink_to(folder)
+        for i, where in enumerate((folder, folder / "a", folder / "a" / "b" / "c")):
+            for name in ("one", "two"):
+                (where / name).write_text(f"word{'x' * i} and {name}\n" * 4000)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        self.assertEqual(self.passes("wordcount", "-a", folder), self.counted_by_tr(files))
+        self.assertEqual(self.passes("wordcount", "-a", TEXTS[0], folder / "empty"), self.counted_by_tr([TEXTS[0]]))
+
     def test_it_shows_a_table_and_what_to_try_next(self):
         text = harness.folder("words") / "text"
         text.write_text("one two two\n")
         said = self.passes("wordcount", text)
         self.assertRegex(said, r"2 +two\n +1 +one\n")
-        self.assertRegex(said, r"(?m)^3 words, 2 different ones, in 1 files .* counted by 1 processes \(1 parts\)$")
+        self.assertRegex(said, r"(?m)^3 words, 2 different ones, in 0.0 MB, in [\d.]+ s; 1 parts by 1 processes \(1\)$")
         self.assertIn("-b redis://localhost/0\n", said)
 
     def test_nothing_to_count_is_an_empty_table(self):
@@ -90,7 +103,7 @@ class Wordcount(Case):
 
     def test_what_it_cannot_do_it_says(self):
         self.fails("wordcount", 1, r"^wordcount: cannot read /none/such: No such file or directory\n$", "/none/such")
-        self.fails("wordcount", 1, r"^wordcount: /tmp is not a file\n$", "/tmp")
+        self.fails("wordcount", 1, r"^wordcount: cannot read /dev/null: it is neither a file nor a folder\n$", "/dev/null")
         self.fails("wordcount", 2, "name a result backend too", "-b", "amqp://localhost", TEXTS[0])
         self.fails("wordcount", 1, "carries a chord|chord", "-w", "0", "-b", "memory://", "-r", "disabled://", TEXTS[0])
 
@@ -235,6 +248,16 @@ class WithPython(Case):
         done = self.python("python/wordcount.py", self.url, text)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout, "    60000 two\n    30000 one\n90000 words, 2 different ones\n")
+
+    def test_one_call_becomes_the_whole_count(self):
+        self.workers.append(harness.Process("wordcount-worker", [SAMPLES / "wordcount", "-b", self.url, "--result-backend", self.url,
+                                                                 "worker", "-l", "INFO"]).start())
+        folder = harness.folder("words")
+        (folder / "text").write_text("one two two\n" * 30000)
+        done = harness.apium("call", "wordcount.all", "--args", json.dumps([str(folder)]), "--wait", broker=self.url, backend=self.url)
+        self.assertEqual(json.loads(done.stdout)["rows"], [["two", 60000], ["one", 30000]], done.stderr)
+        done = harness.apium("call", "wordcount.all", "--args", '["/none/such"]', "--wait", broker=self.url, backend=self.url)
+        self.assertIn("OSError: cannot read /none/such: No such file", done.stderr)
 
     def test_the_demo_counts_the_same_over_redis(self):
         text = harness.folder("words") / "text"
