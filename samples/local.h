@@ -1,7 +1,7 @@
 /*
- * local.h - what the samples that are whole programs share: somewhere to send tasks to, and workers for
- * them. Unless a broker is named it is a SQLite file in a temporary folder; the workers are this same
- * program, started again. All of it is gone when the sample ends.
+ * local.h - what the samples that are whole programs share: somewhere to send tasks to, and workers
+ * for them. Unless a broker is named it is a SQLite file in a temporary folder; the workers are
+ * this same program, started again. All of it is gone when the sample ends.
  */
 #ifndef SAMPLES_LOCAL_H
 #define SAMPLES_LOCAL_H
@@ -37,7 +37,8 @@ void local_folder_remove(const char *folder);
 
 /* Make the app, the folder, start the workers. False: the reason is said; close it all the same. */
 bool local_open(local *here, const apium_task_def *tasks);
-/* Does waiting make sense? False when we are interrupted, or a worker has ended by itself, which is said. */
+/* Does waiting make sense? False when we are interrupted, or a worker has ended by itself, which
+ * is said. */
 bool local_goes_on(local *here);
 /* The value of a run; NULL when there is none, and why is said. */
 apium_result *local_get(local *here, apium_run *run);

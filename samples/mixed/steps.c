@@ -1,5 +1,6 @@
 /*
- * steps.c - the steps of the reading report that run in C; the others are in steps.py, the workflow in flow.py.
+ * steps.c - the steps of the reading report that run in C; the others are in steps.py, the workflow
+ * in flow.py.
  *
  *     read ──┬─▶ vocabulary ─┬─▶ grade ──▶ save
  *      C     │      Python   │   Python     C

@@ -1,15 +1,17 @@
 /*
- * order.c - an order: goods are reserved, the card is charged, the parcel is sent. When a step fails, what was done before is
- * undone, by an errback:
+ * order.c - an order: goods are reserved, the card is charged, the parcel is sent. When a step
+ * fails, what was done before is undone, by an errback:
  *
  *     reserve ──▶ charge ──▶ ship
  *        └───────────┴─────────┴──(failed)──▶ undo
  *
- *     order [-m]                 four orders, of which one goes through; what becomes of the stock
- *     order worker [OPTIONS]     a worker of these tasks, with the shop's books in $SHOP; so with apium's other commands
+ *     order [-m]               four orders, of which one goes through; what becomes of the stock
+ *     order worker [OPTIONS]   a worker of these tasks, with the shop's books in $SHOP; so with
+ *                              apium's other commands
  *
- * The errback is a function, which the worker that sees the failure calls; with -m it is a message, which survives that
- * worker. The bank and the carrier are functions here; the books (shop.c) are a real database, kept by several processes.
+ * The errback is a function, which the worker that sees the failure calls; with -m it is a message,
+ * which survives that worker. The bank and the carrier are functions here; the books (shop.c) are a
+ * real database, kept by several processes.
  */
 #include "../local.h"
 #include "shop.h"
@@ -111,7 +113,8 @@ ship(apium_task *task)
         return APIUM_FAILURE;
     shop_look(books_of(task), order, "address", address, sizeof(address));
     if (!address[0]) {
-        /* Perhaps the customer is just writing it: look again, twice. The exception is what remains then. */
+        /* Perhaps the customer is just writing it: look again, twice. The exception is what
+         * remains then. */
         apium_raise(task, "ValueError", "%s: no address", order);
         return apium_retry(task, 0.2, NULL);
     }
@@ -183,7 +186,7 @@ flow_of_order(const char *order, bool by_message)
     apium_sig *steps =
         apium_chain(apium_sig_new("order.reserve", "[%s]", order),
                     apium_sig_new("order.charge", NULL), apium_sig_new("order.ship", NULL), NULL);
-    /* On a chain: of every step. The errback's own arguments come behind those it is called with. */
+    /* On a chain: of every step. The errback's own arguments come behind those it is given. */
     const char *name = by_message ? "order.undo_task" : "order.undo";
     return apium_sig_link_error(steps, apium_sig_new(name, "[%s]", order));
 }

@@ -25,7 +25,8 @@ shop_close(shop *books)
     books->db = NULL;
 }
 
-/* Run one statement with text parameters, ended by NULL; the answer is how many rows it changed, or -1. */
+/* Run one statement with text parameters, ended by NULL; the answer is how many rows it changed,
+ * or -1. */
 static int
 change(shop *books, const char *sql, ...)
 {

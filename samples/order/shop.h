@@ -1,6 +1,6 @@
 /*
- * shop.h - the shop's own books: what is in stock, and how far each order is; a SQLite file. Every step is one
- * transaction and may be repeated: what is done already is not done again.
+ * shop.h - the shop's own books: what is in stock, and how far each order is; a SQLite file. Every
+ * step is one transaction and may be repeated: what is done already is not done again.
  */
 #ifndef ORDER_SHOP_H
 #define ORDER_SHOP_H

@@ -20,7 +20,8 @@ void image_clear(image *img);
 const char *image_read(image *img, const char *path);
 const char *image_write(const image *img, const char *path);
 
-/* The same picture with its longer side `side` pixels long; each pixel is the mean of those it stands for. */
+/* The same picture with its longer side `side` pixels long; each pixel is the mean of those it
+ * stands for. */
 bool image_scale(const image *from, int side, image *to);
 /* Put one onto another, at x, y; what does not fit is cut off. */
 void image_put(image *onto, const image *img, int x, int y);

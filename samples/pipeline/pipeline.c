@@ -1,6 +1,7 @@
 /*
- * pipeline.c - thumbnails: every picture is scaled to several sizes at once, an entry of the manifest joins its sizes, and
- * a contact sheet joins the pictures. A chord whose header is made of chords:
+ * pipeline.c - thumbnails: every picture is scaled to several sizes at once, an entry of the
+ * manifest joins its sizes, and a contact sheet joins the pictures. A chord whose header is made of
+ * chords:
  *
  *     picture 1 ──┬─▶ scale 64 ──┬─▶ entry ─┐
  *                 └─▶ scale 128 ─┘          ├──▶ sheet
@@ -8,7 +9,7 @@
  *                 └─▶ scale 128 ─┘
  *
  *     pipeline [-o FOLDER] [-s 64,128,256] [PICTURE.ppm|.pgm...]   without pictures it draws some
- *     pipeline worker [OPTIONS]                                    a worker of these tasks; so with apium's other commands
+ *     pipeline worker [OPTIONS]   a worker of these tasks; so with apium's other commands
  *
  * The folder gets NAME-SIZE.ppm, sheet.ppm and manifest.json, which is printed too.
  */
@@ -72,7 +73,8 @@ scale(apium_task *task)
     return verdict;
 }
 
-/* entry([scaled, ...], picture) -> {"picture", "sizes": [scaled, ...]}: what the manifest says of a picture */
+/* entry([scaled, ...], picture) -> {"picture", "sizes": [scaled, ...]}: what the manifest says of
+ * a picture */
 static apium_verdict
 entry(apium_task *task)
 {
@@ -133,7 +135,8 @@ write_text(const char *text, const char *path)
     return fclose(file) == 0 ? NULL : strerror(errno);
 }
 
-/* sheet([entry, ...], folder) -> {"sheet", "pictures": [entry, ...]}, which is written to manifest.json too */
+/* sheet([entry, ...], folder) -> {"sheet", "pictures": [entry, ...]}, which is written to
+ * manifest.json too */
 static apium_verdict
 make_sheet(apium_task *task)
 {
@@ -159,7 +162,8 @@ make_sheet(apium_task *task)
     return verdict;
 }
 
-/* Each may be repeated: it writes the same files again. So a worker that dies costs nothing but time. */
+/* Each may be repeated: it writes the same files again. So a worker that dies costs nothing but
+ * time. */
 static const apium_task_def tasks[] = {
     { .name = "pipeline.scale", .run = scale, .acks_late = APIUM_ON },
     { .name = "pipeline.entry", .run = entry, .acks_late = APIUM_ON },

@@ -1,11 +1,16 @@
 /*
  * tasks.c - the tasks of the word count:
  *
- *     count(path, begin, end)   a part of a file         -> {"pid", "words", "bytes", "counts": {"the": 12, ...}}
- *     folder(path)              what is in a folder, which is counted by parts that it adds to the chord
- *     merge([counts, ...])      all of them              -> {"words", "bytes", "parts": {"<pid>": n}, "counts"}
- *     report(merged, rows)      what is to be shown      -> {"words", "different", "bytes", "parts", "rows": [["the", 12], ...]}
+ *     count(path, begin, end)   a part of a file
+ *         {"pid", "words", "bytes", "counts": {"the": 12, ...}}
+ *     folder(path)              what is in a folder: it adds parts to the chord
+ *         the same, of nothing
+ *     merge([counts, ...])      all of them
+ *         {"words", "bytes", "parts": {"<pid>": n}, "counts"}
+ *     report(merged, rows)      what is to be shown
+ *         {"words", "different", "bytes", "parts", "rows": [["the", 12], ...]}
  *     all(*paths)               all of this, as one call: it becomes the workflow
+ *         as report
  */
 #include "tasks.h"
 #include "parts.h"
@@ -55,8 +60,9 @@ read_more(int fd, off_t at, size_t n, excerpt *into)
 }
 
 /*
- * The text of the words that begin in begin..end: a word that begins before belongs to the part before, and one
- * that ends behind is read to its end. So parts may be cut anywhere, and each word is in one of them.
+ * The text of the words that begin in begin..end: a word that begins before belongs to the part
+ * before, and one that ends behind is read to its end. So parts may be cut anywhere, and each word
+ * is in one of them.
  */
 static bool
 read_part(int fd, off_t begin, off_t end, excerpt *out)

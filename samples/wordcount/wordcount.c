@@ -1,16 +1,18 @@
 /*
- * wordcount.c - counts the words of text files with as many processes as you like: a map-reduce as a chord.
+ * wordcount.c - counts the words of text files with as many processes as you like: a map-reduce as
+ * a chord.
  *
  *             ┌─▶ count ──┐
  *     split ──┼─▶ count ──┼──▶ merge ──▶ report
  *             └─▶ folder ─┘
  *
  *     wordcount [OPTIONS] [FILE|FOLDER...]   counts; without any: this machine's licences
- *     wordcount worker [OPTIONS]      is a worker of the same tasks, and so with every command of apium
+ *     wordcount worker [OPTIONS]             is a worker of the same tasks, and so with every
+ *                                            command of apium
  *
- * Broker and result store are one SQLite file in a temporary folder, and the workers are this same program,
- * started twice; or, with -b, any broker, and then also workers that run elsewhere. The tasks are in tasks.c, the workflow
- * in parts.c.
+ * Broker and result store are one SQLite file in a temporary folder, and the workers are this same
+ * program, started twice; or, with -b, any broker, and then also workers that run elsewhere. The
+ * tasks are in tasks.c, the workflow in parts.c.
  */
 #include "../local.h"
 #include "parts.h"
@@ -94,7 +96,8 @@ count_all(local *here, const options *opts, parts *all, char *id, size_t id_size
         return NULL;
     }
     snprintf(id, id_size, "%s", apium_run_id(run));
-    /* run is report's; before it comes merge, and before that the header. Without parts there is none. */
+    /* run is report's; before it comes merge, and before that the header. Without parts there is
+     * none. */
     apium_run *merge = apium_run_parent(run);
     apium_run *counts = merge ? apium_run_parent(merge) : NULL;
     if (n == 0 || !counts || watch_parts(here, counts, n))
@@ -144,7 +147,8 @@ print_report(const cJSON *report, double seconds)
 static void
 print_next(const char *self, const local *here, const char *id, bool embedded)
 {
-    /* Where the command and the other samples are, seen from here: "build" of "build/samples/wordcount". */
+    /* Where the command and the other samples are, seen from here: "build" of
+     * "build/samples/wordcount". */
     const char *samples = strstr(self, "/samples/");
     char build[512];
     snprintf(build, sizeof(build), "%.*s", samples ? (int)(samples - self) : 2,
@@ -181,7 +185,8 @@ add_file(options *opts, const char *path)
     opts->files[opts->n_files++] = copy;
 }
 
-/* Real text that every Debian has: licences, copyright notes, and Perl's own pages where they are. */
+/* Real text that every Debian has: licences, copyright notes, and Perl's own pages where they
+ * are. */
 static void
 default_files(options *opts)
 {

@@ -21,8 +21,8 @@ typedef struct words {
 bool words_add(words *table, const char *text, size_t len, long count);
 /* {"the": 12, ...}; words are letters, so there is nothing to escape. */
 void words_write(const words *table, FILE *out);
-/* The rows in order, the empty ones last: the most frequent first, or by the alphabet. It is a list then, no
- * longer a table. */
+/* The rows in order, the empty ones last: the most frequent first, or by the alphabet. It is a
+ * list then, no longer a table. */
 void words_sort(words *table, bool by_alphabet);
 void words_clear(words *table);
 
