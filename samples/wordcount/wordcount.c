@@ -147,12 +147,11 @@ print_report(const cJSON *report, double seconds)
 static void
 print_next(const char *self, const local *here, const char *id, bool embedded)
 {
-    /* Where the command and the other samples are, seen from here: "build" of
-     * "build/samples/wordcount". */
-    const char *samples = strstr(self, "/samples/");
-    char build[512];
-    snprintf(build, sizeof(build), "%.*s", samples ? (int)(samples - self) : 2,
-             samples ? self : "..");
+    /* Where the command is, seen from here: "build" of "build/samples/wordcount". */
+    const char *name = strrchr(self, '/');
+    char build[512] = "build";
+    if (name && name - self > 8 && strncmp(name - 8, "/samples", 8) == 0)
+        snprintf(build, sizeof(build), "%.*s", (int)(name - 8 - self), self);
 
     printf("\nWhat to try next:\n"
            "  your own text          %s *.txt\n"
