@@ -575,7 +575,8 @@ const apm_broker_ops apm_redis_broker = {
     .name = "redis",
     .schemes = (const char *const[]){ "redis", "rediss", "redis+socket", "sentinel", NULL },
     .size = sizeof(redis_broker),
-    .features = APM_BROKER_PRIORITY | APM_BROKER_LOW_FIRST | APM_BROKER_PARK | APM_BROKER_FENCE,
+    .features = APM_BROKER_PRIORITY | APM_BROKER_LOW_FIRST | APM_BROKER_PARK | APM_BROKER_FENCE |
+                APM_BROKER_FANOUT,
     .open = redis_open,
     .close = redis_close,
     .declare = redis_declare,

@@ -13,8 +13,8 @@
 #include "worker/pool.h"
 
 static const apm_command *const commands[] = {
-    &apm_cmd_call,   &apm_cmd_list,   &apm_cmd_purge, &apm_cmd_report,
-    &apm_cmd_result, &apm_cmd_worker, NULL,
+    &apm_cmd_call,   &apm_cmd_canvas, &apm_cmd_list,   &apm_cmd_purge,
+    &apm_cmd_report, &apm_cmd_result, &apm_cmd_worker, NULL,
 };
 
 #define AT(member) offsetof(apm_globals, member)

@@ -369,10 +369,10 @@ def app(broker, backend, **conf):
     return made
 
 
-def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, check=False):
+def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, check=False, stdin=""):
     """Run the command; gives the CompletedProcess."""
     where = environment(broker, backend) if broker else {}
-    done = subprocess.run([APIUM, *map(str, args)], env={**os.environ, **where, **(env or {})}, stdin=subprocess.DEVNULL,
+    done = subprocess.run([APIUM, *map(str, args)], env={**os.environ, **where, **(env or {})}, input=stdin if text else stdin.encode(),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"apium {' '.join(map(str, args))}: exit {done.returncode}\n{done.stderr}")
