@@ -28,7 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROWS 12
+#define ROWS   12
+#define ID_MAX 64
 
 typedef struct options {
     const char *broker, *backend;
@@ -81,9 +82,9 @@ watch_parts(local *here, apium_run *header, size_t n)
     return false;
 }
 
-/* All of it as one workflow; the report, which is the caller's, and the id to find it again. */
+/* All of it as one workflow; the report, which is the caller's. */
 static apium_result *
-count_all(local *here, const options *opts, parts *all, char *id, size_t id_size)
+count_all(local *here, const options *opts, parts *all, char header_id[ID_MAX])
 {
     size_t n = all->n;
     apium_run *run = NULL;
@@ -95,13 +96,17 @@ count_all(local *here, const options *opts, parts *all, char *id, size_t id_size
         fprintf(stderr, "wordcount: %s\n", err.text);
         return NULL;
     }
-    snprintf(id, id_size, "%s", apium_run_id(run));
     /* run is report's; before it comes merge, and before that the header. Without parts there is
      * none. */
     apium_run *merge = apium_run_parent(run);
     apium_run *counts = merge ? apium_run_parent(merge) : NULL;
     if (n == 0 || !counts || watch_parts(here, counts, n))
         res = local_get(here, run);
+    if (res && counts) { /* the header is kept under its id, so that others can look at it */
+        snprintf(header_id, ID_MAX, "%s", apium_run_id(counts));
+        if (apium_run_save(counts, &err) != APIUM_OK)
+            fprintf(stderr, "wordcount: %s\n", err.text);
+    }
     apium_run_free(run);
     return res;
 }
@@ -145,7 +150,7 @@ print_report(const cJSON *report, double seconds)
 }
 
 static void
-print_next(const char *self, const local *here, const char *id, bool embedded)
+print_next(const char *self, const local *here, const char *header_id, bool embedded)
 {
     /* Where the command is, seen from here: "build" of "build/samples/wordcount". */
     const char *name = strrchr(self, '/');
@@ -163,9 +168,9 @@ print_next(const char *self, const local *here, const char *id, bool embedded)
                "  with more workers      %s -w 4\n",
                self, self);
     else
-        printf("  its tree of tasks      %s/apium -b '%s' --result-backend '%s' canvas show %s\n"
+        printf("  its parts, as a tree   %s/apium -b '%s' --result-backend '%s' canvas show %s\n"
                "  workers elsewhere      %s -b '%s' --result-backend '%s' worker\n",
-               build, here->broker, here->backend, id, self, here->broker, here->backend);
+               build, here->broker, here->backend, header_id, self, here->broker, here->backend);
     printf(
         "  from Python            samples/python/README.md\n"
         "  more samples           samples/README.md, and how they are made: docs/workflows.md\n");
@@ -240,7 +245,7 @@ demo(const char *self, const options *opts)
     parts all = { 0 };
     apium_error err;
     bool ok = true;
-    char id[64] = "";
+    char header_id[ID_MAX] = "";
     double begin = now();
     apium_result *res = NULL;
 
@@ -258,7 +263,7 @@ demo(const char *self, const options *opts)
             fflush(stdout);
         }
         if (open)
-            res = count_all(&here, opts, &all, id, sizeof(id));
+            res = count_all(&here, opts, &all, header_id);
     }
     double seconds = now() - begin;
     cJSON *report = res ? apium_cjson_parse(apium_result_json(res)) : NULL;
@@ -266,7 +271,7 @@ demo(const char *self, const options *opts)
         print_rows(cJSON_GetObjectItem(report, "rows"), true);
     else if (report) {
         print_report(report, seconds);
-        print_next(self, &here, id, !opts->broker);
+        print_next(self, &here, header_id, !opts->broker);
     }
     ok = report != NULL;
     cJSON_Delete(report);

@@ -233,6 +233,13 @@ class WithPython(Case):
         self.assertEqual((folder / "report").read_text(), done.stdout)
         for step, worker in (("read", c), ("vocabulary", py), ("measure", c), ("grade", py), ("save", c)):
             self.assertRegex(worker.log(), rf"Task mixed.{step}\[\S+\] succeeded")
+        # The same as a file for the command.
+        flow = self.python("mixed/flow.py", "--json", text, folder / "report")
+        (folder / "flow.json").write_text(flow.stdout)
+        (folder / "report").unlink()
+        saved = harness.apium("call", "--canvas", folder / "flow.json", "--wait", broker=self.url, backend=self.url, check=True)
+        self.assertEqual(json.loads(saved.stdout), {"file": str(folder / "report"), "bytes": len(done.stdout)})
+        self.assertEqual((folder / "report").read_text(), done.stdout)
         # An exception of either side is one in the program that waits.
         done = self.python("mixed/flow.py", folder / "none", folder / "report")
         self.assertRegex(done.stderr, r"^flow.py: FileNotFoundError: .*No such file or directory: '.*/none'")
@@ -264,7 +271,9 @@ class WithPython(Case):
         text.write_text("one two two\n" * 30000)
         said = self.passes("wordcount", "-b", self.url, text)
         self.assertRegex(said, r"60000 +two\n +30000 +one\n")
-        self.assertRegex(said, rf"canvas show [0-9a-f-]{{36}}\n")
+        header = re.search(r"canvas show ([0-9a-f-]{36})\n", said).group(1)
+        drawn = harness.apium("canvas", "show", header, broker=self.url, backend=self.url, check=True).stdout
+        self.assertRegex(drawn, r"^group \S+  SUCCESS  6 of 6\n")
 
 
 if __name__ == "__main__":
