@@ -164,7 +164,8 @@ print_next(const char *self, const local *here, const char *header_id, bool embe
            "  and over RabbitMQ      %s -b amqp://localhost -r redis://localhost/0\n",
            self, self, self);
     if (embedded)
-        printf("  in a file that stays   %s -b sqlite:////tmp/words.db\n"
+        printf("  in a file that stays   %s -b sqlite:////tmp/words.db   (and then: apium canvas "
+               "show ID)\n"
                "  with more workers      %s -w 4\n",
                self, self);
     else
