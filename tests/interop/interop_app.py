@@ -14,8 +14,11 @@ app.conf.update(json.loads(os.environ.get("INTEROP_CONF", "{}")))
 
 
 def put(word, key):
+    """A record of tests/support/ledger.c: one length, one write."""
+    record = f"{word} {key} {os.getpid()} {time.monotonic_ns() // 1_000_000}".encode().ljust(127) + b"\n"
+    assert len(record) == 128, key
     with open(os.environ["LEDGER"], "ab", buffering=0) as ledger:
-        ledger.write(f"{word} {key} {os.getpid()} {time.monotonic_ns() // 1_000_000}\n".encode())
+        ledger.write(record)
 
 
 @app.task(name="tasks.add")
