@@ -20,29 +20,29 @@ def replay(app, client, documents):
     return {name: result_from_tuple(document["counted"][1], app) for name, document in documents.items()}
 
 
-def trees(app, client, results):
+def trees(app, client, results, groups=True):
     metas = canvas_kit.stored(client)
-    return {name: canvas_kit.Tree(app, result, metas).canonical() for name, result in results.items()}
+    return {name: canvas_kit.Tree(app, result, metas).canonical(groups) for name, result in results.items()}
 
 
-def await_expected(app, client, results, expected, timeout):
+def await_expected(app, client, results, expected, timeout, groups=True):
     """{name: tree} of those that did not become what was expected."""
     wrong, deadline = dict(results), time.monotonic() + timeout
     while True:
-        seen = trees(app, client, wrong)
+        seen = trees(app, client, wrong, groups)
         wrong = {name: result for name, result in wrong.items() if seen[name] != expected[name]}
         if not wrong or time.monotonic() > deadline:
             return {name: seen[name] for name in wrong}
         time.sleep(0.2)
 
 
-def await_rest(app, client, results, quiet, timeout):
+def await_rest(app, client, results, quiet, timeout, groups=True):
     """{name: tree} of all, once nothing has changed for `quiet` seconds."""
-    seen, deadline = trees(app, client, results), time.monotonic() + timeout
+    seen, deadline = trees(app, client, results, groups), time.monotonic() + timeout
     since = time.monotonic()
     while time.monotonic() < min(deadline, since + quiet):
         time.sleep(0.3)
-        again = trees(app, client, results)
+        again = trees(app, client, results, groups)
         if again != seen:
             seen, since = again, time.monotonic()
     return seen

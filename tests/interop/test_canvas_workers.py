@@ -13,6 +13,7 @@ servers = harness.Servers()
 TIMEOUT = 60 if harness.SANITIZED else 25
 NO = ["ValueError", ["no"]]
 GONE = object()
+GROUPS = canvas_expressions.VERSION >= (5, 3)
 
 
 def tearDownModule():
@@ -34,6 +35,8 @@ RIGHT = {
                                   "parent.parent.parent.children.0.state": GONE},
     "task | chord fails | task": {"state": "FAILURE", "value": died("#5", "ValueError('late')"), "parent.parent.state": GONE,
                                   "parent.parent.parent.children.0.state": GONE},
+    # With luck it is right: the inner group's size takes the place of the chord's.
+    "chord of chain that ends in group": {},
     # The upper chord waits for ever.
     "chord of failing chord": {"state": "FAILURE", "value": died("#2", "ChordError('Dependency #5 raised ValueError(\\'no\\')')")},
     "chord of unknown task": {"state": "FAILURE", "value": died("#2", "NotRegistered('tasks.no_such')"),
@@ -49,6 +52,8 @@ RIGHT = {
 }
 # What 5.2 gets wrong beside that.
 WRONG_IN_5_2 = {
+    # a TypeError in the place of everything
+    "chord body chain, part fails", "chord body chain, part fails, link_error",
 }
 
 
@@ -88,10 +93,10 @@ class CanvasWorkers(unittest.TestCase):
         worker = harness.CeleryWorker(*where, "-c", "4", "-Q", "celery,python").start()
         try:
             results = canvas_run.send(app, canvas_expressions.ALL)
-            cls.pattern = canvas_run.await_rest(app, store, results, 4, 90)
+            cls.pattern = canvas_run.await_rest(app, store, results, 4, 90, GROUPS)
         finally:
             worker.kill_group()
-        wrong = RIGHT.keys() | (WRONG_IN_5_2 if canvas_expressions.VERSION < (5, 3) else set())
+        wrong = RIGHT.keys() | (set() if GROUPS else WRONG_IN_5_2)
         cls.pattern = {name: tree for name, tree in cls.pattern.items() if name not in wrong}
 
     @classmethod
@@ -128,7 +133,7 @@ class CanvasWorkers(unittest.TestCase):
         self.start(harness.Worker(*where, "-c", "3" if both else "4"),
                    harness.CeleryWorker(*where, "-c", "3", "-Q", "celery,python" if both else "python"))
         results = canvas_run.send(app, self.pattern)
-        self.equal(self.pattern, canvas_run.await_expected(app, store, results, self.pattern, TIMEOUT))
+        self.equal(self.pattern, canvas_run.await_expected(app, store, results, self.pattern, TIMEOUT, GROUPS))
 
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do(self):
         self.as_celery_5_6()
