@@ -561,11 +561,7 @@ apply_chord(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     }
     if (st != APIUM_OK)
         return st;
-    apm_handle *first = body_handle;
-    while (first->parent)
-        first = first->parent;
-    if (first != header)
-        first->parent = header;
+    body_handle->parent = header; /* as in Celery also where the body is a chain */
     *out = body_handle;
     return APIUM_OK;
 }

@@ -277,19 +277,19 @@ class Tree:
 
     def canonical(self, groups=True):
         """Without `groups` no id of a group is told: in 5.2 a group has other ones on the way."""
-        return canonical(_raced(self.shape) if groups else _groupless(_raced(self.shape)))
+        return canonical(_raced(self.shape) if groups else groupless(_raced(self.shape)))
 
 
 def _plain(shape):
     return UUID.sub("#", json.dumps(shape, sort_keys=True))
 
 
-def _groupless(shape):
+def groupless(shape):
     if isinstance(shape, list):
-        return [_groupless(value) for value in shape]
+        return [groupless(value) for value in shape]
     if not isinstance(shape, dict):
         return shape
-    return {key: "" if key == "group" else _groupless(value) for key, value in shape.items() if key != "in group"}
+    return {key: "" if key == "group" else groupless(value) for key, value in shape.items() if key != "in group"}
 
 
 def _raced(shape):

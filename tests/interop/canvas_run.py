@@ -1,8 +1,12 @@
 """canvas_run - runs the expressions of canvas_expressions.py, all at once, and gives what became of each."""
+import json
+import os
+import subprocess
 import time
 
 import canvas_expressions
 import canvas_kit
+import harness
 from celery.result import result_from_tuple
 
 
@@ -18,6 +22,14 @@ def replay(app, client, documents):
     for document in documents.values():
         canvas_kit.replay(app, client, document["counted"][0])
     return {name: result_from_tuple(document["counted"][1], app) for name, document in documents.items()}
+
+
+def compose(app, documents, broker, backend):
+    """What was captured, built anew with the functions of C, and sent by them."""
+    described = {name: {key: document[key] for key in ("signature", "args", "options")} for name, document in documents.items()}
+    done = subprocess.run([harness.COMPOSE], input=json.dumps(described), text=True, check=True, stdout=subprocess.PIPE,
+                          env={**os.environ, **harness.environment(broker, backend)})
+    return {name: result_from_tuple(tree, app) for name, tree in json.loads(done.stdout).items()}
 
 
 def trees(app, client, results, groups=True):

@@ -57,6 +57,13 @@ WRONG_IN_5_2 = {
 }
 
 
+# Other messages when C sends them.
+BUILT_OTHERWISE = {
+    "chunks as a task",  # by itself it is sent as the group that it stands for
+    "chord of chain that ends in group",  # the group is gathered, so that it counts as one part
+}
+
+
 def changed(tree, changes):
     """The tree with what is at "a.0.b" set, or taken away."""
     tree = copy.deepcopy(tree)
@@ -140,6 +147,16 @@ class CanvasWorkers(unittest.TestCase):
 
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do_over_rabbitmq(self):
         self.as_celery_5_6(servers.rabbitmq.url())
+
+    def test_what_c_builds_and_sends_becomes_what_celery_5_6_makes_of_it(self):
+        documents = {name: document for name, document in canvas_kit.captured("messages.json")["expressions"].items()
+                     if name not in BUILT_OTHERWISE}
+        # Of groups within the steps of a header's chain Celery tells one id and sends another.
+        expected = {name: renumbered(canvas_kit.groupless(tree), {}) for name, tree in expected_of_5_6().items()}
+        app, store, where = self.place()
+        self.start(harness.Worker(*where, "-c", "3"), harness.CeleryWorker(*where, "-c", "2", "-Q", "python"))
+        results = canvas_run.compose(app, documents, *where)
+        self.equal(expected, canvas_run.await_expected(app, store, results, expected, TIMEOUT, groups=False))
 
     def test_a_c_worker_does_as_the_python_one(self):
         self.as_installed(both=False)

@@ -46,10 +46,10 @@ build_all(const cJSON *list, size_t *n)
     *n = (size_t)cJSON_GetArraySize(list);
     apium_sig **parts = calloc(*n + 1, sizeof(*parts));
     size_t i = 0;
-    const cJSON *item;
     if (!parts)
         give_up("a workflow", "out of memory");
-    cJSON_ArrayForEach(item, list) parts[i++] = build(item);
+    for (const cJSON *item = list ? list->child : NULL; item; item = item->next)
+        parts[i++] = build(item);
     return parts;
 }
 
@@ -69,16 +69,12 @@ static apium_sig *
 build_task(const char *name, const cJSON *json)
 {
     const cJSON *kwargs = cJSON_GetObjectItem(json, "kwargs");
-    const cJSON *it = cJSON_GetObjectItem(kwargs, "it"),
-                *task = cJSON_GetObjectItem(kwargs, "task");
-    if (it && task) {
-        char *items = cJSON_PrintUnformatted(it);
-        apium_value value = apium_json(items);
-        apium_sig *sig = strcmp(name, "celery.map") == 0 ? apium_map(build(task), value)
-                         : strcmp(name, "celery.starmap") == 0
-                             ? apium_starmap(build(task), value)
-                             : apium_chunks(build(task), value,
-                                            (size_t)cJSON_GetObjectItem(kwargs, "n")->valueint);
+    const cJSON *task = cJSON_GetObjectItem(kwargs, "task");
+    bool map = strcmp(name, "celery.map") == 0;
+    if (map || strcmp(name, "celery.starmap") == 0) {
+        char *items = cJSON_PrintUnformatted(cJSON_GetObjectItem(kwargs, "it"));
+        apium_sig *sig = map ? apium_map(build(task), apium_json(items))
+                             : apium_starmap(build(task), apium_json(items));
         free(items);
         return sig;
     }
@@ -94,57 +90,96 @@ build_task(const char *name, const cJSON *json)
 }
 
 static apium_sig *
+link_all(apium_sig *sig, const cJSON *links, apium_sig *(*link)(apium_sig *, apium_sig *))
+{
+    if (!cJSON_IsArray(links))
+        return link(sig, build(links));
+    for (const cJSON *one = links->child; one; one = one->next)
+        sig = link(sig, build(one));
+    return sig;
+}
+
+static bool
+holds(const cJSON *list, const char *text)
+{
+    for (const cJSON *one = list ? list->child : NULL; one; one = one->next)
+        if (strcmp(one->valuestring, text) == 0)
+            return true;
+    return false;
+}
+
+static apium_sig *
+set_stamp(apium_sig *sig, const cJSON *stamp)
+{
+    char *value = cJSON_PrintUnformatted(stamp);
+    sig = apium_sig_stamp(sig, stamp->string, apium_json(value));
+    free(value);
+    return sig;
+}
+
+static apium_sig *
 set_option(apium_sig *sig, const cJSON *option, const cJSON *options)
 {
     const char *name = option->string;
-    if (cJSON_IsNull(option))
+    if (cJSON_IsNull(option) || strcmp(name, "stamped_headers") == 0)
         return sig;
-    if (strcmp(name, "link") == 0 || strcmp(name, "link_error") == 0) {
-        const cJSON *one;
-        if (!cJSON_IsArray(option))
-            return strcmp(name, "link") == 0 ? apium_sig_link(sig, build(option))
-                                             : apium_sig_link_error(sig, build(option));
-        cJSON_ArrayForEach(one, option) sig = strcmp(name, "link") == 0
-                                                  ? apium_sig_link(sig, build(one))
-                                                  : apium_sig_link_error(sig, build(one));
+    if (strcmp(name, "immutable") ==
+        0) /* left in copies of errbacks by Celery; it means nothing there */
         return sig;
-    }
-    if (strcmp(name, "stamped_headers") == 0) {
-        const cJSON *header;
-        cJSON_ArrayForEach(header, option)
-        {
-            char *value = cJSON_PrintUnformatted(cJSON_GetObjectItem(options, header->valuestring));
-            sig = apium_sig_stamp(sig, header->valuestring, apium_json(value));
-            free(value);
-        }
-        return sig;
-    }
-    const cJSON *stamp;
-    cJSON_ArrayForEach(
-        stamp, cJSON_GetObjectItem(options, "stamped_headers")) if (strcmp(stamp->valuestring,
-                                                                           name) == 0) return sig;
+    if (strcmp(name, "link") == 0)
+        return link_all(sig, option, apium_sig_link);
+    if (strcmp(name, "link_error") == 0)
+        return link_all(sig, option, apium_sig_link_error);
+    if (holds(cJSON_GetObjectItem(options, "stamped_headers"), name))
+        return set_stamp(sig, option);
 
     apium_send_opts opts = { 0 };
-    if (strcmp(name, "queue") == 0)
-        opts.queue = option->valuestring;
-    else if (strcmp(name, "task_id") == 0)
-        opts.task_id = option->valuestring;
+    char *headers = NULL;
+    const struct {
+        const char *name;
+        const char **text;
+        double *number;
+    } plain[] = {
+        { "queue", &opts.queue, NULL },           { "task_id", &opts.task_id, NULL },
+        { "countdown", NULL, &opts.countdown },   { "expires", NULL, &opts.expires },
+        { "time_limit", NULL, &opts.time_limit },
+    };
+    bool set = true;
+    size_t i = 0;
+    while (i < sizeof(plain) / sizeof(plain[0]) && strcmp(name, plain[i].name) != 0)
+        i++;
+    if (i < sizeof(plain) / sizeof(plain[0]) && plain[i].text)
+        *plain[i].text = option->valuestring;
+    else if (i < sizeof(plain) / sizeof(plain[0]))
+        *plain[i].number = option->valuedouble;
     else if (strcmp(name, "ignore_result") == 0)
         opts.ignore_result = cJSON_IsTrue(option) ? APIUM_ON : APIUM_OFF;
-    else if (strcmp(name, "countdown") == 0)
-        opts.countdown = option->valuedouble;
     else if (strcmp(name, "priority") == 0)
         opts.priority = option->valueint, opts.has_priority = true;
+    else if (strcmp(name, "headers") == 0)
+        opts.headers = headers = cJSON_PrintUnformatted(option);
     else
+        set = false;
+    if (!set)
         give_up("an option that nothing here sets", name);
-    return apium_sig_set(sig, &opts);
+    sig = apium_sig_set(sig, &opts);
+    free(headers);
+    return sig;
+}
+
+static apium_sig *
+set_options(apium_sig *sig, const cJSON *options)
+{
+    for (const cJSON *option = options ? options->child : NULL; option; option = option->next)
+        sig = set_option(sig, option, options);
+    return sig;
 }
 
 static apium_sig *
 build(const cJSON *json)
 {
     const cJSON *kwargs = cJSON_GetObjectItem(json, "kwargs"),
-                *options = cJSON_GetObjectItem(json, "options"), *option;
+                *options = cJSON_GetObjectItem(json, "options");
     const cJSON *type = cJSON_GetObjectItem(json, "subtask_type");
     const char *kind = cJSON_IsString(type) ? type->valuestring : "task";
     apium_sig *sig;
@@ -162,8 +197,14 @@ build(const cJSON *json)
     } else {
         sig = build_task(cJSON_GetObjectItem(json, "task")->valuestring, json);
     }
-    cJSON_ArrayForEach(option, options) sig = set_option(sig, option, options);
-    return sig;
+    return set_options(sig, options);
+}
+
+static char *
+text_of(const cJSON *object, const char *name)
+{
+    const cJSON *value = cJSON_GetObjectItem(object, name);
+    return value ? cJSON_PrintUnformatted(value) : NULL;
 }
 
 int
@@ -173,7 +214,7 @@ main(void)
     size_t len = 0;
     apium_app *app;
     apium_error err;
-    const cJSON *call, *option;
+    const cJSON *call;
     bool first = true;
     if (getdelim(&text, &len, EOF, stdin) < 0)
         give_up("standard input", "empty");
@@ -181,8 +222,7 @@ main(void)
     if (!all || apium_app_new("compose", NULL, &app, &err) != APIUM_OK)
         give_up("the description", all ? err.text : "no JSON");
     putchar('{');
-    cJSON_ArrayForEach(call, all)
-    {
+    for (call = all->child; call; call = call->next) {
         apium_run *run;
         const cJSON *args = cJSON_GetObjectItem(call, "args"),
                     *options = cJSON_GetObjectItem(call, "options");
@@ -194,9 +234,15 @@ main(void)
             apium_sig_free(sig);
             sig = with;
         }
-        cJSON_ArrayForEach(option, options) sig = set_option(sig, option, options);
-        if (apium_send(app, sig, NULL, &run, &err) != APIUM_OK)
+        char *link = text_of(options, "link"), *link_error = text_of(options, "link_error");
+        const cJSON *id = cJSON_GetObjectItem(options, "task_id");
+        const apium_send_opts opts = { .task_id = id ? id->valuestring : NULL,
+                                       .link = link,
+                                       .link_error = link_error };
+        if (apium_send(app, sig, &opts, &run, &err) != APIUM_OK)
             give_up(call->string, err.text);
+        free(link);
+        free(link_error);
         char *name =
             cJSON_PrintUnformatted(&(cJSON){ .type = cJSON_String, .valuestring = call->string });
         printf("%s%s: %s", first ? "" : ", ", name, apium_run_tuple(run));

@@ -31,6 +31,7 @@ APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
 FLOWS = str(BUILD / "tests" / "support" / "flows.so")
 LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
+COMPOSE = str(BUILD / "tests" / "support" / "compose")
 PROBE = str(BUILD / "tests" / "support" / "probe")
 
 _GUARD = r"""
