@@ -8,9 +8,13 @@
 bool apm_canvas_put(apm_arena *arena, apm_options *options, const apm_option *option);
 bool apm_canvas_copy_options(apm_arena *arena, apm_options *to, const apm_options *from);
 void apm_canvas_drop_option(apm_options *options, apm_opt which);
+/* What is to follow, when there is something: the rest of a chain. */
+const apm_option *apm_canvas_rest(const apm_options *options);
 apm_str apm_canvas_concat(apm_arena *arena, apm_str a, apm_str b);
 
-/* freeze.c: what a signature becomes a part of when it is frozen. */
+/* freeze.c: group | body. NULL without memory. */
+apm_canvas *apm_canvas_upgraded(apm_arena *arena, const apm_canvas *group, apm_canvas *body);
+/* What a signature becomes a part of when it is frozen. */
 typedef struct apm_place {
     apm_str id;          /* of its last task; absent: made up */
     apm_str group_id;    /* absent none */

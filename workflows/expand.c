@@ -344,6 +344,53 @@ apply_group(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     return APIUM_OK;
 }
 
+/* Whoever returns for it is to be told another group. */
+static void
+forget_group(apm_canvas *sig)
+{
+    sig->json = APM_STR_NONE;
+    apm_canvas_drop_option(&sig->options, APM_OPT_GROUP_ID);
+    if (sig->kind == APM_SIG_CHORD)
+        forget_group(sig->body);
+    else if (sig->kind == APM_SIG_CHAIN && sig->n_tasks)
+        forget_group(sig->tasks[sig->n_tasks - 1]);
+    else if (sig->kind == APM_SIG_GROUP)
+        for (size_t i = 0; i < sig->n_tasks; i++)
+            forget_group(sig->tasks[i]);
+}
+
+/* What follows a group would run once for each member, under the same ids. (Celery writes such a group where a chord with a group for a
+ * body is followed by more.) It is a chord, as group | more is: a chain of the body and what follows. */
+static apium_status
+apply_group_with_rest(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over,
+                      apm_str rest, apm_handle **out, apium_error *err)
+{
+    apm_arena *arena = how->arena;
+    apm_canvas *body = apm_canvas_new(arena, APM_SIG_CHAIN, "celery.chain");
+    size_t n = apm_json_count((apm_json){ APM_JSON_ARRAY, rest });
+    apm_options without;
+    if (!body || !(body->tasks = apm_arena_alloc(arena, n * sizeof(*body->tasks))))
+        return no_memory(err);
+    for (size_t i = n; i > 0; i--) {
+        apium_status st = apm_canvas_read(apm_json_at((apm_json){ APM_JSON_ARRAY, rest }, i - 1),
+                                          arena, &body->tasks[body->n_tasks++], err);
+        if (st != APIUM_OK)
+            return st;
+    }
+    apm_canvas *chord = apm_canvas_upgraded(arena, sig, n == 1 ? body->tasks[0] : body);
+    if (!chord || !apm_canvas_copy_options(arena, &chord->options, &sig->options) ||
+        !apm_canvas_copy_options(arena, &without, over ? over : &(apm_options){ 0 }))
+        return no_memory(err);
+    apm_canvas_drop_option(&chord->options, APM_OPT_CHAIN);
+    apm_canvas_drop_option(&chord->options, APM_OPT_GROUP_ID);
+    /* 5.6 gives a body that is a group the id of its header, whose parts are not to be counted again. */
+    apm_canvas_drop_option(&chord->options, APM_OPT_TASK_ID);
+    for (size_t i = 0; i < chord->n_tasks; i++)
+        forget_group(chord->tasks[i]);
+    apm_canvas_drop_option(&without, APM_OPT_CHAIN);
+    return apply(how, chord, args, &without, false, out, err);
+}
+
 /* ---- a chain ---- */
 
 /* The steps but the first, as the rest of a chain travels, behind what is to follow the chain itself. */
@@ -575,8 +622,15 @@ apply(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over, 
     switch (sig->kind) {
     case APM_SIG_CHAIN:
         return apply_chain(how, sig, args, over, out, err);
-    case APM_SIG_GROUP:
+    case APM_SIG_GROUP: {
+        const apm_option *rest = over ? apm_canvas_opt(over, APM_OPT_CHAIN) : NULL;
+        if (!rest)
+            rest = apm_canvas_opt(&sig->options, APM_OPT_CHAIN);
+        if (!header && rest && !rest->sig &&
+            apm_json_count((apm_json){ APM_JSON_ARRAY, rest->raw }))
+            return apply_group_with_rest(how, sig, args, over, rest->raw, out, err);
         return apply_group(how, sig, args, over, header, out, err);
+    }
     case APM_SIG_CHORD:
         return apply_chord(how, sig, args, over, out, err);
     default:

@@ -299,12 +299,11 @@ mark_sig(struct marking *m, const apm_canvas *sig)
     if (apm_str_is(req.id))
         st = add_unrun(m, &req);
     if (st == APIUM_OK && sig->kind == APM_SIG_CHORD)
-        return mark_sig(m, sig->body);
+        st = mark_sig(m, sig->body);
     if (st == APIUM_OK && sig->kind == APM_SIG_GROUP) {
         /* Celery leaves its members pending, and whoever waits for them waits for ever. Within a header they return, too. */
         for (size_t i = 0; i < sig->n_tasks && st == APIUM_OK; i++)
             st = mark_sig(m, sig->tasks[i]);
-        return st;
     }
     if (st == APIUM_OK && chord && sig->kind == APM_SIG_TASK && apm_str_is(req.group) &&
         apm_str_is(req.id)) {
@@ -589,7 +588,6 @@ chord_error(apm_sending *how, const apm_part_read *member, apm_exception *exc, a
     return st;
 }
 
-
 apium_status
 apm_follow_send_body(apm_sending *how, apm_str body, apm_str results, apium_error *err)
 {
@@ -642,7 +640,9 @@ apm_follow_body_failed(apm_sending *how, apm_str body, const apm_exception *exc,
         return st;
     struct marking m = { .how = how,
                          .out = out,
-                         .exc = sig->kind == APM_SIG_GROUP ? cause : exc,
+                         .exc = sig->kind == APM_SIG_GROUP && !apm_canvas_rest(&sig->options)
+                                    ? cause
+                                    : exc,
                          .state = APM_STR("FAILURE"),
                          .err = err };
     m.exc_json = exception_json(how->arena, m.exc);

@@ -264,7 +264,7 @@ class Tree:
             shape["after"] = meta["parent_id"]
         children = [self._of(result_from_tuple(c, self.app), False) for c in meta.get("children") or ()]
         if children:
-            shape["children"] = sorted(children, key=_plain)
+            shape["children"] = children
         return shape
 
     def _add_strays(self):
@@ -273,15 +273,23 @@ class Tree:
             more = [task_id for task_id, meta in self.metas.items() if task_id not in self.seen and meta.get("parent_id") in self.seen]
             strays += [self._task(self.app.AsyncResult(task_id)) for task_id in sorted(more)]
         if strays:
-            self.shape["strays"] = sorted(strays, key=_plain)
+            self.shape["strays"] = strays
 
     def canonical(self, groups=True):
         """Without `groups` no id of a group is told: in 5.2 a group has other ones on the way."""
-        return canonical(_raced(self.shape) if groups else groupless(_raced(self.shape)))
+        return canonical(_sorted(_raced(self.shape if groups else groupless(self.shape))))
 
 
-def _plain(shape):
-    return UUID.sub("#", json.dumps(shape, sort_keys=True))
+def _sorted(shape):
+    """Children and strays are sets: in the order of what they are, ids aside."""
+    if isinstance(shape, list):
+        return [_sorted(value) for value in shape]
+    if not isinstance(shape, dict):
+        return shape
+    shape = {key: _sorted(value) for key, value in shape.items()}
+    for key in {"children", "strays"} & shape.keys():
+        shape[key] = sorted(shape[key], key=lambda one: UUID.sub("#", json.dumps(one, sort_keys=True)))
+    return shape
 
 
 def groupless(shape):
@@ -294,24 +302,20 @@ def groupless(shape):
 
 def _raced(shape):
     """With the one choice hidden that only a race makes: which part of a chord was the last, and so is the parent of the body."""
-    groups = {}
-
-    def together(ids):
-        for one in ids:
-            groups.setdefault(one, set()).update(ids)
+    parts = set()
 
     def ids_below(one):
         values = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
         found = {one["id"]} if isinstance(one, dict) and "id" in one else set()
         return found.union(*map(ids_below, values))
 
-    def collect(one, named):
+    def collect(one):
         for value in one.values() if isinstance(one, dict) else one if isinstance(one, list) else ():
-            collect(value, named)
-        if isinstance(one, dict) and "members" in one:
-            together(ids_below(one["members"]))
+            collect(value)
+        if isinstance(one, dict):
+            parts.update(ids_below(one.get("members")), ids_below(one.get("strays")))
         if isinstance(one, dict) and "in group" in one:
-            named.setdefault(one["in group"], set()).add(one["id"])
+            parts.add(one["id"])
 
     def hide(one):
         if isinstance(one, list):
@@ -319,14 +323,11 @@ def _raced(shape):
         if not isinstance(one, dict):
             return one
         one = {key: hide(value) for key, value in one.items()}
-        if len(groups.get(one.get("after"), ())) > 1:
+        if one.get("after") in parts:
             one["after"] = "a part"
         return one
 
-    named = {}
-    collect(shape, named)
-    for ids in named.values():
-        together(ids)
+    collect(shape)
     return hide(shape)
 
 

@@ -37,11 +37,11 @@ def trees(app, client, results, groups=True):
     return {name: canvas_kit.Tree(app, result, metas).canonical(groups) for name, result in results.items()}
 
 
-def await_expected(app, client, results, expected, timeout, groups=True):
-    """{name: tree} of those that did not become what was expected."""
+def await_expected(app, client, results, expected, timeout, groups=True, view=lambda tree: tree):
+    """{name: tree} of those that did not become what was expected, seen by `view`."""
     wrong, deadline = dict(results), time.monotonic() + timeout
     while True:
-        seen = trees(app, client, wrong, groups)
+        seen = {name: view(tree) for name, tree in trees(app, client, wrong, groups).items()}
         wrong = {name: result for name, result in wrong.items() if seen[name] != expected[name]}
         if not wrong or time.monotonic() > deadline:
             return {name: seen[name] for name in wrong}
