@@ -39,4 +39,14 @@ apium_status apm_freeze_header(const apm_sending *how, apm_canvas *chord, apm_st
                                apm_str root_id, apm_handle **out, apium_error *err);
 apm_str apm_new_id(apm_arena *arena);
 
+/* apply_task.c. update: dict(base, **over); merge: the same, but a group_id that is there stays, as do stamps. Nulls are laid over too
+ * with `nulls`. False without memory. */
+bool apm_options_update(apm_arena *arena, apm_options *base, const apm_options *over, bool nulls);
+bool apm_options_merge(apm_arena *arena, apm_options *base, const apm_options *over, bool nulls);
+bool apm_option_is_false(const apm_options *options, apm_opt which);
+apium_status apm_apply_task(apm_sending *how, apm_canvas *sig, apm_str args,
+                            const apm_options *over, apm_handle **out, apium_error *err);
+/* A tuple for how->children. */
+void apm_add_child(apm_sending *how, const apm_handle *handle);
+
 #endif
