@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 
+import canvas_expressions
 import celery
 import harness
 from celery.backends.filesystem import FilesystemBackend
@@ -18,7 +19,12 @@ from kombu.transport import TRANSPORT_ALIASES, memory
 CANVAS = str(harness.BUILD / "tests" / "support" / "canvas")
 CAPTURED = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "canvas-5.6"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-UNREADY = ("PENDING", "RECEIVED", "STARTED", "RETRY")
+# What of a tree the installed Celery does otherwise than 5.6: in 5.2 groups have other ids on the way, in 5.7 some bodies other parents.
+OTHERWISE = set()
+if canvas_expressions.VERSION < (5, 3):
+    OTHERWISE = {"group", "in group"}
+elif canvas_expressions.VERSION > (5, 6):
+    OTHERWISE = {"group", "in group", "after"}
 
 
 def canonical(value, names=None):
@@ -226,8 +232,7 @@ class Tree:
     it without being its child (errbacks). Ids are numbers; children are a set."""
 
     def __init__(self, app, result, metas):
-        self.app, self.metas, self.waiting = app, metas, False
-        self.seen = {}
+        self.app, self.metas, self.seen = app, metas, {}
         self.shape = self._of(result)
         self._add_strays()
 
@@ -252,8 +257,6 @@ class Tree:
     def _task(self, result):
         meta = self._meta(result.id)
         shape = self.seen[result.id] = {"id": result.id, "state": meta["status"]}
-        if meta["status"] in UNREADY:
-            self.waiting = True
         value = meta["result"]
         if isinstance(value, dict) and "exc_type" in value:
             value = [value["exc_type"], value["exc_message"]]
@@ -275,9 +278,10 @@ class Tree:
         if strays:
             self.shape["strays"] = strays
 
-    def canonical(self, groups=True):
-        """Without `groups` no id of a group is told: in 5.2 a group has other ones on the way."""
-        return canonical(_sorted(_raced(self.shape if groups else groupless(self.shape))))
+    def canonical(self, hidden=()):
+        """Comparable; without what is named in `hidden`."""
+        shape = without(self.shape, hidden)
+        return canonical(_sorted(_raced(shape, _parts(shape))))
 
 
 def _sorted(shape):
@@ -292,43 +296,31 @@ def _sorted(shape):
     return shape
 
 
-def groupless(shape):
+def without(shape, hidden):
     if isinstance(shape, list):
-        return [groupless(value) for value in shape]
+        return [without(value, hidden) for value in shape]
     if not isinstance(shape, dict):
         return shape
-    return {key: "" if key == "group" else groupless(value) for key, value in shape.items() if key != "in group"}
+    return {key: without(value, hidden) for key, value in shape.items() if key not in hidden}
 
 
-def _raced(shape):
+def _parts(shape, within=False):
+    """Ids of what may be a part of a chord."""
+    if isinstance(shape, list):
+        return set().union(*(_parts(one, within) for one in shape))
+    if not isinstance(shape, dict):
+        return set()
+    found = {shape["id"]} if "id" in shape and (within or "in group" in shape) else set()
+    return found.union(*(_parts(value, within or key in ("members", "strays")) for key, value in shape.items()))
+
+
+def _raced(shape, parts):
     """With the one choice hidden that only a race makes: which part of a chord was the last, and so is the parent of the body."""
-    parts = set()
-
-    def ids_below(one):
-        values = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        found = {one["id"]} if isinstance(one, dict) and "id" in one else set()
-        return found.union(*map(ids_below, values))
-
-    def collect(one):
-        for value in one.values() if isinstance(one, dict) else one if isinstance(one, list) else ():
-            collect(value)
-        if isinstance(one, dict):
-            parts.update(ids_below(one.get("members")), ids_below(one.get("strays")))
-        if isinstance(one, dict) and "in group" in one:
-            parts.add(one["id"])
-
-    def hide(one):
-        if isinstance(one, list):
-            return [hide(value) for value in one]
-        if not isinstance(one, dict):
-            return one
-        one = {key: hide(value) for key, value in one.items()}
-        if one.get("after") in parts:
-            one["after"] = "a part"
-        return one
-
-    collect(shape)
-    return hide(shape)
+    if isinstance(shape, list):
+        return [_raced(value, parts) for value in shape]
+    if not isinstance(shape, dict):
+        return shape
+    return {key: "a part" if key == "after" and value in parts else _raced(value, parts) for key, value in shape.items()}
 
 
 def stored(client):

@@ -32,29 +32,29 @@ def compose(app, documents, broker, backend):
     return {name: result_from_tuple(tree, app) for name, tree in json.loads(done.stdout).items()}
 
 
-def trees(app, client, results, groups=True):
+def trees(app, client, results, hidden=()):
     metas = canvas_kit.stored(client)
-    return {name: canvas_kit.Tree(app, result, metas).canonical(groups) for name, result in results.items()}
+    return {name: canvas_kit.Tree(app, result, metas).canonical(hidden) for name, result in results.items()}
 
 
-def await_expected(app, client, results, expected, timeout, groups=True, view=lambda tree: tree):
+def await_expected(app, client, results, expected, timeout, hidden=(), view=lambda tree: tree):
     """{name: tree} of those that did not become what was expected, seen by `view`."""
     wrong, deadline = dict(results), time.monotonic() + timeout
     while True:
-        seen = {name: view(tree) for name, tree in trees(app, client, wrong, groups).items()}
+        seen = {name: view(tree) for name, tree in trees(app, client, wrong, hidden).items()}
         wrong = {name: result for name, result in wrong.items() if seen[name] != expected[name]}
         if not wrong or time.monotonic() > deadline:
             return {name: seen[name] for name in wrong}
         time.sleep(0.2)
 
 
-def await_rest(app, client, results, quiet, timeout, groups=True):
+def await_rest(app, client, results, quiet, timeout, hidden=()):
     """{name: tree} of all, once nothing has changed for `quiet` seconds."""
-    seen, deadline = trees(app, client, results, groups), time.monotonic() + timeout
+    seen, deadline = trees(app, client, results, hidden), time.monotonic() + timeout
     since = time.monotonic()
     while time.monotonic() < min(deadline, since + quiet):
         time.sleep(0.3)
-        again = trees(app, client, results, groups)
+        again = trees(app, client, results, hidden)
         if again != seen:
             seen, since = again, time.monotonic()
     return seen

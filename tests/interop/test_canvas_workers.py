@@ -13,7 +13,6 @@ servers = harness.Servers()
 TIMEOUT = 60 if harness.SANITIZED else 25
 NO = ["ValueError", ["no"]]
 GONE = object()
-GROUPS = canvas_expressions.VERSION >= (5, 3)
 
 
 def tearDownModule():
@@ -103,10 +102,10 @@ class CanvasWorkers(unittest.TestCase):
         worker = harness.CeleryWorker(*where, "-c", "4", "-Q", "celery,python").start()
         try:
             results = canvas_run.send(app, canvas_expressions.ALL)
-            cls.pattern = canvas_run.await_rest(app, store, results, 4, 90, GROUPS)
+            cls.pattern = canvas_run.await_rest(app, store, results, 4, 90, canvas_kit.OTHERWISE)
         finally:
             worker.kill_group()
-        wrong = RIGHT.keys() | (set() if GROUPS else WRONG_IN_5_2)
+        wrong = RIGHT.keys() | (WRONG_IN_5_2 if canvas_expressions.VERSION < (5, 3) else set())
         cls.pattern = {name: tree for name, tree in cls.pattern.items() if name not in wrong}
 
     @classmethod
@@ -143,7 +142,8 @@ class CanvasWorkers(unittest.TestCase):
         self.start(harness.Worker(*where, "-c", "3" if both else "4"),
                    harness.CeleryWorker(*where, "-c", "3", "-Q", "celery,python" if both else "python"))
         results = canvas_run.send(app, self.pattern)
-        self.equal(self.pattern, canvas_run.await_expected(app, store, results, self.pattern, TIMEOUT, GROUPS))
+        self.equal(self.pattern, canvas_run.await_expected(app, store, results, self.pattern, TIMEOUT,
+                                                              canvas_kit.OTHERWISE))
 
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do(self):
         self.as_celery_5_6()
@@ -156,7 +156,7 @@ class CanvasWorkers(unittest.TestCase):
                      if name not in BUILT_OTHERWISE}
         # Of groups within the steps of a header's chain Celery tells one id and sends another.
         def view(tree):
-            return renumbered(canvas_kit.groupless(tree), {})
+            return renumbered(canvas_kit.without(tree, {"group", "in group"}), {})
         expected = {name: view(tree) for name, tree in expected_of_5_6().items()}
         app, store, where = self.place()
         self.start(harness.Worker(*where, "-c", "3"), harness.CeleryWorker(*where, "-c", "2", "-Q", "python"))
