@@ -50,7 +50,7 @@ typedef struct apm_parts {
     bool more;
 } apm_parts;
 
-enum { APM_PARTS_MAX = 1000, APM_PARTS_BYTES = 1 << 20 }; /* in one call, about */
+enum { APM_PARTS_MAX = 256, APM_PARTS_BYTES = 1 << 20 }; /* in one call, about */
 
 /* parts NULL: that was all, err says why; E_NOTFOUND: somebody has taken the header, perhaps meanwhile. */
 typedef void apm_parts_cb(void *arg, const apm_parts *parts, const apium_error *err);

@@ -21,6 +21,7 @@ enum {
     APM_BROKER_FENCE = 1u << 3,    /* a settlement of a delivery that is not ours any more applies nothing */
     APM_BROKER_REPLIES = 1u << 4,  /* direct reply queues: rpc:// works over it */
     APM_BROKER_LOCAL = 1u << 5,    /* lives in this process alone (memory://) */
+    APM_BROKER_FANOUT = 1u << 6,   /* has exchanges whose messages reach every listener */
 };
 
 /*

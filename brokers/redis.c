@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/b64.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/ids.h"
@@ -257,45 +258,50 @@ redis_stop(apm_broker *base, apm_done_cb *done, void *arg)
 /* ---- publishing and settling ---- */
 
 static apium_status
+too_big(apm_str routing_key, size_t len, apium_error *err)
+{
+    return apm_fail(err, APIUM_E_TOOBIG,
+                    "cannot publish to \"%.*s\": the message has over %zu bytes",
+                    APM_STR_ARG(routing_key), len);
+}
+
+static apium_status
 redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const apm_message *msg,
               apium_error *err)
 {
     redis_broker *broker = redis_of(base);
     apm_message copy = *msg;
     char tag[APM_UUID_LEN + 1], suffix[64];
-    apm_buf text, name;
+    apm_buf name;
+    int64_t max = redis_max_message(broker);
+    size_t len = APM_B64_LEN(msg->body.len) + msg->headers.len;
 
-    apm_buf_init(&text, APM_BUF_MAX);
     apm_buf_init(&name, 1 << 20);
     copy.exchange = apm_strz(route->exchange ? route->exchange : "");
     copy.routing_key = apm_strz(route->routing_key ? route->routing_key : "");
     apm_uuid4(tag);
-    apm_envelope_write(&text, &copy, tag);
-    if (text.failed || (int64_t)text.len > redis_max_message(broker)) {
-        size_t len = text.len;
-        apm_buf_clear(&text);
-        return apm_fail(err, APIUM_E_TOOBIG,
-                        "cannot publish to \"%.*s\": the message has over %zu bytes",
-                        APM_STR_ARG(copy.routing_key), len);
-    }
+    if ((int64_t)len > max)
+        return too_big(copy.routing_key, len, err);
     if (route->queue)
         bind_queue(broker, unit, route->queue);
     apm_str step = redis_step_suffix(broker, msg->priority, suffix);
     if (!copy.exchange.len) {
         apm_buf_addf(&name, "%s%s%.*s", broker->prefix, route->routing_key, APM_STR_ARG(step));
-        apm_redis_unit_push(unit, broker->db, apm_buf_str(&name), false, apm_buf_str(&text));
+        apm_redis_unit_push(unit, broker->db, apm_buf_str(&name), false, APM_STR_NONE);
     } else if (route->exchange_type == APM_FANOUT) {
         apm_buf_addf(&name, "%s%s%s", broker->prefix, broker->fanout, route->exchange);
         if (copy.routing_key.len)
             apm_buf_addf(&name, "/%s", route->routing_key);
-        apm_redis_unit_publish(unit, apm_buf_str(&name), apm_buf_str(&text));
+        apm_redis_unit_publish(unit, apm_buf_str(&name), APM_STR_NONE);
     } else {
         apm_redis_unit_route(unit, &broker->keys, route->exchange,
                              route->exchange_type == APM_TOPIC, copy.routing_key, step,
-                             route->mandatory, false, apm_buf_str(&text));
+                             route->mandatory, false, APM_STR_NONE);
     }
     apm_buf_clear(&name);
-    apm_buf_clear(&text);
+    apm_envelope_write(apm_redis_unit_value(unit), &copy, tag);
+    if (!apm_redis_unit_value_end(unit, (size_t)max, &len))
+        return too_big(copy.routing_key, len, err);
     return APIUM_OK;
 }
 
@@ -569,7 +575,8 @@ const apm_broker_ops apm_redis_broker = {
     .name = "redis",
     .schemes = (const char *const[]){ "redis", "rediss", "redis+socket", "sentinel", NULL },
     .size = sizeof(redis_broker),
-    .features = APM_BROKER_PRIORITY | APM_BROKER_LOW_FIRST | APM_BROKER_PARK | APM_BROKER_FENCE,
+    .features = APM_BROKER_PRIORITY | APM_BROKER_LOW_FIRST | APM_BROKER_PARK | APM_BROKER_FENCE |
+                APM_BROKER_FANOUT,
     .open = redis_open,
     .close = redis_close,
     .declare = redis_declare,

@@ -6,13 +6,14 @@
 #include <apium/send.h>
 
 #include "cli/answer.h"
+#include "cli/canvas.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 
 struct values {
     const char *args, *kwargs, *eta, *expires, *serializer, *compression, *headers, *task_id,
         *shadow, *reply_to;
-    const char *queue, *exchange, *routing_key, *link, *link_error;
+    const char *queue, *exchange, *routing_key, *link, *link_error, *canvas;
     apm_opt_number countdown, priority, retries, time_limit, soft_time_limit, timeout;
     bool ignore_result, transient, wait, traceback;
 };
@@ -27,6 +28,8 @@ static const apm_option options[] = {
       .help = "Positional arguments: a JSON array." },
     { APM_OPT_OBJECT, 'k', "kwargs", NULL, "JSON", AT(kwargs),
       .help = "Keyword arguments: a JSON object." },
+    { APM_OPT_TEXT, 0, "canvas", NULL, "FILE", AT(canvas),
+      .help = "A workflow in Celery's JSON form instead of NAME; - is standard input." },
     { APM_OPT_TEXT, 0, "eta", NULL, "DATE", AT(eta), .help = "Not before this time, in ISO 8601." },
     { APM_OPT_NUMBER, 0, "countdown", NULL, "SECONDS", AT(countdown),
       .help = "Not before so many seconds from now." },
@@ -129,6 +132,28 @@ fill(apm_cli *cli, const struct values *v, apium_send_opts *opts, apium_error *e
     return st;
 }
 
+/* Send the task, or the workflow. */
+static apium_status
+send_it(apm_cli *cli, const struct values *v, const apium_send_opts *opts, apium_run **out,
+        apium_error *err)
+{
+    apium_sig *sig;
+    if (!v->canvas)
+        return apium_call(cli->app, cli->options.words[0], apium_json(v->args ? v->args : "[]"),
+                          opts, out, err);
+    apium_status st = apm_canvas_file(v->canvas, &sig, err);
+    return st == APIUM_OK ? apium_send(cli->app, sig, opts, out, err) : st;
+}
+
+/* A failed step ends the wait for a workflow: its exception is the answer, unless its traceback is wanted too. */
+static apium_status
+wait_for_it(const struct values *v, apium_run *task, apium_result **res, apium_error *err)
+{
+    int64_t timeout_ms = v->timeout.given ? (int64_t)(v->timeout.value * 1000) : -1;
+    return v->canvas && !v->traceback ? apium_get(task, timeout_ms, res, err)
+                                      : apium_wait(task, timeout_ms, res, err);
+}
+
 static int
 run(apm_cli *cli, void *arg)
 {
@@ -139,14 +164,23 @@ run(apm_cli *cli, void *arg)
     apium_result *res = NULL;
     int code = APM_EXIT_OK;
 
+    if (!v->canvas && !cli->options.n_words)
+        return apm_cli_misused(cli, "Missing argument 'NAME'.");
+    if (v->canvas && (cli->options.n_words || v->args || v->kwargs))
+        return apm_cli_misused(cli,
+                               "'--canvas' names the tasks and their arguments: no %s with it.",
+                               cli->options.n_words ? "NAME"
+                               : v->args            ? "--args"
+                                                    : "--kwargs");
     if (fill(cli, v, &opts, &err) != APIUM_OK)
         return apm_cli_fail(cli, &err);
-    apium_status st = apium_call(cli->app, cli->options.words[0],
-                                 apium_json(v->args ? v->args : "[]"), &opts, &task, &err);
+    apium_status st = send_it(cli, v, &opts, &task, &err);
     if (st == APIUM_OK && v->wait)
-        st = apium_wait(task, v->timeout.given ? (int64_t)(v->timeout.value * 1000) : -1, &res,
-                        &err);
-    if (st != APIUM_OK) {
+        st = wait_for_it(v, task, &res, &err);
+    if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
+        fprintf(stderr, "%s\n", err.text);
+        code = APM_EXIT_FAILURE;
+    } else if (st != APIUM_OK) {
         if (task) /* it was sent: whoever waits elsewhere needs its id */
             fprintf(stderr, "%s\n", apium_run_id(task));
         code = apm_cli_fail(cli, &err);
@@ -163,13 +197,14 @@ run(apm_cli *cli, void *arg)
 
 const apm_command apm_cmd_call = {
     .name = "call",
-    .words = "NAME",
-    .min_words = 1,
+    .words = "[NAME]",
     .max_words = 1,
-    .summary = "Call a task by name.",
-    .about = "Prints the id of the task, or with --wait its return value as JSON.\n"
+    .summary = "Call a task by name, or send a workflow.",
+    .about = "Prints the id of the task (of a workflow: of its last task, or its group), or with "
+             "--wait its return value as JSON.\n"
              "\n"
              "  apium call tasks.add -a '[2, 3]' --wait\n"
+             "  apium call --canvas flow.json --wait\n"
              "  apium call reports.build -k '{\"year\": 2026}' --queue slow --countdown 60",
     .options = options,
     .size = sizeof(struct values),

@@ -49,8 +49,8 @@ typedef struct apm_command {
     int (*run)(apm_cli *cli, void *values);
 } apm_command;
 
-extern const apm_command apm_cmd_worker, apm_cmd_call, apm_cmd_result, apm_cmd_list, apm_cmd_purge,
-    apm_cmd_report, apm_cmd_web;
+extern const apm_command apm_cmd_worker, apm_cmd_call, apm_cmd_canvas, apm_cmd_result, apm_cmd_list,
+    apm_cmd_purge, apm_cmd_report, apm_cmd_web;
 
 /* Load the tasks of -A into the app; nothing without -A. */
 apium_status apm_cli_load(apm_cli *cli, apium_error *err);

@@ -13,7 +13,9 @@
 #include "worker/pool.h"
 
 static const apm_command *const commands[] = {
-    &apm_cmd_call,   &apm_cmd_list, &apm_cmd_purge, &apm_cmd_report, &apm_cmd_result,
+    &apm_cmd_call,   &apm_cmd_canvas,
+    &apm_cmd_list,   &apm_cmd_purge,
+    &apm_cmd_report, &apm_cmd_result,
 #if APM_WITH_WEB
     &apm_cmd_web,
 #endif

@@ -1,9 +1,10 @@
 /* result.c - `apium result`: print what became of a task. */
 #include "cli/answer.h"
+#include "cli/tree.h"
 
 struct values {
     const char *task; /* -t: Celery's; our results need no task to be read */
-    bool traceback, no_wait, state, json;
+    bool traceback, no_wait, state, json, tree;
     apm_opt_number timeout;
 };
 
@@ -19,12 +20,28 @@ static const apm_option options[] = {
       .help = "Show the state there is now, and do not wait." },
     { APM_OPT_FLAG, 'j', "json", NULL, NULL, AT(json),
       .help = "Show the whole document as it is stored." },
+    { APM_OPT_FLAG, 0, "tree", NULL, NULL, AT(tree),
+      .help = "Draw all that came of it, as `canvas show` does, and do not wait." },
     { APM_OPT_HEADING, .help = "Waiting Options" },
     { APM_OPT_NUMBER, 0, "timeout", NULL, "SECONDS", AT(timeout),
       .help = "Give up after this time; without it, never." },
     { APM_OPT_FLAG, 0, "no-wait", NULL, NULL, AT(no_wait), .help = "The same as --timeout 0." },
     { 0 },
 };
+
+static int
+draw(apm_cli *cli, const char *id)
+{
+    apium_error err = { 0 };
+    apm_tree tree = { 0 };
+    int code = APM_EXIT_OK;
+    if (apm_tree_of_id(&tree, cli->app, id, &err) == APIUM_OK)
+        apm_tree_print(&tree, stdout);
+    else
+        code = apm_cli_fail(cli, &err);
+    apm_tree_clear(&tree);
+    return code;
+}
 
 static int
 run(apm_cli *cli, void *arg)
@@ -35,6 +52,8 @@ run(apm_cli *cli, void *arg)
     apium_result *res = NULL;
     int code;
 
+    if (v->tree)
+        return draw(cli, cli->options.words[0]);
     if (apium_run_of(cli->app, cli->options.words[0], &task, &err) != APIUM_OK)
         return apm_cli_fail(cli, &err);
     apium_status st;

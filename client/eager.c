@@ -13,7 +13,6 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#include "client/app.h"
 #include "client/builtin.h"
 #include "client/except.h"
 #include "client/run.h"
@@ -125,14 +124,17 @@ struct header {
     size_t n, cap;
 };
 
+/* A message that waits for its turn, with all its text. */
 struct todo {
     struct todo *next;
+    apm_arena arena;
     apm_sig_send send;
 };
 
 struct eager {
     apium_app *app;
-    apm_arena arena;
+    apm_arena arena; /* of documents and headers */
+    apm_arena *now;  /* of what runs now */
     struct todo *first, **last;
     struct kept *kept;
     struct header *headers;
@@ -153,8 +155,19 @@ eager_init(struct eager *e, apium_app *app)
 }
 
 static void
+todo_free(struct todo *todo)
+{
+    apm_arena_clear(&todo->arena);
+    free(todo);
+}
+
+static void
 eager_clear(struct eager *e)
 {
+    for (struct todo *todo = e->first, *next; todo; todo = next) {
+        next = todo->next;
+        todo_free(todo);
+    }
     HASH_CLEAR(hh, e->kept);
     apm_arena_clear(&e->arena);
 }
@@ -185,36 +198,67 @@ header_of(struct eager *e, apm_str group_id)
     return h;
 }
 
+/* A copy: what is emitted may borrow from the message of the task that runs now. */
+static struct todo *
+todo_new(const apm_sig_send *send)
+{
+    struct todo *todo = calloc(1, sizeof(*todo));
+    bool ok = todo != NULL;
+    apm_buf flat;
+    if (!ok)
+        return NULL;
+    apm_buf_init(&flat, 4 * APM_BUF_MAX);
+    apm_request_pack(&send->req, &flat);
+    apm_str bytes = apm_arena_str(&todo->arena, apm_buf_str(&flat), &ok);
+    ok = ok && !flat.failed && apm_request_unpack(bytes, &todo->send.req, NULL) == APIUM_OK;
+    apm_buf_clear(&flat);
+    const char *const from[] = { send->choice.queue, send->choice.exchange,
+                                 send->choice.routing_key, send->serializer, send->compression };
+    const char **const to[] = { &todo->send.choice.queue, &todo->send.choice.exchange,
+                                &todo->send.choice.routing_key, &todo->send.serializer,
+                                &todo->send.compression };
+    for (size_t i = 0; i < sizeof(from) / sizeof(*from); i++)
+        *to[i] = apm_arena_str(&todo->arena, apm_strz(from[i]), &ok).p;
+    todo->send.headers = apm_arena_str(&todo->arena, send->headers, &ok);
+    todo->send.choice.priority = send->choice.priority;
+    if (ok)
+        return todo;
+    todo_free(todo);
+    return NULL;
+}
+
 /* What is to be sent waits for its turn; a header is counted here. */
 static apium_status
 put_in_line(void *arg, const apm_canvas_op *op, apium_error *err)
 {
     struct eager *e = arg;
+    struct header *known = op->kind == APM_CANVAS_EXTEND ? header_of(e, op->group_id) : NULL;
+    if (op->kind == APM_CANVAS_EXTEND) {
+        if (known)
+            known->size += op->size;
+        return APIUM_OK;
+    }
     if (op->kind == APM_CANVAS_SIZE) {
         struct header *h = apm_arena_alloc(&e->arena, sizeof(*h));
         if (!h)
             return no_memory(err);
-        *h = (struct header){ .next = e->headers, .group_id = op->group_id, .size = op->size };
+        *h = (struct header){ .next = e->headers,
+                              .group_id = apm_arena_str(&e->arena, op->group_id, NULL),
+                              .size = op->size };
         e->headers = h;
         return APIUM_OK;
     }
-    if (op->kind == APM_CANVAS_EXTEND) {
-        struct header *h = header_of(e, op->group_id);
-        if (h)
-            h->size += op->size;
-        return APIUM_OK;
-    }
-    struct todo *todo = apm_arena_alloc(&e->arena, sizeof(*todo));
+    struct todo *todo = todo_new(op->send);
     if (!todo)
         return no_memory(err);
-    todo->send = *op->send;
     *e->last = todo;
     e->last = &todo->next;
     return APIUM_OK;
 }
 
+/* Errbacks that are called as functions. */
 static bool
-calls(void *arg, apm_str task)
+is_called(void *arg, apm_str task)
 {
     const struct eager *e = arg;
     const apium_task_def *def = apm_app_task(e->app, task);
@@ -225,11 +269,11 @@ static apm_sending
 sending_of(struct eager *e)
 {
     return (apm_sending){
-        .arena = &e->arena,
+        .arena = e->now,
         .now_us = apm_clock_wall_us(),
         .chords = APM_CHORDS_COUNTED,
         .emit = put_in_line,
-        .calls = calls,
+        .calls = is_called,
         .arg = e,
     };
 }
@@ -247,18 +291,18 @@ compare_parts(const void *a, const void *b)
 }
 
 static apium_status
-complete(struct eager *e, struct header *h, const apm_request *last, apium_error *err)
+complete(struct eager *e, struct header *h, const apm_return *part, const apm_request *last,
+         apium_error *err)
 {
     apm_sending how = sending_of(e);
     apm_follow follow;
     apm_gathered all;
-    const apm_return part = h->parts[h->n - 1];
     qsort(h->parts, h->n, sizeof(*h->parts), compare_parts);
     apium_status st = apm_gather_init(&all, &e->arena, APM_STR_NONE, err);
     for (size_t i = 0; st == APIUM_OK && i < h->n; i++)
         st = apm_gather_add(&all, &h->parts[i].member, 1, err);
     if (st == APIUM_OK)
-        st = apm_follow_complete(&how, &part, last, &all, &follow, err);
+        st = apm_follow_complete(&how, part, last, &all, &follow, err);
     apm_gather_clear(&all);
     return st == APIUM_OK ? absorb(e, last, &follow, err) : st;
 }
@@ -280,16 +324,17 @@ arrive(struct eager *e, const apm_return *part, const apm_request *last, apium_e
         h->parts = parts;
         h->cap = cap;
     }
-    h->parts[h->n++] = *part;
-    return (int64_t)h->n == h->size ? complete(e, h, last, err) : APIUM_OK;
+    h->parts[h->n] = (apm_return){ .index = part->index,
+                                   .member = apm_arena_str(&e->arena, part->member, NULL) };
+    if (!apm_str_is(h->parts[h->n++].member))
+        return no_memory(err);
+    return (int64_t)h->n == h->size ? complete(e, h, part, last, err) : APIUM_OK;
 }
 
-/* An errback that is a function: what becomes of it is nobody's business. */
 static void
 call_errback(struct eager *e, const apm_errback_call *call)
 {
-    const apium_task_def *def = apm_app_task(e->app, call->task);
-    const apm_run_env env = { .app = e->app, .hostname = "localhost", .eager = true };
+    char host[256] = "localhost";
     const apm_request req = { .id = call->failed_id,
                               .task = call->task,
                               .args = call->args,
@@ -298,8 +343,10 @@ call_errback(struct eager *e, const apm_errback_call *call)
                               .eta_us = APM_TIME_NONE,
                               .expires_us = APM_TIME_NONE,
                               .priority = APM_PRIORITY_NONE };
-    apm_outcome outcome;
-    apm_run(&env, def, &req, &e->arena, &outcome);
+    apm_outcome outcome; /* of no consequence, as in Celery */
+    gethostname(host, sizeof(host) - 1);
+    const apm_run_env env = { .app = e->app, .hostname = host, .eager = true };
+    apm_run(&env, apm_app_task(e->app, call->task), &req, e->now, &outcome);
 }
 
 /* Keep and count what follows besides messages. */
@@ -348,7 +395,7 @@ note_failure(struct eager *e, const apm_outcome *outcome)
 }
 
 static void
-run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *outcome)
+run_task(struct eager *e, apm_request *req, apm_outcome *outcome)
 {
     char host[256] = "localhost";
     struct reporting to = { e->app, req };
@@ -357,16 +404,15 @@ run_task(struct eager *e, const apm_call *call, apm_request *req, apm_outcome *o
         .app = e->app, .hostname = host, .eager = true, .report = report, .arg = &to
     };
     for (;;) {
-        apm_run(&env, call->def, req, &e->arena, outcome);
+        apm_run(&env, apm_app_runnable(e->app, req->task), req, e->now, outcome);
         if (outcome->kind != APM_DONE_RETRY)
             return;
         apply_retry(req, outcome);
     }
 }
 
-/* Run one task; what follows from it is put in line. */
 static apium_status
-run_one(struct eager *e, const apm_call *call, apium_error *err)
+run_here(struct eager *e, const apm_call *call, apium_error *err)
 {
     const apm_settings *settings = apm_app_settings(e->app);
     apm_sending how = sending_of(e);
@@ -375,22 +421,35 @@ run_one(struct eager *e, const apm_call *call, apium_error *err)
     apm_follow follow;
     apm_buf doc;
 
-    run_task(e, call, &req, &outcome);
+    run_task(e, &req, &outcome);
     note_failure(e, &outcome);
     bool decided = outcome.kind == APM_DONE_SUCCESS || outcome.kind == APM_DONE_FAILURE;
     apium_status st = apm_follow_outcome(&how, &req, &outcome, true, &follow, err);
     if (st != APIUM_OK)
         return st;
+    if (outcome.kind == APM_DONE_REPLACED) /* what goes on under its id has its result */
+        return APIUM_OK;
     outcome.children = follow.children;
     apm_buf_init(&doc, APM_BUF_MAX);
     write_doc(e->app, &doc, &req, &outcome);
-    if (outcome.kind != APM_DONE_REPLACED) /* then another task will say what became of it */
-        st = keep_doc(e, req.id, &doc, err);
+    st = keep_doc(e, req.id, &doc, err);
     if (st == APIUM_OK && decided && settings->task_store_eager_result && !call->ignored)
         st = store(e->app, &req, state_of(&outcome), apm_buf_str(&doc), err);
     apm_buf_clear(&doc);
     if (st == APIUM_OK)
         st = absorb(e, &req, &follow, err);
+    return st;
+}
+
+/* Run one task; what follows from it is put in line. */
+static apium_status
+run_one(struct eager *e, const apm_call *call, apium_error *err)
+{
+    apm_arena arena = { 0 };
+    e->now = &arena;
+    apium_status st = run_here(e, call, err);
+    e->now = NULL;
+    apm_arena_clear(&arena);
     return st;
 }
 
@@ -405,9 +464,11 @@ run_all(struct eager *e, apium_error *err)
         e->first = todo->next;
         if (!e->first)
             e->last = &e->first;
-        apm_call_of(e->app, &todo->send, &e->arena, &call);
-        st = call.def ? run_one(e, &call, err) : apm_call_go(e->app, &call, NULL, err);
+        apm_call_of(e->app, &todo->send, &todo->arena, &call);
+        st = apm_app_runnable(e->app, call.req.task) ? run_one(e, &call, err)
+                                                     : apm_call_go(e->app, &call, NULL, err);
         apm_arena_clear(&call.arena);
+        todo_free(todo);
     }
     if (st == APIUM_OK && e->failure.status != APIUM_OK &&
         apm_app_settings(e->app)->task_eager_propagates) {
@@ -472,7 +533,10 @@ apm_send_eager(apium_app *app, apm_canvas *tree, const apm_options *over, apium_
     apm_buf children;
     struct eager e;
 
+    apm_arena arena = { 0 }; /* the handle's */
+
     eager_init(&e, app);
+    e.now = &arena;
     apm_buf_init(&children, APM_BUF_MAX);
     apm_sending how = sending_of(&e);
     how.children = &children;
@@ -494,6 +558,7 @@ apm_send_eager(apium_app *app, apm_canvas *tree, const apm_options *over, apium_
     if (st == APIUM_OK && parent)
         apm_task_add_children(apm_task_current(), apm_buf_str(&children));
     apm_buf_clear(&children);
+    apm_arena_clear(&arena);
     eager_clear(&e);
     return st;
 }

@@ -94,6 +94,14 @@ check_call(const apm_call *call, apium_error *err)
     return st;
 }
 
+/* Can it be written the way that it asks for? */
+static apium_status
+try_write(apium_app *app, apm_call *call, apium_error *err)
+{
+    apm_message msg;
+    return apm_call_write(app, call, &msg, err);
+}
+
 /* --- what has to be sent --- */
 
 /* One of the operations, kept until all are known to be fine. */
@@ -148,6 +156,8 @@ keep_step(void *arg, const apm_canvas_op *op, apium_error *err)
         apium_status st = check_call(&call, err);
         if (st == APIUM_OK)
             st = apm_call_route(flow->app, &call, &route, err);
+        if (st == APIUM_OK && (call.opts.serializer || call.opts.compression || call.opts.headers))
+            st = try_write(flow->app, &call, err);
         apm_arena_clear(&call.arena);
         if (st != APIUM_OK)
             return st;
@@ -214,6 +224,7 @@ struct sending {
     apm_unit *unit;
     size_t held, bytes; /* in the unit */
     size_t sent;
+    size_t doubtful; /* in a unit that failed: some may have got through */
 };
 
 static apium_status
@@ -238,10 +249,8 @@ flush(struct sending *out, apium_error *err)
         return APIUM_OK;
     out->unit = NULL;
     apium_status st = commit(out, unit, err);
-    if (st == APIUM_OK) {
-        out->sent += out->held;
-        out->held = out->bytes = 0;
-    }
+    *(st == APIUM_OK ? &out->sent : &out->doubtful) += out->held;
+    out->held = out->bytes = 0;
     return st;
 }
 
@@ -281,7 +290,9 @@ send_size(struct sending *out, const step *s, apium_error *err)
     apm_unit *unit = apm_unit_new(backend->link);
     if (!unit)
         return no_memory(err);
-    st = backend->ops->expect(backend, unit, s->group_id, s->size, err);
+    st = s->kind == APM_CANVAS_EXTEND
+             ? backend->ops->extend(backend, unit, s->group_id, s->size, err)
+             : backend->ops->expect(backend, unit, s->group_id, s->size, err);
     if (st == APIUM_OK)
         return commit(out, unit, err);
     apm_unit_drop(unit);
@@ -295,7 +306,7 @@ send_all(struct flow *flow, apium_error *err)
     apium_error why;
     apium_status st = apm_conn_broker(flow->conn, &out.broker, &why);
     for (const step *s = flow->first; s && st == APIUM_OK; s = s->next)
-        st = s->kind == APM_CANVAS_SIZE ? send_size(&out, s, &why) : send_message(&out, s, &why);
+        st = s->kind == APM_CANVAS_SEND ? send_message(&out, s, &why) : send_size(&out, s, &why);
     if (st == APIUM_OK)
         st = flush(&out, &why);
     if (st == APIUM_OK)
@@ -303,13 +314,13 @@ send_all(struct flow *flow, apium_error *err)
     apm_unit_drop(out.unit);
     if (flow->messages < 2)
         apm_fail(err, st, "%s", why.text);
-    else if (out.held)
+    else if (out.doubtful)
         apm_fail(err, st, "%zu of %zu messages were sent, and perhaps some of the next %zu: %s",
-                 out.sent, flow->messages, out.held, why.text);
+                 out.sent, flow->messages, out.doubtful, why.text);
     else
         apm_fail(err, st, "%zu of %zu messages were sent: %s", out.sent, flow->messages, why.text);
     if (err) {
-        err->retriable = why.retriable && !out.sent && !out.held;
+        err->retriable = why.retriable && !out.sent && !out.doubtful;
         err->sys = why.sys;
     }
     return st;

@@ -8,7 +8,7 @@
 #include "core/base/log.h"
 
 static void
-call_free(apm_call *call)
+call_free(apm_web_call *call)
 {
     call->web->calls--;
     apm_arena_clear(&call->arena);
@@ -16,7 +16,7 @@ call_free(apm_call *call)
 }
 
 void
-apm_call_reply(apm_call *call, const apm_http_reply *reply)
+apm_web_reply(apm_web_call *call, const apm_http_reply *reply)
 {
     const char *cors = call->web->opts->cors;
     apm_http_header headers[8];
@@ -38,27 +38,27 @@ apm_call_reply(apm_call *call, const apm_http_reply *reply)
 }
 
 void
-apm_call_answer(apm_call *call, int status, apm_buf *body)
+apm_web_answer(apm_web_call *call, int status, apm_buf *body)
 {
     if (body && body->failed) {
         apm_buf_clear(body);
-        apm_call_error(call, 500, "the answer is too big, or there is no memory for it");
+        apm_web_error(call, 500, "the answer is too big, or there is no memory for it");
         return;
     }
-    apm_call_reply(call, &(apm_http_reply){ .status = status, .take = body, .body = APM_STR("") });
+    apm_web_reply(call, &(apm_http_reply){ .status = status, .take = body, .body = APM_STR("") });
 }
 
 void
-apm_call_document(apm_call *call, apm_str doc, const char *etag)
+apm_web_document(apm_web_call *call, apm_str doc, const char *etag)
 {
     const apm_http_header header = { "ETag", etag };
-    apm_call_reply(call,
-                   &(apm_http_reply){
-                       .status = 200, .body = doc, .headers = &header, .n_headers = etag ? 1 : 0 });
+    apm_web_reply(call,
+                  &(apm_http_reply){
+                      .status = 200, .body = doc, .headers = &header, .n_headers = etag ? 1 : 0 });
 }
 
 void
-apm_call_error(apm_call *call, int status, const char *fmt, ...)
+apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
 {
     char text[512];
     va_list ap;
@@ -76,15 +76,15 @@ apm_call_error(apm_call *call, int status, const char *fmt, ...)
     apm_buf_addz(&body, "}}");
     const apm_http_header header = { status == 401 ? "WWW-Authenticate" : "Retry-After",
                                      status == 401 ? "Basic realm=\"apium\"" : "1" };
-    apm_call_reply(call, &(apm_http_reply){ .status = status,
-                                            .take = &body,
-                                            .headers = &header,
-                                            .n_headers = status == 401 || status == 503 ? 1 : 0 });
+    apm_web_reply(call, &(apm_http_reply){ .status = status,
+                                           .take = &body,
+                                           .headers = &header,
+                                           .n_headers = status == 401 || status == 503 ? 1 : 0 });
     apm_buf_clear(&body);
 }
 
 void
-apm_call_fail(apm_call *call, const apium_error *err)
+apm_web_fail(apm_web_call *call, const apium_error *err)
 {
     int status = 500;
     switch (err->status) {
@@ -111,7 +111,7 @@ apm_call_fail(apm_call *call, const apium_error *err)
     default:
         break;
     }
-    apm_call_error(call, status, "%s", err->text);
+    apm_web_error(call, status, "%s", err->text);
 }
 
 static int
@@ -159,7 +159,7 @@ apm_web_id_ok(apm_str id)
 }
 
 bool
-apm_call_param(apm_call *call, const char *name, apm_str *out)
+apm_web_param(apm_web_call *call, const char *name, apm_str *out)
 {
     const char *at = call->query.p, *end = at + call->query.len;
     size_t len = strlen(name);
@@ -175,31 +175,31 @@ apm_call_param(apm_call *call, const char *name, apm_str *out)
 }
 
 int64_t
-apm_call_wait_ms(apm_call *call)
+apm_web_wait_ms(apm_web_call *call)
 {
     apm_str text;
     char *end;
-    if (!apm_call_param(call, "wait", &text))
+    if (!apm_web_param(call, "wait", &text))
         return 0;
     double s = strtod(text.p, &end);
     if (text.len == 0 || *end || !(s >= 0 && s <= 1e9)) {
-        apm_call_error(call, 400, "wait is a number of seconds");
+        apm_web_error(call, 400, "wait is a number of seconds");
         return -1;
     }
     return (int64_t)((s < APM_WEB_WAIT_MAX_S ? s : APM_WEB_WAIT_MAX_S) * 1000);
 }
 
 bool
-apm_call_json(apm_call *call, apm_json_type type, apm_json *out)
+apm_web_json(apm_web_call *call, apm_json_type type, apm_json *out)
 {
     apium_error err;
     if (apm_json_parse(apm_http_body(call->req), out, &err) != APIUM_OK) {
-        apm_call_error(call, 400, "the body is not JSON: %s", err.text);
+        apm_web_error(call, 400, "the body is not JSON: %s", err.text);
         return false;
     }
     if (out->type != type) {
-        apm_call_error(call, 400, "the body is not a JSON %s",
-                       type == APM_JSON_ARRAY ? "array" : "object");
+        apm_web_error(call, 400, "the body is not a JSON %s",
+                      type == APM_JSON_ARRAY ? "array" : "object");
         return false;
     }
     return true;
@@ -215,7 +215,7 @@ apm_etag(apm_str doc, char out[APM_ETAG_MAX])
 }
 
 bool
-apm_call_has(const apm_call *call, const char *etag)
+apm_web_has(const apm_web_call *call, const char *etag)
 {
     const char *given = apm_http_header_of(call->req, "If-None-Match");
     return given && (strstr(given, etag) || strcmp(given, "*") == 0);

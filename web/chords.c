@@ -6,16 +6,16 @@
 #include <stdlib.h>
 
 static bool
-counts(apm_call *call)
+counts(apm_web_call *call)
 {
     if (apm_backend_can(call->web->backend, APM_BACKEND_BARRIER))
         return true;
-    apm_call_error(call, 501, "this store cannot count the parts of chords");
+    apm_web_error(call, 501, "this store cannot count the parts of chords");
     return false;
 }
 
 static void
-begin_op(const apm_call *call, apm_buf *op, const char *name)
+begin_op(const apm_web_call *call, apm_buf *op, const char *name)
 {
     apm_buf_init(op, APM_BUF_MAX);
     apm_buf_addf(op, "[\"%s\", ", name);
@@ -23,13 +23,13 @@ begin_op(const apm_call *call, apm_buf *op, const char *name)
 }
 
 void
-apm_chord_size_put(apm_call *call)
+apm_chord_size_put(apm_web_call *call)
 {
     apm_json size;
     apm_buf op;
     if (apm_json_parse(apm_http_body(call->req), &size, NULL) != APIUM_OK ||
         size.type != APM_JSON_INT) {
-        apm_call_error(call, 400, "the body is the number of parts");
+        apm_web_error(call, 400, "the body is the number of parts");
         return;
     }
     begin_op(call, &op, "expect");
@@ -40,16 +40,16 @@ apm_chord_size_put(apm_call *call)
 }
 
 void
-apm_chord_part_put(apm_call *call)
+apm_chord_part_put(apm_web_call *call)
 {
     apm_json member, place;
     apm_str index = APM_STR("-1");
     apm_buf op;
-    if (!apm_call_json(call, APM_JSON_ARRAY, &member))
+    if (!apm_web_json(call, APM_JSON_ARRAY, &member))
         return;
-    (void)apm_call_param(call, "index", &index);
+    (void)apm_web_param(call, "index", &index);
     if (apm_json_parse(index, &place, NULL) != APIUM_OK || place.type != APM_JSON_INT) {
-        apm_call_error(call, 400, "index is a number");
+        apm_web_error(call, 400, "index is a number");
         return;
     }
     begin_op(call, &op, "arrive");
@@ -64,14 +64,14 @@ apm_chord_part_put(apm_call *call)
 }
 
 void
-apm_chord_claim_put(apm_call *call)
+apm_chord_claim_put(apm_web_call *call)
 {
     apm_json claimant;
     const char *text;
     apm_buf op;
     if (apm_json_parse(apm_http_body(call->req), &claimant, NULL) != APIUM_OK ||
         apm_json_cstr(claimant, "claimant", &call->arena, &text, NULL) != APIUM_OK || !*text) {
-        apm_call_error(call, 400, "the body is the claimant's name, a JSON string");
+        apm_web_error(call, 400, "the body is the claimant's name, a JSON string");
         return;
     }
     begin_op(call, &op, "claim");
@@ -91,7 +91,7 @@ apm_chord_claim_put(apm_call *call)
 }
 
 typedef struct gather {
-    apm_call *call;
+    apm_web_call *call;
     apm_buf body;
     size_t n;
 } gather;
@@ -100,7 +100,7 @@ static void
 on_parts(void *arg, const apm_parts *parts, const apium_error *err)
 {
     gather *g = arg;
-    apm_call *call = g->call;
+    apm_web_call *call = g->call;
     for (size_t i = 0; parts && i < parts->n; i++) {
         apm_buf_addz(&g->body, g->n++ ? ", " : "");
         apm_buf_adds(&g->body, parts->members[i]);
@@ -120,20 +120,20 @@ on_parts(void *arg, const apm_parts *parts, const apium_error *err)
         return;
     apm_buf_addz(&g->body, "]}");
     if (parts)
-        apm_call_answer(call, 200, &g->body);
+        apm_web_answer(call, 200, &g->body);
     else
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
     apm_buf_clear(&g->body);
     free(g);
 }
 
 void
-apm_chord_parts_get(apm_call *call)
+apm_chord_parts_get(apm_web_call *call)
 {
     gather *g = counts(call) ? calloc(1, sizeof(*g)) : NULL;
     if (!g) {
         if (apm_backend_can(call->web->backend, APM_BACKEND_BARRIER))
-            apm_call_error(call, 503, "out of memory");
+            apm_web_error(call, 503, "out of memory");
         return;
     }
     g->call = call;

@@ -53,25 +53,25 @@ apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc)
 }
 
 static void
-answer_result(apm_call *call, apm_str doc)
+answer_result(apm_web_call *call, apm_str doc)
 {
     apm_buf body;
     apm_buf_init(&body, APM_BUF_MAX);
     apm_flower_write_result(&body, call->args[0], doc);
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static void
 on_result(void *arg, apm_str doc, const apium_error *err)
 {
     if (err)
-        apm_call_fail(arg, err);
+        apm_web_fail(arg, err);
     else
         answer_result(arg, doc);
 }
 
 static bool
-is_ready(const apm_call *call, apm_str doc)
+is_ready(const apm_web_call *call, apm_str doc)
 {
     (void)call;
     return apm_task_ready(doc);
@@ -79,13 +79,13 @@ is_ready(const apm_call *call, apm_str doc)
 
 /* "?timeout=SECONDS" waits. */
 void
-apm_flower_result(apm_call *call)
+apm_flower_result(apm_web_call *call)
 {
     apm_str text;
     int64_t wait_ms = 0;
-    if (apm_call_param(call, "timeout", &text)) {
+    if (apm_web_param(call, "timeout", &text)) {
         call->query = apm_strz(apm_arena_printf(&call->arena, "wait=%s", text.p));
-        if ((wait_ms = apm_call_wait_ms(call)) < 0)
+        if ((wait_ms = apm_web_wait_ms(call)) < 0)
             return;
     }
     if (wait_ms)
@@ -97,19 +97,19 @@ apm_flower_result(apm_call *call)
 static void
 on_info(void *arg, apm_str doc, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     apm_result_doc read;
     apm_buf body;
     if (err) {
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
         return;
     }
     if (!apm_str_is(doc)) {
-        apm_call_error(call, 404, "Unknown task '%s'", call->args[0].p);
+        apm_web_error(call, 404, "Unknown task '%s'", call->args[0].p);
         return;
     }
     if (apm_result_read(doc, &call->arena, &read, NULL) != APIUM_OK) {
-        apm_call_error(call, 500, "the result cannot be read");
+        apm_web_error(call, 500, "the result cannot be read");
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
@@ -138,11 +138,11 @@ on_info(void *arg, apm_str doc, const apium_error *err)
     add_nullable(&body, "routing_key", read.queue);
     add_nullable(&body, "parent_id", read.parent_id);
     apm_buf_addc(&body, '}');
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 void
-apm_flower_info(apm_call *call)
+apm_flower_info(apm_web_call *call)
 {
     call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_info, call);
 }
@@ -150,10 +150,10 @@ apm_flower_info(apm_call *call)
 static void
 on_aborted(void *arg, apium_status status, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     apm_buf body;
     if (status != APIUM_OK) {
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
         return;
     }
     apm_buf_init(&body, 4096);
@@ -164,12 +164,12 @@ on_aborted(void *arg, apium_status status, const apium_error *err)
     apm_json_add_string(&body, apm_buf_str(&text));
     apm_buf_addc(&body, '}');
     apm_buf_clear(&text);
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 /* As Celery's abortable tasks have it: a state ABORTED, which the task looks for itself. */
 void
-apm_flower_abort(apm_call *call)
+apm_flower_abort(apm_web_call *call)
 {
     apm_web *web = call->web;
     apium_error err;
@@ -190,7 +190,7 @@ apm_flower_abort(apm_call *call)
     apm_buf_clear(&doc);
     if (st != APIUM_OK) {
         apm_unit_drop(unit);
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     apm_unit_commit(unit, on_aborted, call);
@@ -198,7 +198,7 @@ apm_flower_abort(apm_call *call)
 
 /* The tasks of -A: Flower names those it has seen. */
 void
-apm_flower_types(apm_call *call)
+apm_flower_types(apm_web_call *call)
 {
     apm_buf body;
     apm_buf_init(&body, APM_BUF_MAX);
@@ -208,13 +208,13 @@ apm_flower_types(apm_call *call)
         apm_json_add_stringz(&body, apm_app_task_at(call->web->app, i)->name);
     }
     apm_buf_addz(&body, "]}");
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 void
-apm_flower_healthcheck(apm_call *call)
+apm_flower_healthcheck(apm_web_call *call)
 {
-    apm_call_reply(call, &(apm_http_reply){ .status = 200,
-                                            .type = "text/plain; charset=utf-8",
-                                            .body = APM_STR("OK") });
+    apm_web_reply(call, &(apm_http_reply){ .status = 200,
+                                           .type = "text/plain; charset=utf-8",
+                                           .body = APM_STR("OK") });
 }

@@ -1,7 +1,7 @@
 /*
  * inner.h - what the files of web/ share: the server, one call of a client, and how it is answered.
  *
- *   httpd ──▶ route.c: who asks (access.c), for what ──▶ keys.c, units.c, watch.c ... ──▶ backend ──▶ apm_call_answer
+ *   httpd ──▶ route.c: who asks (access.c), for what ──▶ keys.c, units.c, watch.c ... ──▶ backend ──▶ apm_web_answer
  */
 #ifndef APM_WEB_INNER_H
 #define APM_WEB_INNER_H
@@ -55,41 +55,41 @@ typedef struct apm_web {
 } apm_web;
 
 /* One request, until it is answered. */
-typedef struct apm_call {
+typedef struct apm_web_call {
     apm_web *web;
     apm_http_req *req;
     apm_arena arena;
     apm_str args[APM_WEB_ARGS]; /* read from the path, without escapes; valid UTF-8 without NUL */
     apm_str query;              /* raw */
-} apm_call;
+} apm_web_call;
 
-typedef void apm_call_fn(apm_call *call);
+typedef void apm_web_fn(apm_web_call *call);
 
 /* A path is made of literal segments; ":" stands for one argument, which may follow a prefix ("/celery-task-meta-:"). */
 typedef struct apm_route_row {
     const char *method, *path;
     apm_role role;
-    apm_call_fn *run;
+    apm_web_fn *run;
 } apm_route_row;
 
 /* route.c: find the row for a request and run it. */
 void apm_web_on_request(void *arg, apm_http_req *req);
 
 /* call.c: answering. Each ends the call. `body` is taken over, NULL none; `etag` NULL none. */
-void apm_call_answer(apm_call *call, int status, apm_buf *body);
-void apm_call_document(apm_call *call, apm_str doc, const char *etag);
-void apm_call_reply(apm_call *call, const apm_http_reply *reply);
+void apm_web_answer(apm_web_call *call, int status, apm_buf *body);
+void apm_web_document(apm_web_call *call, apm_str doc, const char *etag);
+void apm_web_reply(apm_web_call *call, const apm_http_reply *reply);
 /* The one form of an error. */
-void apm_call_error(apm_call *call, int status, const char *fmt, ...)
+void apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* What a store or broker could not do. */
-void apm_call_fail(apm_call *call, const apium_error *err);
+void apm_web_fail(apm_web_call *call, const apium_error *err);
 /* The value of a query parameter in the arena, false when absent. Answers the call and sets *bad when it makes no sense. */
-bool apm_call_param(apm_call *call, const char *name, apm_str *out);
+bool apm_web_param(apm_web_call *call, const char *name, apm_str *out);
 /* "?wait=": milliseconds, 0 without it; -1: it makes no sense, and the call is answered. */
-int64_t apm_call_wait_ms(apm_call *call);
+int64_t apm_web_wait_ms(apm_web_call *call);
 /* The body as JSON; false: it is none, and the call is answered. */
-bool apm_call_json(apm_call *call, apm_json_type type, apm_json *out);
+bool apm_web_json(apm_web_call *call, apm_json_type type, apm_json *out);
 /* Decode %XX; false when that leaves a NUL, or no UTF-8, or is too long. */
 bool apm_web_unescape(apm_str text, apm_arena *arena, apm_str *out);
 /* Is that fit to be an id? */
@@ -98,7 +98,7 @@ bool apm_web_id_ok(apm_str id);
 #define APM_ETAG_MAX 24
 void apm_etag(apm_str doc, char out[APM_ETAG_MAX]);
 /* Does If-None-Match name it? */
-bool apm_call_has(const apm_call *call, const char *etag);
+bool apm_web_has(const apm_web_call *call, const char *etag);
 
 /* access.c: who may do what. */
 apium_status apm_access_load(const char *path, apm_access **out, apium_error *err);
@@ -122,43 +122,43 @@ apium_status apm_hub_listen(apm_web *web, apm_str id, apm_listener *listener, ap
 void apm_hub_leave(apm_web *web, apm_listener *listener);
 
 /* wait.c: answer with the first document of the task args[0] that is wanted; after wait_ms with the present one, or none. */
-void
-apm_web_wait(apm_call *call, int64_t wait_ms, bool (*wanted)(const apm_call *call, apm_str doc),
-             void (*answer)(apm_call *call, apm_str doc));
+void apm_web_wait(apm_web_call *call, int64_t wait_ms,
+                  bool (*wanted)(const apm_web_call *call, apm_str doc),
+                  void (*answer)(apm_web_call *call, apm_str doc));
 
 /* units.c: operations that are applied together, once; see docs/http-result-protocol.md. */
 apium_status apm_units_open(apm_web *web, apium_error *err);
 void apm_units_close(apm_web *web);
-apm_call_fn apm_units_post;
+apm_web_fn apm_units_post;
 /* One operation as a unit of its own, answered by an HTTP status. `op` is its JSON; token absent: none. */
-void apm_units_one(apm_call *call, apm_str token, apm_buf *op);
+void apm_units_one(apm_web_call *call, apm_str token, apm_buf *op);
 
 /* watch.c: sessions of those who watch many tasks. */
 apium_status apm_sessions_open(apm_web *web, apium_error *err);
 void apm_sessions_close(apm_web *web);
-apm_call_fn apm_watch_post;
+apm_web_fn apm_watch_post;
 
 /* keys.c: documents under Celery's keys. */
-apm_call_fn apm_key_discover, apm_task_key_get, apm_task_key_put, apm_task_key_delete,
+apm_web_fn apm_key_discover, apm_task_key_get, apm_task_key_put, apm_task_key_delete,
     apm_group_key_get, apm_group_key_put, apm_group_key_delete, apm_keys_post;
 /* task.c: what a task looks like to those who ask by REST. doc absent: nothing is known of it. */
 void apm_task_write(apm_buf *buf, apm_str id, apm_str doc);
 /* Is that a document of a final state? */
 bool apm_task_ready(apm_str doc);
-apm_call_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_get, apm_group_get;
+apm_web_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_get, apm_group_get;
 /* send.c: sending happens in threads of libuv's pool, for the client blocks. */
-apm_call_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_flower_send_task;
+apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_flower_send_task;
 /* queues.c */
-apm_call_fn apm_queues_get, apm_flower_queue_lengths;
+apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 /* flower.c: paths and answers of Flower's API. */
-apm_call_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,
+apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,
     apm_flower_healthcheck;
 void apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc);
 /* metrics.c, openapi.c */
-apm_call_fn apm_metrics_get, apm_openapi_get, apm_health_get;
+apm_web_fn apm_metrics_get, apm_openapi_get, apm_health_get;
 void apm_web_count(apm_web *web, const char *method, int status);
 
 /* chords.c: the parts of a header. */
-apm_call_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_claim_put;
+apm_web_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_claim_put;
 
 #endif

@@ -6,7 +6,7 @@
 #define KEYS_MAX 1000 /* in one request */
 
 void
-apm_key_discover(apm_call *call)
+apm_key_discover(apm_web_call *call)
 {
     apm_buf body;
     apm_buf_init(&body, 1024);
@@ -16,42 +16,42 @@ apm_key_discover(apm_call *call)
     if (apm_backend_can(call->web->backend, APM_BACKEND_BARRIER))
         apm_buf_addz(&body, ", \"chords\"");
     apm_buf_addz(&body, "]}");
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static void
 on_done(void *arg, apium_status status, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     if (status == APIUM_OK)
-        apm_call_answer(call, 204, NULL);
+        apm_web_answer(call, 204, NULL);
     else
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
 }
 
 static void
-answer_document(apm_call *call, apm_str doc)
+answer_document(apm_web_call *call, apm_str doc)
 {
     char etag[APM_ETAG_MAX];
     apm_etag(doc, etag);
-    if (apm_call_has(call, etag)) {
+    if (apm_web_has(call, etag)) {
         const apm_http_header header = { "ETag", etag };
-        apm_call_reply(
-            call, &(apm_http_reply){
-                      .status = 304, .body = APM_STR(""), .headers = &header, .n_headers = 1 });
+        apm_web_reply(call,
+                      &(apm_http_reply){
+                          .status = 304, .body = APM_STR(""), .headers = &header, .n_headers = 1 });
     } else {
-        apm_call_document(call, doc, etag);
+        apm_web_document(call, doc, etag);
     }
 }
 
 static void
 on_fetched(void *arg, apm_str doc, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     if (err)
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
     else if (!apm_str_is(doc))
-        apm_call_error(call, 404, "there is no such key");
+        apm_web_error(call, 404, "there is no such key");
     else
         answer_document(call, doc);
 }
@@ -59,15 +59,15 @@ on_fetched(void *arg, apm_str doc, const apium_error *err)
 /* ---- waiting for a document that the asker does not have ---- */
 
 static bool
-is_other(const apm_call *call, apm_str doc)
+is_other(const apm_web_call *call, apm_str doc)
 {
     char etag[APM_ETAG_MAX];
     apm_etag(doc, etag);
-    return !apm_call_has(call, etag);
+    return !apm_web_has(call, etag);
 }
 
 static void
-answer_wait(apm_call *call, apm_str doc)
+answer_wait(apm_web_call *call, apm_str doc)
 {
     on_fetched(call, doc, NULL);
 }
@@ -75,9 +75,9 @@ answer_wait(apm_call *call, apm_str doc)
 /* ---- tasks ---- */
 
 void
-apm_task_key_get(apm_call *call)
+apm_task_key_get(apm_web_call *call)
 {
-    int64_t wait_ms = apm_call_wait_ms(call);
+    int64_t wait_ms = apm_web_wait_ms(call);
     if (wait_ms > 0)
         apm_web_wait(call, wait_ms, is_other, answer_wait);
     else if (wait_ms == 0)
@@ -86,7 +86,7 @@ apm_task_key_get(apm_call *call)
 
 /* `op` so far, then the body, which is JSON. */
 static void
-put_body(apm_call *call, apm_buf *op, const apm_json *body)
+put_body(apm_web_call *call, apm_buf *op, const apm_json *body)
 {
     apm_buf_adds(op, body->text);
     apm_buf_addc(op, ']');
@@ -94,15 +94,15 @@ put_body(apm_call *call, apm_buf *op, const apm_json *body)
 }
 
 void
-apm_task_key_put(apm_call *call)
+apm_task_key_put(apm_web_call *call)
 {
     apm_json doc, status;
     apm_buf op;
-    if (!apm_call_json(call, APM_JSON_OBJECT, &doc))
+    if (!apm_web_json(call, APM_JSON_OBJECT, &doc))
         return;
     status = apm_json_get(doc, "status");
     if (status.type != APM_JSON_STRING) {
-        apm_call_error(call, 400, "a result document has a \"status\"");
+        apm_web_error(call, 400, "a result document has a \"status\"");
         return;
     }
     apm_buf_init(&op, APM_BUF_MAX);
@@ -115,7 +115,7 @@ apm_task_key_put(apm_call *call)
 }
 
 void
-apm_task_key_delete(apm_call *call)
+apm_task_key_delete(apm_web_call *call)
 {
     call->web->backend->ops->forget(call->web->backend, call->args[0].p, on_done, call);
 }
@@ -123,27 +123,27 @@ apm_task_key_delete(apm_call *call)
 /* ---- groups ---- */
 
 static bool
-groups(apm_call *call)
+groups(apm_web_call *call)
 {
     if (call->web->backend->ops->fetch_group)
         return true;
-    apm_call_error(call, 501, "this store keeps no groups");
+    apm_web_error(call, 501, "this store keeps no groups");
     return false;
 }
 
 void
-apm_group_key_get(apm_call *call)
+apm_group_key_get(apm_web_call *call)
 {
     if (groups(call))
         call->web->backend->ops->fetch_group(call->web->backend, call->args[0].p, on_fetched, call);
 }
 
 void
-apm_group_key_put(apm_call *call)
+apm_group_key_put(apm_web_call *call)
 {
     apm_json doc;
     apm_buf op;
-    if (!groups(call) || !apm_call_json(call, APM_JSON_OBJECT, &doc))
+    if (!groups(call) || !apm_web_json(call, APM_JSON_OBJECT, &doc))
         return;
     apm_buf_init(&op, APM_BUF_MAX);
     apm_buf_addz(&op, "[\"group\", ");
@@ -153,7 +153,7 @@ apm_group_key_put(apm_call *call)
 }
 
 void
-apm_group_key_delete(apm_call *call)
+apm_group_key_delete(apm_web_call *call)
 {
     if (groups(call))
         call->web->backend->ops->forget_group(call->web->backend, call->args[0].p, on_done, call);
@@ -162,7 +162,7 @@ apm_group_key_delete(apm_call *call)
 /* ---- many at once ---- */
 
 typedef struct many {
-    apm_call *call;
+    apm_web_call *call;
     size_t left, n;
     apium_error err; /* of one that cannot be read */
     struct one {
@@ -186,13 +186,13 @@ many_end(many *m)
         apm_buf_adds(&body, m->ones[i].doc);
     }
     apm_buf_addc(&body, '}');
-    apm_call *call = m->call; /* what was asked dies with it, m included */
+    apm_web_call *call = m->call; /* what was asked dies with it, m included */
     if (m->err.status != APIUM_OK) {
         apm_buf_clear(&body);
-        apm_call_fail(call, &m->err);
+        apm_web_fail(call, &m->err);
         return;
     }
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static void
@@ -211,18 +211,18 @@ on_one(void *arg, apm_str doc, const apium_error *err)
 }
 
 void
-apm_keys_post(apm_call *call)
+apm_keys_post(apm_web_call *call)
 {
     apm_json body, id;
     apm_json_iter it;
     apm_str key;
-    if (!apm_call_json(call, APM_JSON_ARRAY, &body))
+    if (!apm_web_json(call, APM_JSON_ARRAY, &body))
         return;
     size_t n = apm_json_count(body);
     many *m =
         n <= KEYS_MAX ? apm_arena_alloc(&call->arena, sizeof(*m) + n * sizeof(m->ones[0])) : NULL;
     if (!m) {
-        apm_call_error(call, 413, "at most %d ids at once", KEYS_MAX);
+        apm_web_error(call, 413, "at most %d ids at once", KEYS_MAX);
         return;
     }
     m->call = call;
@@ -233,7 +233,7 @@ apm_keys_post(apm_call *call)
         one->many = m;
         if (apm_json_cstr(id, "an id", &call->arena, &text, NULL) != APIUM_OK ||
             !apm_web_id_ok(apm_strz(text))) {
-            apm_call_error(call, 400, "item %zu is not an id", m->n - 1);
+            apm_web_error(call, 400, "item %zu is not an id", m->n - 1);
             return;
         }
         one->id = apm_strz(text);

@@ -17,7 +17,7 @@ apm_web_count(apm_web *web, const char *method, int status)
 }
 
 void
-apm_metrics_get(apm_call *call)
+apm_metrics_get(apm_web_call *call)
 {
     const apm_web *web = call->web;
     apm_buf body;
@@ -42,21 +42,21 @@ apm_metrics_get(apm_call *call)
                  "# TYPE apium_web_uptime_seconds gauge\napium_web_uptime_seconds %lld\n",
                  apm_httpd_connections(web->httpd), web->waits, web->sending,
                  web->backend->link->up, (long long)(apm_clock_ms() - web->since_ms) / 1000);
-    apm_call_reply(call, &(apm_http_reply){ .status = 200,
-                                            .type = "text/plain; version=0.0.4; charset=utf-8",
-                                            .take = &body });
+    apm_web_reply(call, &(apm_http_reply){ .status = 200,
+                                           .type = "text/plain; version=0.0.4; charset=utf-8",
+                                           .take = &body });
     apm_buf_clear(&body);
 }
 
 void
-apm_health_get(apm_call *call)
+apm_health_get(apm_web_call *call)
 {
     apm_buf body;
     if (!call->web->backend->link->up) {
-        apm_call_error(call, 503, "the result store cannot be reached");
+        apm_web_error(call, 503, "the result store cannot be reached");
         return;
     }
     apm_buf_init(&body, 64);
     apm_buf_addz(&body, "{\"status\": \"ok\"}");
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }

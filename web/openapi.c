@@ -113,7 +113,7 @@ add_operation(apm_buf *body, size_t i)
 }
 
 void
-apm_openapi_get(apm_call *call)
+apm_openapi_get(apm_web_call *call)
 {
     apm_buf body;
     apm_buf_init(&body, (size_t)1 << 20);
@@ -136,5 +136,5 @@ apm_openapi_get(apm_call *call)
         "\"scheme\": \"bearer\"}, \"basic\": {\"type\": \"http\", \"scheme\": \"basic\"}}}, "
         "\"security\": [{}, {\"token\": []}, {\"basic\": []}]}",
         schemas);
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }

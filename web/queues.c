@@ -7,7 +7,7 @@
 #define NAMES_MAX 200
 
 typedef struct asking {
-    apm_call *call;
+    apm_web_call *call;
     bool flower;
     const char **names;
 } asking;
@@ -27,7 +27,7 @@ on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *er
     asking *a = arg;
     apm_buf body;
     if (err) {
-        apm_call_fail(a->call, err);
+        apm_web_fail(a->call, err);
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
@@ -48,12 +48,12 @@ on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *er
         apm_buf_addc(&body, '}');
     }
     apm_buf_addz(&body, "]}");
-    apm_call_answer(a->call, 200, &body);
+    apm_web_answer(a->call, 200, &body);
 }
 
 /* Those that are asked for ("?names=a,b"), or those of the settings. */
 static const char **
-choose(apm_call *call, size_t *n)
+choose(apm_web_call *call, size_t *n)
 {
     const apm_settings *s = call->web->settings;
     const char **names = apm_arena_alloc(&call->arena, (NAMES_MAX + 1) * sizeof(*names));
@@ -61,7 +61,7 @@ choose(apm_call *call, size_t *n)
     *n = 0;
     if (!names)
         return NULL;
-    if (apm_call_param(call, "names", &text)) {
+    if (apm_web_param(call, "names", &text)) {
         char *copy = apm_arena_printf(&call->arena, "%s", text.p), *save = NULL;
         for (char *one = copy ? strtok_r(copy, ",", &save) : NULL; one && *n < NAMES_MAX;
              one = strtok_r(NULL, ",", &save))
@@ -76,7 +76,7 @@ choose(apm_call *call, size_t *n)
 }
 
 static void
-ask(apm_call *call, bool flower)
+ask(apm_web_call *call, bool flower)
 {
     apm_web *web = call->web;
     apium_error err;
@@ -87,14 +87,14 @@ ask(apm_call *call, bool flower)
         if (apm_broker_open(web->links, web->settings->broker_url, &opts, &web->broker, &err) !=
             APIUM_OK) {
             web->broker = NULL;
-            apm_call_fail(call, &err);
+            apm_web_fail(call, &err);
             return;
         }
     }
     asking *a = apm_arena_alloc(&call->arena, sizeof(*a));
     const char **names = choose(call, &n);
     if (!a || !names || n == 0) {
-        apm_call_error(call, 400, "no queue is named");
+        apm_web_error(call, 400, "no queue is named");
         return;
     }
     *a = (asking){ .call = call, .flower = flower, .names = names };
@@ -102,13 +102,13 @@ ask(apm_call *call, bool flower)
 }
 
 void
-apm_queues_get(apm_call *call)
+apm_queues_get(apm_web_call *call)
 {
     ask(call, false);
 }
 
 void
-apm_flower_queue_lengths(apm_call *call)
+apm_flower_queue_lengths(apm_web_call *call)
 {
     ask(call, true);
 }

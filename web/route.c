@@ -58,7 +58,7 @@ next_segment(const char **at, const char *end)
 
 /* Does the path have the form of the row? Its arguments are kept without escapes; *bad: it has, but they make no sense. */
 static bool
-matches(apm_call *call, const char *form, apm_str path, bool *bad)
+matches(apm_web_call *call, const char *form, apm_str path, bool *bad)
 {
     const char *f = form, *f_end = form + strlen(form), *p = path.p, *p_end = path.p + path.len;
     size_t n = 0;
@@ -82,7 +82,7 @@ matches(apm_call *call, const char *form, apm_str path, bool *bad)
 
 /* A browser's page of another origin may not do anything but read, and that only where it is let. */
 static bool
-origin_fits(const apm_call *call)
+origin_fits(const apm_web_call *call)
 {
     const char *origin = apm_http_header_of(call->req, "Origin"), *cors = call->web->opts->cors;
     const char *host = apm_http_header_of(call->req, "Host");
@@ -95,7 +95,7 @@ origin_fits(const apm_call *call)
 
 /* Without passwords only this machine may ask, and not by a name that somebody else's DNS made to mean this machine. */
 static bool
-host_fits(const apm_call *call)
+host_fits(const apm_web_call *call)
 {
     static const char *const local[] = { "localhost", "127.", "[::1]" };
     const char *host = apm_http_header_of(call->req, "Host");
@@ -108,20 +108,20 @@ host_fits(const apm_call *call)
 }
 
 static void
-preflight(apm_call *call)
+preflight(apm_web_call *call)
 {
     static const apm_http_header headers[] = {
         { "Access-Control-Allow-Methods", "GET, PUT, POST, DELETE" },
         { "Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match" },
     };
-    apm_call_reply(call, &(apm_http_reply){ .status = 204,
-                                            .body = APM_STR(""),
-                                            .headers = headers,
-                                            .n_headers = call->web->opts->cors ? 2 : 0 });
+    apm_web_reply(call, &(apm_http_reply){ .status = 204,
+                                           .body = APM_STR(""),
+                                           .headers = headers,
+                                           .n_headers = call->web->opts->cors ? 2 : 0 });
 }
 
 static void
-dispatch(apm_call *call, const char *method, apm_str path)
+dispatch(apm_web_call *call, const char *method, apm_str path)
 {
     char allow[64] = "";
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -129,8 +129,8 @@ dispatch(apm_call *call, const char *method, apm_str path)
         if (!matches(call, rows[i].path, path, &bad))
             continue;
         if (bad) {
-            apm_call_error(call, 400, "an id has 1 to %d bytes of UTF-8 without NUL",
-                           APM_WEB_ID_MAX);
+            apm_web_error(call, 400, "an id has 1 to %d bytes of UTF-8 without NUL",
+                          APM_WEB_ID_MAX);
             return;
         }
         bool head = strcmp(method, "HEAD") == 0 && strcmp(rows[i].method, "GET") == 0;
@@ -143,11 +143,11 @@ dispatch(apm_call *call, const char *method, apm_str path)
         apm_role role =
             apm_access_role(call->web->access, apm_http_header_of(call->req, "Authorization"));
         if (role == APM_ROLE_NOBODY)
-            apm_call_error(call, 401, "a token or a password is needed");
+            apm_web_error(call, 401, "a token or a password is needed");
         else if (role < rows[i].role)
-            apm_call_error(call, 403, "that is for operators");
+            apm_web_error(call, 403, "that is for operators");
         else if (!host_fits(call) || (rows[i].role > APM_ROLE_READER && !origin_fits(call)))
-            apm_call_error(call, 403, "pages of other origins may not ask that");
+            apm_web_error(call, 403, "pages of other origins may not ask that");
         else
             rows[i].run(call);
         return;
@@ -158,12 +158,12 @@ dispatch(apm_call *call, const char *method, apm_str path)
         const apm_http_header header = { "Allow", allow };
         static const char text[] =
             "{\"error\": {\"status\": 405, \"message\": \"no such method here\"}}";
-        apm_call_reply(call, &(apm_http_reply){ .status = 405,
-                                                .body = { text, sizeof(text) - 1 },
-                                                .headers = &header,
-                                                .n_headers = 1 });
+        apm_web_reply(call, &(apm_http_reply){ .status = 405,
+                                               .body = { text, sizeof(text) - 1 },
+                                               .headers = &header,
+                                               .n_headers = 1 });
     } else {
-        apm_call_error(call, 404, "there is nothing at this path");
+        apm_web_error(call, 404, "there is nothing at this path");
     }
 }
 
@@ -171,22 +171,22 @@ void
 apm_web_on_request(void *arg, apm_http_req *req)
 {
     static const char full[] = "{\"error\": {\"status\": 503, \"message\": \"out of memory\"}}";
-    apm_call *call = calloc(1, sizeof(*call));
+    apm_web_call *call = calloc(1, sizeof(*call));
     if (!call) {
         apm_http_answer(req,
                         &(apm_http_reply){ .status = 503, .body = { full, sizeof(full) - 1 } });
         return;
     }
     const char *target = apm_http_target(req), *mark = strchr(target, '?');
-    *call = (apm_call){ .web = arg, .req = req };
+    *call = (apm_web_call){ .web = arg, .req = req };
     call->web->calls++;
     if (mark)
         call->query = apm_strz(mark + 1);
     const apm_str path = { target, mark ? (size_t)(mark - target) : strlen(target) };
     if (call->web->stopping)
-        apm_call_error(call, 503, "the server is stopping");
+        apm_web_error(call, 503, "the server is stopping");
     else if (path.len == 0 || *path.p != '/')
-        apm_call_error(call, 400, "a path begins with /");
+        apm_web_error(call, 400, "a path begins with /");
     else
         dispatch(call, apm_http_method(req), path);
 }

@@ -22,7 +22,7 @@ typedef struct item {
 
 typedef struct sending {
     uv_work_t work;
-    apm_call *call;
+    apm_web_call *call;
     reply_form form;
     item *items;
     size_t n;
@@ -76,16 +76,16 @@ add_sent(apm_buf *body, const item *it)
 }
 
 static void
-answer_flower(apm_call *call, apm_str doc)
+answer_flower(apm_web_call *call, apm_str doc)
 {
     apm_buf body;
     apm_buf_init(&body, APM_BUF_MAX);
     apm_flower_write_result(&body, call->args[0], doc);
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static bool
-is_ready(const apm_call *call, apm_str doc)
+is_ready(const apm_web_call *call, apm_str doc)
 {
     (void)call;
     return apm_task_ready(doc);
@@ -96,14 +96,14 @@ static void
 on_worked(uv_work_t *work, int status)
 {
     sending *s = work->data;
-    apm_call *call = s->call;
+    apm_web_call *call = s->call;
     const item *first = &s->items[0];
     apm_buf body;
     bool ok = true;
     (void)status; /* nothing cancels it */
     call->web->sending--;
     if (s->form != REST_MANY && !first->id) {
-        apm_call_fail(call, &first->err);
+        apm_web_fail(call, &first->err);
         sending_free(s);
         return;
     }
@@ -112,7 +112,7 @@ on_worked(uv_work_t *work, int status)
         call->args[0] = apm_arena_str(&call->arena, apm_strz(first->id), &ok);
         sending_free(s);
         if (!ok)
-            apm_call_error(call, 503, "out of memory");
+            apm_web_error(call, 503, "out of memory");
         else if (waits)
             apm_web_wait(call, (int64_t)APM_WEB_WAIT_MAX_S * 1000, is_ready, answer_flower);
         else
@@ -131,11 +131,11 @@ on_worked(uv_work_t *work, int status)
         apm_buf_addc(&body, ']');
     }
     sending_free(s);
-    apm_call_answer(call, s->form == REST_ONE ? 201 : 200, &body);
+    apm_web_answer(call, s->form == REST_ONE ? 201 : 200, &body);
 }
 
 static sending *
-sending_new(apm_call *call, reply_form form, size_t n)
+sending_new(apm_web_call *call, reply_form form, size_t n)
 {
     sending *s = call->web->sending < SENDING_MAX ? calloc(1, sizeof(*s)) : NULL;
     if (s && !(s->items = calloc(n + 1, sizeof(*s->items)))) {
@@ -143,7 +143,7 @@ sending_new(apm_call *call, reply_form form, size_t n)
         s = NULL;
     }
     if (!s) {
-        apm_call_error(call, 503, "too many tasks are being sent already");
+        apm_web_error(call, 503, "too many tasks are being sent already");
         return NULL;
     }
     s->call = call;
@@ -159,7 +159,7 @@ go(sending *s)
     if (uv_queue_work(&s->call->web->loop, &s->work, on_work, on_worked) == 0)
         return;
     s->call->web->sending--;
-    apm_call_error(s->call, 503, "there is no thread to send it");
+    apm_web_error(s->call, 503, "there is no thread to send it");
     sending_free(s);
 }
 
@@ -171,7 +171,7 @@ text_of(apm_str s)
 
 /* One signature, or a list of them, in Celery's JSON form: {"task": "tasks.add", "args": [2, 3]}. */
 void
-apm_tasks_post(apm_call *call)
+apm_tasks_post(apm_web_call *call)
 {
     apm_json body, sig;
     apm_json_iter it;
@@ -179,13 +179,13 @@ apm_tasks_post(apm_call *call)
     apium_error err;
     if (apm_json_parse(apm_http_body(call->req), &body, &err) != APIUM_OK ||
         (body.type != APM_JSON_OBJECT && body.type != APM_JSON_ARRAY)) {
-        apm_call_error(call, 400, "the body is a signature, or a list of them, in JSON");
+        apm_web_error(call, 400, "the body is a signature, or a list of them, in JSON");
         return;
     }
     bool many = body.type == APM_JSON_ARRAY;
     size_t n = many ? apm_json_count(body) : 1;
     if (n > MANY_MAX) {
-        apm_call_error(call, 413, "at most %d signatures at once", MANY_MAX);
+        apm_web_error(call, 413, "at most %d signatures at once", MANY_MAX);
         return;
     }
     sending *s = sending_new(call, many ? REST_MANY : REST_ONE, n);
@@ -201,7 +201,7 @@ apm_tasks_post(apm_call *call)
     }
     if (!ok) {
         sending_free(s);
-        apm_call_error(call, 503, "out of memory");
+        apm_web_error(call, 503, "out of memory");
         return;
     }
     go(s);
@@ -210,21 +210,21 @@ apm_tasks_post(apm_call *call)
 /* ---- as Flower takes it: {"args": [], "kwargs": {}, and options of apply_async} ---- */
 
 static void
-flower(apm_call *call, reply_form form)
+flower(apm_web_call *call, reply_form form)
 {
     apm_json body = { APM_JSON_OBJECT, APM_STR("{}") }, val;
     apm_json_iter it;
     apm_str key;
     apm_buf sig, options;
-    if (apm_http_body(call->req).len && !apm_call_json(call, APM_JSON_OBJECT, &body))
+    if (apm_http_body(call->req).len && !apm_web_json(call, APM_JSON_OBJECT, &body))
         return;
     apm_json args = apm_json_get(body, "args"), kwargs = apm_json_get(body, "kwargs");
     if (args.type != APM_JSON_NONE && args.type != APM_JSON_ARRAY) {
-        apm_call_error(call, 400, "args must be an array");
+        apm_web_error(call, 400, "args must be an array");
         return;
     }
     if (kwargs.type != APM_JSON_NONE && kwargs.type != APM_JSON_OBJECT) {
-        apm_call_error(call, 400, "kwargs must be an object");
+        apm_web_error(call, 400, "kwargs must be an object");
         return;
     }
     sending *s = sending_new(call, form, 1);
@@ -256,7 +256,7 @@ flower(apm_call *call, reply_form form)
     s->items[0].json = apm_buf_take(&sig, NULL);
     if (!s->items[0].json) {
         sending_free(s);
-        apm_call_error(call, 413, "the arguments are too big");
+        apm_web_error(call, 413, "the arguments are too big");
         return;
     }
     go(s);
@@ -264,30 +264,30 @@ flower(apm_call *call, reply_form form)
 
 /* Flower knows tasks by its app: so does the server when it was started with -A. */
 static bool
-is_known(apm_call *call)
+is_known(apm_web_call *call)
 {
     if (!apm_app_task_at(call->web->app, 0) || apm_app_task(call->web->app, call->args[0]))
         return true;
-    apm_call_error(call, 404, "Unknown task '%s'", call->args[0].p);
+    apm_web_error(call, 404, "Unknown task '%s'", call->args[0].p);
     return false;
 }
 
 void
-apm_flower_apply(apm_call *call)
+apm_flower_apply(apm_web_call *call)
 {
     if (is_known(call))
         flower(call, FLOWER_WAIT);
 }
 
 void
-apm_flower_async_apply(apm_call *call)
+apm_flower_async_apply(apm_web_call *call)
 {
     if (is_known(call))
         flower(call, FLOWER);
 }
 
 void
-apm_flower_send_task(apm_call *call)
+apm_flower_send_task(apm_web_call *call)
 {
     flower(call, FLOWER);
 }

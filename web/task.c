@@ -106,7 +106,7 @@ apm_task_write(apm_buf *buf, apm_str id, apm_str doc)
 /* ---- one task ---- */
 
 static void
-answer_task(apm_call *call, apm_str doc)
+answer_task(apm_web_call *call, apm_str doc)
 {
     char etag[APM_ETAG_MAX];
     apm_buf body;
@@ -115,40 +115,39 @@ answer_task(apm_call *call, apm_str doc)
     apm_etag(apm_buf_str(&body), etag);
     const apm_http_header header = { "ETag", etag };
     if (body.failed) {
-        apm_call_answer(call, 200, &body);
-    } else if (apm_call_has(call, etag)) {
+        apm_web_answer(call, 200, &body);
+    } else if (apm_web_has(call, etag)) {
         apm_buf_clear(&body);
-        apm_call_reply(
-            call, &(apm_http_reply){
-                      .status = 304, .body = APM_STR(""), .headers = &header, .n_headers = 1 });
+        apm_web_reply(call,
+                      &(apm_http_reply){
+                          .status = 304, .body = APM_STR(""), .headers = &header, .n_headers = 1 });
     } else {
-        apm_call_reply(
-            call,
-            &(apm_http_reply){ .status = 200, .take = &body, .headers = &header, .n_headers = 1 });
+        apm_web_reply(call, &(apm_http_reply){
+                                .status = 200, .take = &body, .headers = &header, .n_headers = 1 });
     }
 }
 
 static void
 on_task(void *arg, apm_str doc, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     if (err)
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
     else
         answer_task(call, doc);
 }
 
 static bool
-is_ready(const apm_call *call, apm_str doc)
+is_ready(const apm_web_call *call, apm_str doc)
 {
     (void)call;
     return apm_task_ready(doc);
 }
 
 void
-apm_task_get(apm_call *call)
+apm_task_get(apm_web_call *call)
 {
-    int64_t wait_ms = apm_call_wait_ms(call);
+    int64_t wait_ms = apm_web_wait_ms(call);
     if (wait_ms > 0)
         apm_web_wait(call, wait_ms, is_ready, answer_task);
     else if (wait_ms == 0)
@@ -158,15 +157,15 @@ apm_task_get(apm_call *call)
 static void
 on_deleted(void *arg, apium_status status, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     if (status == APIUM_OK)
-        apm_call_answer(call, 204, NULL);
+        apm_web_answer(call, 204, NULL);
     else
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
 }
 
 void
-apm_task_delete(apm_call *call)
+apm_task_delete(apm_web_call *call)
 {
     call->web->backend->ops->forget(call->web->backend, call->args[0].p, on_deleted, call);
 }
@@ -185,7 +184,7 @@ typedef struct node {
 } node;
 
 typedef struct walk {
-    apm_call *call;
+    apm_web_call *call;
     node *nodes, *first, *last;
     size_t left, up;
     apm_str root, tree; /* where it began; a group's tree */
@@ -224,13 +223,13 @@ visit_tuples(walk *w, apm_json val, int depth)
 static void
 answer_walk(walk *w)
 {
-    apm_call *call = w->call;
+    apm_web_call *call = w->call;
     apm_buf body;
     size_t n = 0;
     if (w->err.status != APIUM_OK) {
         apium_error err = w->err;
         HASH_CLEAR(hh, w->nodes);
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
@@ -252,7 +251,7 @@ answer_walk(walk *w)
     }
     apm_buf_addz(&body, "]}");
     HASH_CLEAR(hh, w->nodes);
-    apm_call_answer(call, 200, &body); /* all of it lived in the call's arena */
+    apm_web_answer(call, 200, &body); /* all of it lived in the call's arena */
 }
 
 static void
@@ -302,34 +301,34 @@ visit(walk *w, apm_str id)
 }
 
 static walk *
-walk_new(apm_call *call)
+walk_new(apm_web_call *call)
 {
     walk *w = apm_arena_alloc(&call->arena, sizeof(*w));
     if (w)
         w->call = call;
     else
-        apm_call_error(call, 503, "out of memory");
+        apm_web_error(call, 503, "out of memory");
     return w;
 }
 
 void
-apm_tasks_post_states(apm_call *call)
+apm_tasks_post_states(apm_web_call *call)
 {
     apm_json body, id;
     apm_json_iter it;
     apm_str key;
     const char *text;
-    if (!apm_call_json(call, APM_JSON_ARRAY, &body))
+    if (!apm_web_json(call, APM_JSON_ARRAY, &body))
         return;
     if (apm_json_count(body) > STATES_MAX) {
-        apm_call_error(call, 413, "at most %d ids at once", STATES_MAX);
+        apm_web_error(call, 413, "at most %d ids at once", STATES_MAX);
         return;
     }
     (void)apm_json_open(&it, body.text, NULL);
     while (apm_json_next(&it, &key, &id, NULL) > 0)
         if (apm_json_cstr(id, "an id", &call->arena, &text, NULL) != APIUM_OK ||
             !apm_web_id_ok(apm_strz(text))) {
-            apm_call_error(call, 400, "the body is a list of ids");
+            apm_web_error(call, 400, "the body is a list of ids");
             return;
         }
     walk *w = walk_new(call);
@@ -352,7 +351,7 @@ on_up(void *arg, apm_str doc, const apium_error *err)
     apm_json json, parent;
     const char *text;
     if (err) {
-        apm_call_fail(w->call, err);
+        apm_web_fail(w->call, err);
         return;
     }
     if (apm_str_is(doc) && apm_json_parse(doc, &json, NULL) == APIUM_OK &&
@@ -376,7 +375,7 @@ on_up(void *arg, apm_str doc, const apium_error *err)
 }
 
 void
-apm_task_tree_get(apm_call *call)
+apm_task_tree_get(apm_web_call *call)
 {
     walk *w = walk_new(call);
     if (!w)
@@ -388,14 +387,14 @@ apm_task_tree_get(apm_call *call)
 static void
 on_group(void *arg, apm_str doc, const apium_error *err)
 {
-    apm_call *call = arg;
+    apm_web_call *call = arg;
     apm_json json;
     if (err) {
-        apm_call_fail(call, err);
+        apm_web_fail(call, err);
         return;
     }
     if (!apm_str_is(doc)) {
-        apm_call_error(call, 404, "no such group was saved");
+        apm_web_error(call, 404, "no such group was saved");
         return;
     }
     walk *w = walk_new(call);
@@ -403,7 +402,7 @@ on_group(void *arg, apm_str doc, const apium_error *err)
         return;
     doc = apm_arena_str(&call->arena, doc, NULL);
     if (!apm_str_is(doc) || apm_json_parse(doc, &json, NULL) != APIUM_OK) {
-        apm_call_error(call, 500, "the saved group cannot be read");
+        apm_web_error(call, 500, "the saved group cannot be read");
         return;
     }
     json = apm_json_get(json, "result");
@@ -415,10 +414,10 @@ on_group(void *arg, apm_str doc, const apium_error *err)
 }
 
 void
-apm_group_get(apm_call *call)
+apm_group_get(apm_web_call *call)
 {
     if (call->web->backend->ops->fetch_group)
         call->web->backend->ops->fetch_group(call->web->backend, call->args[0].p, on_group, call);
     else
-        apm_call_error(call, 501, "this store keeps no groups");
+        apm_web_error(call, 501, "this store keeps no groups");
 }

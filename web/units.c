@@ -45,7 +45,7 @@ typedef struct unit {
 } unit;
 
 typedef struct batch {
-    apm_call *call;
+    apm_web_call *call;
     void (*answer)(struct batch *batch);
     size_t n, left;
     unit *units;
@@ -493,13 +493,13 @@ undecided(const batch *b)
 static void
 answer_many(batch *b)
 {
-    apm_call *call = b->call;
+    apm_web_call *call = b->call;
     const unit *amiss = undecided(b);
     apm_buf body;
     release_tokens(b);
     if (amiss) {
         apium_error err = amiss->err;
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
@@ -517,39 +517,39 @@ answer_many(batch *b)
         apm_buf_addz(&body, "}}");
     }
     apm_buf_addc(&body, ']');
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static void
 answer_one(batch *b)
 {
-    apm_call *call = b->call;
+    apm_web_call *call = b->call;
     const unit u = b->units[0];
     apm_buf body;
     release_tokens(b);
     if (u.status == APIUM_E_NOTFOUND) {
-        apm_call_error(call, 409, "%s", u.err.text);
+        apm_web_error(call, 409, "%s", u.err.text);
     } else if (u.status != APIUM_OK) {
-        apm_call_fail(call, &u.err);
+        apm_web_fail(call, &u.err);
     } else if (u.arrivals) {
         apm_buf_init(&body, 64);
         apm_buf_addf(&body, "{\"complete\": %s}", u.completed ? "true" : "false");
-        apm_call_answer(call, 200, &body);
+        apm_web_answer(call, 200, &body);
     } else {
-        apm_call_answer(call, 204, NULL);
+        apm_web_answer(call, 204, NULL);
     }
 }
 
 /* ---- the calls ---- */
 
 static batch *
-batch_new(apm_call *call, size_t n, void (*answer)(batch *))
+batch_new(apm_web_call *call, size_t n, void (*answer)(batch *))
 {
     batch *b = apm_arena_alloc(&call->arena, sizeof(*b));
     if (b && !(b->units = apm_arena_alloc(&call->arena, (n + 1) * sizeof(unit))))
         b = NULL;
     if (!b) {
-        apm_call_error(call, 503, "out of memory");
+        apm_web_error(call, 503, "out of memory");
         return NULL;
     }
     b->call = call;
@@ -571,23 +571,23 @@ run(batch *b, apm_json array)
         st = read_unit(b, &b->units[b->n++], val, &scratch, &err);
     apm_arena_clear(&scratch);
     if (st != APIUM_OK) {
-        apm_call *call = b->call;
+        apm_web_call *call = b->call;
         release_tokens(b);
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     ask_marks(b);
 }
 
 void
-apm_units_post(apm_call *call)
+apm_units_post(apm_web_call *call)
 {
     apm_json body;
-    if (!apm_call_json(call, APM_JSON_ARRAY, &body))
+    if (!apm_web_json(call, APM_JSON_ARRAY, &body))
         return;
     size_t n = apm_json_count(body);
     if (n > UNITS_MAX) {
-        apm_call_error(call, 413, "at most %d units at once", UNITS_MAX);
+        apm_web_error(call, 413, "at most %d units at once", UNITS_MAX);
         return;
     }
     batch *b = batch_new(call, n, answer_many);
@@ -596,7 +596,7 @@ apm_units_post(apm_call *call)
 }
 
 void
-apm_units_one(apm_call *call, apm_str token_, apm_buf *op_)
+apm_units_one(apm_web_call *call, apm_str token_, apm_buf *op_)
 {
     apm_buf text;
     apm_json array;
@@ -613,7 +613,7 @@ apm_units_one(apm_call *call, apm_str token_, apm_buf *op_)
         apm_buf_addz(&text, ", \"id\": ");
         apm_json_add_string(&text, token_);
     }
-    if (apm_call_param(call, "expires", &expires)) {
+    if (apm_web_param(call, "expires", &expires)) {
         apm_buf_addz(&text, ", \"expires\": ");
         apm_buf_adds(&text, expires);
     }
@@ -623,9 +623,9 @@ apm_units_one(apm_call *call, apm_str token_, apm_buf *op_)
     apm_buf_clear(&text);
     batch *b;
     if (!ok)
-        apm_call_error(call, 413, "the document is too big");
+        apm_web_error(call, 413, "the document is too big");
     else if (apm_json_parse(kept, &array, &err) != APIUM_OK)
-        apm_call_error(call, 400, "that makes no sense: %s", err.text);
+        apm_web_error(call, 400, "that makes no sense: %s", err.text);
     else if ((b = batch_new(call, 1, answer_one)))
         run(b, array);
 }

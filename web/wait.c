@@ -4,11 +4,11 @@
 #include <stdlib.h>
 
 typedef struct wait {
-    apm_call *call;
+    apm_web_call *call;
     apm_listener listener;
     uv_timer_t timer;
-    bool (*wanted)(const apm_call *call, apm_str doc);
-    void (*answer)(apm_call *call, apm_str doc);
+    bool (*wanted)(const apm_web_call *call, apm_str doc);
+    void (*answer)(apm_web_call *call, apm_str doc);
     apm_buf last; /* the present document, which is not wanted */
 } wait;
 
@@ -20,10 +20,10 @@ on_closed(uv_handle_t *handle)
     free(w);
 }
 
-static apm_call *
+static apm_web_call *
 wait_end(wait *w)
 {
-    apm_call *call = w->call;
+    apm_web_call *call = w->call;
     apm_hub_leave(call->web, &w->listener);
     call->web->waits--;
     uv_close((uv_handle_t *)&w->timer, on_closed);
@@ -54,18 +54,19 @@ on_timer(uv_timer_t *timer)
 static void
 on_gone(void *arg)
 {
-    apm_call_error(wait_end(arg), 503, "the wait is over");
+    apm_web_error(wait_end(arg), 503, "the wait is over");
 }
 
 void
-apm_web_wait(apm_call *call, int64_t wait_ms, bool (*wanted)(const apm_call *call, apm_str doc),
-             void (*answer)(apm_call *call, apm_str doc))
+apm_web_wait(apm_web_call *call, int64_t wait_ms,
+             bool (*wanted)(const apm_web_call *call, apm_str doc),
+             void (*answer)(apm_web_call *call, apm_str doc))
 {
     apm_web *web = call->web;
     apium_error err;
     wait *w = web->waits < APM_WEB_WAITS_MAX ? calloc(1, sizeof(*w)) : NULL;
     if (!w) {
-        apm_call_error(call, 503, "too many wait already");
+        apm_web_error(call, 503, "too many wait already");
         return;
     }
     w->call = call;
@@ -75,7 +76,7 @@ apm_web_wait(apm_call *call, int64_t wait_ms, bool (*wanted)(const apm_call *cal
     w->listener = (apm_listener){ .on_change = on_change, .arg = w };
     if (apm_hub_listen(web, call->args[0], &w->listener, &err) != APIUM_OK) {
         free(w);
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     web->waits++;

@@ -45,7 +45,7 @@ struct session {
     change *first, *last;
     size_t bytes;
     int64_t number;
-    apm_call *call; /* the poll that waits */
+    apm_web_call *call; /* the poll that waits */
     bool fresh, full;
     UT_hash_handle hh;
     char name[];
@@ -106,7 +106,7 @@ session_end(session *s)
 static void
 answer(session *s)
 {
-    apm_call *call = s->call;
+    apm_web_call *call = s->call;
     apm_buf body;
     size_t given = 0;
     s->call = NULL;
@@ -122,7 +122,7 @@ answer(session *s)
     }
     apm_buf_addz(&body, "]}");
     s->fresh = false;
-    apm_call_answer(call, 200, &body);
+    apm_web_answer(call, 200, &body);
 }
 
 static void
@@ -152,11 +152,11 @@ static void
 on_gone(void *arg)
 {
     session *s = arg;
-    apm_call *call = s->call;
+    apm_web_call *call = s->call;
     s->call = NULL;
     s->web->waits--;
     uv_timer_start(&s->timer, on_timer, SESSION_MS, 0);
-    apm_call_error(call, 503, "the wait is over");
+    apm_web_error(call, 503, "the wait is over");
 }
 
 static void
@@ -272,17 +272,17 @@ session_of(apm_web *web, apm_str name)
 }
 
 void
-apm_watch_post(apm_call *call)
+apm_watch_post(apm_web_call *call)
 {
     apm_web *web = call->web;
     apm_json body;
     apium_error err;
-    int64_t seen = 0, wait_ms = apm_call_wait_ms(call);
-    if (wait_ms < 0 || !apm_call_json(call, APM_JSON_OBJECT, &body))
+    int64_t seen = 0, wait_ms = apm_web_wait_ms(call);
+    if (wait_ms < 0 || !apm_web_json(call, APM_JSON_OBJECT, &body))
         return;
     session *s = web->waits < APM_WEB_WAITS_MAX ? session_of(web, call->args[0]) : NULL;
     if (!s) {
-        apm_call_error(call, 503, "too many wait already");
+        apm_web_error(call, 503, "too many wait already");
         return;
     }
     if (s->call) /* one poll at a time: the newer one takes over */
@@ -297,7 +297,7 @@ apm_watch_post(apm_call *call)
     if (st == APIUM_OK)
         st = each_id(s, apm_json_get(body, "add"), &call->arena, true, &err);
     if (st != APIUM_OK) {
-        apm_call_fail(call, &err);
+        apm_web_fail(call, &err);
         return;
     }
     s->call = call;

@@ -125,6 +125,7 @@ run_slot(const apm_child *child, bool process, unsigned number, uint32_t seq, ap
                 running_stop = &slot->stop;
                 atomic_store(&running_seq, seq);
             }
+            apm_slots_enter(child->slots, number, seq);
             apm_run(&env, def, &req, arena, &outcome);
             if (forked_off)
                 _exit(0);

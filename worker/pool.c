@@ -144,8 +144,8 @@ apm_pool_finish(apm_pool *pool, apm_job *job)
         apm_buf_clear(&pool->outcome); /* a rare big one's storage is given back */
 }
 
-static void
-begin(apm_pool *pool, unsigned slot)
+void
+apm_pool_begin(apm_pool *pool, unsigned slot)
 {
     apm_job *job = pool->jobs[slot];
     unsigned seat;
@@ -173,6 +173,22 @@ begin(apm_pool *pool, unsigned slot)
         apm_pool_arm(pool);
 }
 
+/* Taken is not begun: a process that dies in between has done nothing yet. */
+static void
+begin_entered(apm_pool *pool)
+{
+    unsigned kept = 0, seat;
+    for (unsigned i = 0; i < pool->n_taken && !pool->slots.broken; i++) {
+        unsigned slot = pool->taken[i];
+        if (apm_slots_look(&pool->slots, slot, &seat) == APM_SLOT_RUNNING &&
+            !apm_slots_entered(&pool->slots, slot))
+            pool->taken[kept++] = slot;
+        else
+            apm_pool_begin(pool, slot);
+    }
+    pool->n_taken = pool->slots.broken ? 0 : kept; /* broken: apm_pool_overwritten has them all */
+}
+
 void
 apm_pool_poll(apm_pool *pool)
 {
@@ -186,7 +202,8 @@ apm_pool_poll(apm_pool *pool)
         bool unread = pool->unread;
         pool->unread = false;
         while (!pool->slots.broken && (slot = apm_slots_next_taken(&pool->slots)) >= 0)
-            begin(pool, (unsigned)slot);
+            pool->taken[pool->n_taken++] = (unsigned)slot;
+        begin_entered(pool);
         for (unsigned i = 0; i < pool->n_running && !pool->slots.broken;) {
             unsigned number = pool->running[i];
             if (apm_slots_look(&pool->slots, number, &seat) == APM_SLOT_DONE) {
@@ -472,6 +489,7 @@ free_pool(apm_pool *pool)
     free(pool->processes);
     free(pool->jobs);
     free(pool->running);
+    free(pool->taken);
     free(pool->tasks);
     free(pool->hostname);
     apm_buf_clear(&pool->request);
@@ -536,9 +554,10 @@ make(apm_pool *pool, const apm_pool_opts *opts, apium_error *err)
         return st;
     pool->jobs = calloc(pool->slots.n, sizeof(*pool->jobs));
     pool->running = calloc(pool->slots.n, sizeof(*pool->running));
+    pool->taken = calloc(pool->slots.n, sizeof(*pool->taken));
     pool->processes = calloc(seats, sizeof(*pool->processes));
     pool->hostname = strdup(opts->hostname ? opts->hostname : "");
-    if (!pool->jobs || !pool->running || !pool->processes || !pool->hostname)
+    if (!pool->jobs || !pool->running || !pool->taken || !pool->processes || !pool->hostname)
         return apm_fail_sys(err, ENOMEM, "cannot make the pool");
     for (unsigned i = 0; i < seats; i++) {
         pool->processes[i].pool = pool;

@@ -59,8 +59,9 @@ struct apm_job {
     bool soft_sent, hard_sent;
     int terminated; /* the signal sent by apm_pool_terminate */
     unsigned slot;
-    uint32_t seq;    /* Celery's job number */
-    uint32_t states; /* custom states seen */
+    uint32_t seq;       /* Celery's job number */
+    uint32_t states;    /* custom states seen */
+    unsigned untouched; /* processes that died with it before its task was called */
 };
 
 /* All are called on the loop, never from inside a call of ours. */
@@ -69,7 +70,7 @@ typedef struct apm_pool_events {
     void (*on_ready)(void *arg);
     /* Cannot start at all (the module does not load, no process can be made): give up. */
     void (*on_failed)(void *arg, const apium_error *err);
-    /* The job was seen to have begun: send its early ack, record STARTED. For jobs that began and
+    /* The job was seen to have begun, its task was called: send its early ack, record STARTED. For jobs that began and
      * ended between two looks it is called right before on_done. Once per job. */
     void (*on_begin)(void *arg, apm_job *job);
     /* A custom state, in order, before the job's on_done. Text lives during the call. */

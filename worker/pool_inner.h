@@ -97,9 +97,10 @@ struct apm_pool {
     apm_job **jobs;               /* by slot */
     unsigned *running, n_running; /* slots whose job was seen to have begun */
     unsigned waiting;             /* slots whose job was not */
-    unsigned limited;             /* jobs with a time limit */
-    uint32_t seq;                 /* of the last job: Celery's "Job: 17" */
-    apm_process *processes;       /* by seat */
+    unsigned *taken, n_taken; /* those of them that a process has, but has not called the task */
+    unsigned limited;         /* jobs with a time limit */
+    uint32_t seq;             /* of the last job: Celery's "Job: 17" */
+    apm_process *processes;   /* by seat */
     unsigned concurrency, n_up;
     apm_task_info *tasks;
     size_t n_tasks;
@@ -129,6 +130,8 @@ struct apm_pool {
 
 /* Something happened, or is about to: look again soon. */
 void apm_pool_stir(apm_pool *pool);
+/* The task of the job in this slot, which a process has, was called: tell the worker. */
+void apm_pool_begin(apm_pool *pool, unsigned slot);
 /* The job has no slot any more, for the pool. */
 void apm_pool_forget(apm_pool *pool, apm_job *job);
 /* The job is over: its slot is free, the worker is told. */

@@ -26,7 +26,7 @@
 #define MS                INT64_C(1000000) /* in ns */
 #define SERVER_AGAIN_NS   (100 * MS)       /* a dead fork server's next, doubling */
 #define SERVER_STEPS      7
-#define SERVER_HEALTHY_NS (10000 * MS) /* having lived that long, it starts again at once */
+#define SERVER_HEALTHY_NS (10000 * MS) /* living that long is of use too */
 #define BUSY_NS           (50 * MS)
 #define BURY_NS           (2000 * MS) /* a dead process's status has to come in that time */
 #define ASK_NS            (5000 * MS) /* and an answer to a request */
@@ -41,9 +41,9 @@ struct prefork {
     pid_t server;                   /* 0: none */
     int life[2];                    /* its only write end is ours: pool processes die with it */
     int64_t up_ns, due_ns, kill_ns; /* started; start again; kill it */
-    unsigned failures;
-    bool hello;
-    int fds[2]; /* control and exit on their way to the loop */
+    unsigned failures;              /* in a row that died without having made a process */
+    bool hello, useful;             /* this one: knows the tasks; has made a process */
+    int fds[2];                     /* control and exit on their way to the loop */
 };
 
 /* ---- the fork server's process ---- */
@@ -134,7 +134,7 @@ start_server(apm_pool *pool, int *control, int *exit_fd, apium_error *err)
     *control = pair[0];
     self->up_ns = apm_clock_ns();
     self->kill_ns = self->due_ns = APM_NEVER;
-    self->hello = false;
+    self->hello = self->useful = false;
     return APIUM_OK;
 }
 
@@ -152,11 +152,14 @@ server_again(apm_pool *pool)
 {
     struct prefork *self = pool->self;
     int64_t now_ns = apm_clock_ns();
-    if (now_ns - self->up_ns > SERVER_HEALTHY_NS)
+    if (self->useful || now_ns - self->up_ns > SERVER_HEALTHY_NS) {
         self->failures = 0;
-    unsigned steps = self->failures < SERVER_STEPS ? self->failures : SERVER_STEPS;
-    self->due_ns = self->failures == 0 ? now_ns : now_ns + (SERVER_AGAIN_NS << (steps - 1));
-    self->failures++;
+        self->due_ns = self->up_ns + SERVER_AGAIN_NS;
+    } else {
+        unsigned steps = self->failures < SERVER_STEPS ? self->failures : SERVER_STEPS;
+        self->due_ns = now_ns + (SERVER_AGAIN_NS << steps);
+        self->failures++;
+    }
 }
 
 /* ---- its messages ---- */
@@ -237,6 +240,7 @@ adopt(apm_pool *pool, const apm_fs_msg *msg, int fds[APM_FS_FDS])
         apm_pool_unseated(pool, process);
         return;
     }
+    ((struct prefork *)pool->self)->useful = true;
     apm_pool_seated(pool, process, msg->pid);
 }
 

@@ -14,6 +14,8 @@
 #define AGAIN_NS      (20 * INT64_C(1000000))
 #define BACKOFF_NS    (100 * INT64_C(1000000))
 #define BACKOFF_STEPS 7 /* 12.8 s */
+/* So many processes may die with a job before its task is called: then it is lost like any other. */
+#define UNTOUCHED_MAX 3
 
 /* ---- deadlines ---- */
 
@@ -156,10 +158,58 @@ lose(apm_pool *pool, apm_job *job, int status)
     apm_pool_deliver(pool, job, &outcome);
 }
 
+/* A job without a slot, and memory is too short for another one. */
+static void
+give_up(apm_pool *pool, apm_job *job)
+{
+    job->began_ns = apm_clock_ns();
+    const apm_outcome outcome = apm_outcome_lost(job, -1, &pool->outcome);
+    job->state = APM_JOB_RUNNING;
+    pool->events.on_begin(pool->events.arg, job);
+    job->state = APM_JOB_OVER;
+    pool->events.on_done(pool->events.arg, job, &outcome);
+}
+
+static void
+put_again(apm_pool *pool, apm_job *job)
+{
+    apium_error err = { 0 };
+    job->state = APM_JOB_NEW;
+    if (apm_pool_submit(pool, job, &err) != APIUM_OK && !pool->stopping)
+        give_up(pool, job);
+}
+
+/* What a dead process had taken: where the task was called, it has begun; the rest waits again. */
+static void
+sort_taken(apm_pool *pool, const apm_process *process)
+{
+    unsigned kept = 0, n = pool->n_taken, seat;
+    pool->n_taken = 0;
+    for (unsigned i = 0; i < n && !pool->slots.broken; i++) {
+        unsigned slot = pool->taken[i];
+        apm_job *job = pool->jobs[slot];
+        apm_slot_state state = apm_slots_look(&pool->slots, slot, &seat);
+        if (seat != process->seat) {
+            pool->taken[kept++] = slot;
+        } else if (state != APM_SLOT_RUNNING || apm_slots_entered(&pool->slots, slot) ||
+                   job->terminated || pool->stopping || job->untouched >= UNTOUCHED_MAX) {
+            apm_pool_begin(pool, slot);
+        } else {
+            job->untouched++;
+            apm_pool_forget(pool, job);
+            apm_slots_release(&pool->slots, slot);
+            pool->waiting--;
+            put_again(pool, job);
+        }
+    }
+    pool->n_taken = kept;
+}
+
 void
 apm_pool_bury(apm_pool *pool, const apm_process *process, int status)
 {
     unsigned seat;
+    sort_taken(pool, process);
     for (unsigned i = 0; i < pool->n_running;) {
         apm_job *job = pool->jobs[pool->running[i]];
         if (job->process != (int)process->seat) {
@@ -211,18 +261,6 @@ apm_pool_died(apm_pool *pool, apm_process *process, int status)
     apm_pool_end_if_empty(pool);
 }
 
-/* A job without a slot, and memory is too short for another one. */
-static void
-give_up(apm_pool *pool, apm_job *job)
-{
-    job->began_ns = apm_clock_ns();
-    const apm_outcome outcome = apm_outcome_lost(job, -1, &pool->outcome);
-    job->state = APM_JOB_RUNNING;
-    pool->events.on_begin(pool->events.arg, job);
-    job->state = APM_JOB_OVER;
-    pool->events.on_done(pool->events.arg, job, &outcome);
-}
-
 /*
  * The shared memory says what cannot be: user code has written over it. Nothing in it is certain
  * any more, so all processes go and it is made anew. What had not begun is put in again; what had
@@ -268,13 +306,10 @@ apm_pool_overwritten(apm_pool *pool)
             lose(pool, job, -1);
     }
     apm_slots_reset(&pool->slots);
-    pool->waiting = 0;
+    pool->waiting = pool->n_taken = 0;
     pool->rebuilding = false;
-    for (unsigned i = 0; i < n; i++) {
-        again[i]->state = APM_JOB_NEW;
-        if (apm_pool_submit(pool, again[i], &err) != APIUM_OK && !pool->stopping)
-            give_up(pool, again[i]);
-    }
+    for (unsigned i = 0; i < n; i++)
+        put_again(pool, again[i]);
 }
 
 bool

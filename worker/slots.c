@@ -421,6 +421,13 @@ apm_slots_look(apm_slots *slots, unsigned slot, unsigned *seat)
     return state > APM_SLOT_DONE ? APM_SLOT_FREE : state;
 }
 
+bool
+apm_slots_entered(const apm_slots *slots, unsigned slot)
+{
+    return atomic_load_explicit(&slots->slot[slot].entered, memory_order_acquire) ==
+           slots->live[slot];
+}
+
 apium_status
 apm_slots_outcome(apm_slots *slots, unsigned slot, apm_buf *buf, apium_error *err)
 {
@@ -562,6 +569,12 @@ apm_slots_request(apm_slots *slots, unsigned slot, apm_buf *buf, apm_str *reques
     }
     *request = (apm_str){ request_area(slots, slot), len };
     return APIUM_OK;
+}
+
+void
+apm_slots_enter(apm_slots *slots, unsigned slot, uint32_t seq)
+{
+    atomic_store_explicit(&slots->slot[slot].entered, seq, memory_order_release);
 }
 
 apium_status

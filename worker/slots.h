@@ -54,6 +54,7 @@ typedef struct apm_slot {
     _Alignas(64) _Atomic uint64_t word;
     _Atomic int64_t began_ns; /* monotonic; 0 until the process has looked at its clock */
     _Atomic int stop;         /* APM_STOP_*: what apium_should_stop() reads */
+    _Atomic uint32_t entered; /* number of the last job whose task was called */
     uint32_t request_len, outcome_len;
 } apm_slot;
 
@@ -123,6 +124,8 @@ bool apm_slots_take_back(apm_slots *slots, unsigned slot);
 int apm_slots_next_taken(apm_slots *slots);
 /* The state of a slot that we pushed; RUNNING and DONE tell whose it is. */
 apm_slot_state apm_slots_look(apm_slots *slots, unsigned slot, unsigned *seat);
+/* Was the task of the job in this slot called? Taken is not yet called. */
+bool apm_slots_entered(const apm_slots *slots, unsigned slot);
 /* The outcome of a DONE slot, copied into buf (reset first): nobody can change it after it was
  * checked. */
 apium_status apm_slots_outcome(apm_slots *slots, unsigned slot, apm_buf *buf, apium_error *err);
@@ -147,6 +150,8 @@ int apm_slots_take(apm_slots *slots, unsigned seat, uint32_t *seq);
 /* The request: inside the slot, or read into buf. */
 apium_status apm_slots_request(apm_slots *slots, unsigned slot, apm_buf *buf, apm_str *request,
                                apium_error *err);
+/* The task is called now. */
+void apm_slots_enter(apm_slots *slots, unsigned slot, uint32_t seq);
 /* Store the outcome. */
 apium_status apm_slots_answer(apm_slots *slots, unsigned slot, apm_str outcome, apium_error *err);
 /* RUNNING -> DONE. True when the main process has to be woken. */

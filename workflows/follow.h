@@ -72,9 +72,9 @@ apm_str apm_follow_member(apm_arena *arena, apm_str task_id, apm_str state, apm_
  * tree of them. Then the body is sent, or told how it failed.
  */
 typedef struct apm_gathered {
-    apm_arena *arena;   /* for what is small */
-    apm_buf list;       /* "[[1, 2": the results, as the body's argument begins */
-    apm_buf ids;        /* raw, one after the other */
+    apm_arena *arena;                /* for what is small */
+    apm_buf list;                    /* "[[1, 2": the results, as the body's argument begins */
+    apm_buf ids;                     /* raw, one after the other */
     struct apm_gathered_part *parts; /* with a tree; allocated */
     size_t n, cap;
     apm_str tree;
@@ -83,8 +83,7 @@ typedef struct apm_gathered {
 
 /* tree: the stored tree of the results (absent: they are a plain list). */
 apium_status apm_gather_init(apm_gathered *all, apm_arena *arena, apm_str tree, apium_error *err);
-apium_status
-apm_gather_add(apm_gathered *all, const apm_str *members, size_t n, apium_error *err);
+apium_status apm_gather_add(apm_gathered *all, const apm_str *members, size_t n, apium_error *err);
 void apm_gather_clear(apm_gathered *all); /* a zeroed one may be cleared too */
 
 /* last: the request that returned last, whom the body descends from. Clears `all`. */

@@ -299,7 +299,7 @@ apm_amqp_conn_close(apm_amqp_conn *conn)
         apm_stream *stream = conn->stream;
         conn->stream = NULL;
         apm_stream_flush(stream);
-        conn->stream = stream;
+        apm_stream_part(stream);
     }
     reset(conn);
 }

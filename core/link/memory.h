@@ -25,7 +25,8 @@ typedef enum apm_memory_topic {
 typedef struct apm_memory_store {
     pthread_mutex_t mutex;
     char *name;
-    void *queues, *results, *chords; /* the adapters'; made by whoever comes first, under the mutex */
+    void *queues, *results,
+        *chords; /* the adapters'; made by whoever comes first, under the mutex */
     struct apm_memory_link *links;
     struct apm_memory_store *next;
 } apm_memory_store;

@@ -86,8 +86,8 @@ typedef struct apm_redis_keys {
 void apm_redis_unit_record(apm_unit *unit, int db, apm_str key, int64_t expire_s, apm_str doc);
 /* A chord's counting keys begin with `key`: .j the parts, .s and .t how many are expected. The part counts once for each `head`, the
  * beginning of its member up to and with its id; score "+inf" or a number, `ordered` a sorted set, else a list. */
-void apm_redis_unit_arrive(apm_unit *unit, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
-                           int64_t expire_s);
+void apm_redis_unit_arrive(apm_unit *unit, int db, apm_str key, bool ordered, apm_str score,
+                           apm_str head, apm_str member, int64_t expire_s);
 /* Forget them; the unit fails with E_NOTFOUND when they are gone. */
 void apm_redis_unit_claim(apm_unit *unit, int db, apm_str key);
 /* Add to .t. */
@@ -100,6 +100,12 @@ void
 apm_redis_unit_route(apm_unit *unit, const apm_redis_keys *keys, const char *exchange, bool topic,
                      apm_str routing_key, apm_str step, bool mandatory, bool right, apm_str value);
 void apm_redis_unit_publish(apm_unit *unit, apm_str channel, apm_str value);
+/*
+ * Big values are composed where they are needed: after a push, route or publish with an absent value, append to the buffer given and
+ * end it, with nothing else in between. False: it has more than max bytes (*len), and the operation is taken back.
+ */
+apm_buf *apm_redis_unit_value(apm_unit *unit);
+bool apm_redis_unit_value_end(apm_unit *unit, size_t max, size_t *len);
 void apm_redis_unit_sadd(apm_unit *unit, int db, apm_str key, apm_str member);
 /* Remove a delivery's entry; also the unit's fence. */
 void apm_redis_unit_ack(apm_unit *unit, const apm_redis_keys *keys, apm_str tag);

@@ -24,6 +24,7 @@ struct apm_redis_req {
     apm_link *link;
     apm_redis_script *script;
     apm_buf words;
+    apm_str tail; /* words behind them that another keeps until this is answered; absent none */
     size_t n_words;
     int db;
     unsigned flags;

@@ -292,8 +292,11 @@ write_request(apm_redis *link, apm_redis_req *req)
     }
     apm_redis_conn_push(link->cmd, apm_buf_str(&head));
     apm_buf_clear(&head);
+    if (link->cmd && apm_str_is(req->tail))
+        apm_redis_conn_push(link->cmd, apm_buf_str(&req->words));
     if (link->cmd)
-        apm_redis_conn_send(link->cmd, apm_buf_str(&req->words), 0, on_reply, req);
+        apm_redis_conn_send(link->cmd, apm_str_is(req->tail) ? req->tail : apm_buf_str(&req->words),
+                            0, on_reply, req);
     else
         wait_append(&link->waiting, req);
 }

@@ -14,8 +14,11 @@
 #include "core/base/error.h"
 #include "redis_unit.lua.h"
 
-#define CALL_UNITS   64 /* 16 to 64 settlements a call measured best; 128 is slower */
-#define CALL_BYTES   (1 << 20)
+#define CALL_UNITS 64 /* 16 to 64 settlements a call measured best; 128 is slower */
+#define CALL_BYTES (1 << 20)
+#define COPY_BYTES                                                                                 \
+    (64 << 10)          /* a unit of this size that is alone in its call is not copied into it */
+#define VALUE_ROOM   24 /* for a value's length, which is known when it is composed */
 #define CALL_WORTH   24 /* so many waiting units are worth a further unanswered call */
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
@@ -28,6 +31,10 @@ struct redis_unit {
     apm_buf words;
     size_t n_words;
     bool unacked, unencodable;
+    struct {
+        size_t words_len, n_words, at; /* before its operation, and where it begins */
+        bool failed;
+    } value; /* that is composed in place */
     int64_t started_ms;
     redis_unit *next;
 };
@@ -124,6 +131,55 @@ same_set(const keyset *set, const apm_redis_keys *keys)
            strcmp(set->prefix, keys->prefix) == 0 && strcmp(set->sep, keys->sep) == 0;
 }
 
+/* The last word of an operation that began at these places: given, or composed in place. */
+static void
+word_value(redis_unit *unit, apm_str value, size_t words_len, size_t n_words, bool failed)
+{
+    if (apm_str_is(value)) {
+        word(unit, value);
+        return;
+    }
+    char *room = apm_buf_reserve(&unit->words, VALUE_ROOM);
+    unit->value.words_len = words_len;
+    unit->value.n_words = n_words;
+    unit->value.failed = failed;
+    unit->value.at = unit->words.len;
+    if (room)
+        unit->words.len += VALUE_ROOM;
+}
+
+apm_buf *
+apm_redis_unit_value(apm_unit *base)
+{
+    return &((redis_unit *)base)->words;
+}
+
+bool
+apm_redis_unit_value_end(apm_unit *base, size_t max, size_t *len)
+{
+    redis_unit *unit = (redis_unit *)base;
+    apm_buf *words = &unit->words;
+    char head[VALUE_ROOM + 8];
+
+    if (words->failed && unit->value.failed)
+        return true; /* the whole unit is answered so */
+    *len = words->failed ? max : words->len - (unit->value.at + VALUE_ROOM);
+    if (words->failed || *len > max) {
+        words->failed = false;
+        words->len = unit->value.words_len;
+        unit->n_words = unit->value.n_words;
+        return false;
+    }
+    char *at = words->p + unit->value.at;
+    int n = snprintf(head, sizeof(head), "$%zu\r\n", *len);
+    memcpy(at, head, (size_t)n);
+    memmove(at + n, at + VALUE_ROOM, *len);
+    words->len -= VALUE_ROOM - (size_t)n;
+    apm_buf_addz(words, "\r\n");
+    unit->n_words++;
+    return true;
+}
+
 /* The number by which the script knows this broker's keys. Copied: the broker may be gone before the call is. */
 static void
 word_keys(redis_unit *unit, const apm_redis_keys *keys)
@@ -167,8 +223,8 @@ apm_redis_unit_record(apm_unit *base, int db, apm_str key, int64_t expire_s, apm
 }
 
 void
-apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str score, apm_str head, apm_str member,
-                      int64_t expire_s)
+apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str score,
+                      apm_str head, apm_str member, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
     wordz(unit, "J");
@@ -206,11 +262,13 @@ void
 apm_redis_unit_push(apm_unit *base, int db, apm_str key, bool right, apm_str value)
 {
     redis_unit *unit = (redis_unit *)base;
+    const size_t words_len = unit->words.len, n_words = unit->n_words;
+    const bool failed = unit->words.failed;
     wordz(unit, "P");
     wordi(unit, db);
     word(unit, key);
     wordz(unit, right ? "RPUSH" : "LPUSH");
-    word(unit, value);
+    word_value(unit, value, words_len, n_words, failed);
 }
 
 void
@@ -218,6 +276,8 @@ apm_redis_unit_route(apm_unit *base, const apm_redis_keys *keys, const char *exc
                      apm_str routing_key, apm_str step, bool mandatory, bool right, apm_str value)
 {
     redis_unit *unit = (redis_unit *)base;
+    const size_t words_len = unit->words.len, n_words = unit->n_words;
+    const bool failed = unit->words.failed;
     wordz(unit, "X");
     word_keys(unit, keys);
     wordz(unit, exchange);
@@ -226,16 +286,18 @@ apm_redis_unit_route(apm_unit *base, const apm_redis_keys *keys, const char *exc
     word(unit, step);
     wordz(unit, mandatory ? "1" : "0");
     wordz(unit, right ? "RPUSH" : "LPUSH");
-    word(unit, value);
+    word_value(unit, value, words_len, n_words, failed);
 }
 
 void
 apm_redis_unit_publish(apm_unit *base, apm_str channel, apm_str value)
 {
     redis_unit *unit = (redis_unit *)base;
+    const size_t words_len = unit->words.len, n_words = unit->n_words;
+    const bool failed = unit->words.failed;
     wordz(unit, "C");
     word(unit, channel);
-    word(unit, value);
+    word_value(unit, value, words_len, n_words, failed);
 }
 
 void
@@ -334,8 +396,14 @@ settled(apm_redis *link, redis_unit *unit, const redisReply *answer)
     } else {
         bool unroutable = strncmp(answer->str, "UNROUTABLE ", 11) == 0;
         bool claimed = strncmp(answer->str, "CLAIMED ", 8) == 0;
-        apm_fail(&err, unroutable ? APIUM_E_UNROUTABLE : claimed ? APIUM_E_NOTFOUND : APIUM_E_REFUSED, "%s",
-                 unroutable ? answer->str + 11 : claimed ? answer->str + 8 : answer->str);
+        apm_fail(&err,
+                 unroutable ? APIUM_E_UNROUTABLE
+                 : claimed  ? APIUM_E_NOTFOUND
+                            : APIUM_E_REFUSED,
+                 "%s",
+                 unroutable ? answer->str + 11
+                 : claimed  ? answer->str + 8
+                            : answer->str);
         unit_answer(unit, err.status, &err);
     }
 }
@@ -443,7 +511,10 @@ send_call(apm_redis *link)
     apm_redis_addi(req, (int64_t)call->n);
     for (const redis_unit *unit = call->units; unit; unit = unit->next) {
         apm_redis_addi(req, (int64_t)unit->n_words);
-        apm_buf_adds(&req->words, apm_buf_str(&unit->words));
+        if (call->n == 1 && unit->words.len >= COPY_BYTES)
+            req->tail = apm_buf_str(&unit->words); /* the call keeps the unit */
+        else
+            apm_buf_adds(&req->words, apm_buf_str(&unit->words));
         req->n_words += unit->n_words;
     }
     apm_redis_send(&link->base, req, NULL);

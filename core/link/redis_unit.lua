@@ -178,7 +178,7 @@ local function line_up(key, head, member, life)
     call('HSET', i, head, 1)
     call('HSET', i, '', call('RPUSH', j, member))
   end
-  call('EXPIRE', i, life ~= '0' and life or 86400) -- without it the list is read anew
+  call('EXPIRE', i, math.min(life == '0' and 3600 or tonumber(life), 3600)) -- without it the list is read anew
   return call('LLEN', j)
 end
 local stored

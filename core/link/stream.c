@@ -22,6 +22,7 @@ struct sock {
         uv_pipe_t pipe;
     } u;
     uv_connect_t connect;
+    uv_shutdown_t shutdown;
     apm_stream *stream; /* NULL once given up */
 };
 
@@ -40,11 +41,13 @@ struct apm_stream {
     apm_buf writing; /* in libuv's hands */
     bool local;      /* a Unix socket */
     bool resolving, open, busy /* writing */, closing, timer_closed, told;
+    bool parting;  /* closing, and the peer has not ended its side */
     char why[200]; /* of the last address that failed */
     char read[READ_SIZE];
 };
 
 static void try_next(apm_stream *stream);
+static void end_linger(apm_stream *stream);
 static void flush_raw(apm_stream *stream);
 
 /* The memory goes when nothing of libuv's refers to it any more. */
@@ -145,6 +148,11 @@ on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 
     if (!stream)
         return;
+    if (stream->parting) {
+        if (n < 0)
+            end_linger(stream);
+        return;
+    }
     if (n < 0)
         lost(stream, APIUM_E_CLOSED,
              n == UV_EOF ? "the server closed the connection" : uv_strerror((int)n));
@@ -371,7 +379,8 @@ on_written(uv_write_t *req, int status)
     stream->busy = false;
     empty(&stream->writing);
     if (stream->closing) {
-        end_linger(stream);
+        if (!stream->parting || status < 0)
+            end_linger(stream);
         release_if_idle(stream);
         return;
     }
@@ -469,4 +478,18 @@ apm_stream_close(apm_stream *stream)
     } else {
         end_linger(stream);
     }
+}
+
+void
+apm_stream_part(apm_stream *stream)
+{
+    if (!stream || stream->closing)
+        return;
+    if (!stream->open || stream->told || !stream->sock ||
+        uv_shutdown(&stream->sock->shutdown, &stream->sock->u.stream, NULL) < 0) {
+        apm_stream_close(stream);
+        return;
+    }
+    stream->closing = stream->parting = true;
+    uv_timer_start(&stream->timer, on_linger_timeout, LINGER_MS, 0);
 }

@@ -42,5 +42,8 @@ size_t apm_stream_unsent(const apm_stream *stream);
 /* No callback any more. What was flushed and not yet taken by the system is still sent, for at most a second. The
  * memory goes by itself as the loop runs. NULL is fine. */
 void apm_stream_close(apm_stream *stream);
+/* The same, and what the peer still sends is read and forgotten until it ends its side too, for at most a second. Bytes
+ * that come when nobody reads are answered with a reset, which may cost the peer what it has not read of ours. */
+void apm_stream_part(apm_stream *stream);
 
 #endif

@@ -69,6 +69,19 @@ APIUM_API apium_status apium_run_save(apium_run *run, apium_error *err);
 APIUM_API apium_status apium_run_restore(apium_app *app, const char *group_id, apium_run **out,
                                          apium_error *err);
 
+/*
+ * Ask the workers to leave every task of the tree alone: the run, its members and what has to finish
+ * before it. One that has not begun is REVOKED when a worker meets it; with terminate (a signal's name
+ * such as "SIGTERM", else NULL) one that runs is ended by that signal.
+ *
+ * This is Celery's control message, broadcast on Redis and RabbitMQ. Celery's workers obey it; those of
+ * apium have no remote control in this version and run what they get. Nobody answers: APIUM_OK says that
+ * the broker has the message, not that somebody was listening.
+ *   APIUM_E_UNSUPPORTED  this broker reaches no workers but by their queues
+ *   APIUM_E_UNROUTABLE   RabbitMQ: no worker with remote control was ever there
+ */
+APIUM_API apium_status apium_revoke(apium_run *run, const char *terminate, apium_error *err);
+
 /* The whole tree as JSON, in the form of Celery's as_tuple(): for another program, which opens it with
  * apium_run_of_tuple() or result_from_tuple(). Lives as long as run. NULL without memory. */
 APIUM_API const char *apium_run_tuple(apium_run *run);

@@ -71,10 +71,10 @@ typedef struct apium_send_opts {
 APIUM_API apium_status apium_call(apium_app *app, const char *task, apium_value args,
                                   const apium_send_opts *opts, apium_run **run, apium_error *err);
 
-/* A signature: a call that is not made yet, of one task or of a workflow (apium/canvas.h). */
-typedef struct apium_sig apium_sig;
-
 /*
+ * A signature (apium_sig, named in apium/task.h) is a call that is not made yet, of one task or of a
+ * workflow (apium/canvas.h).
+ *
  * A signature of one task with a JSON template (see apium_jsonf) for its arguments; NULL when there
  * is no memory. What is wrong with the template is reported when the signature is used.
  */

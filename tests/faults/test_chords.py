@@ -3,9 +3,13 @@ published twice on one server, and none runs again but one that was killed on it
 
     test_chords.py OnRedis      for $CHORDS_KILL_SECONDS (12) seconds
 """
+import contextlib
+import json
 import os
 import random
 import signal
+import sqlite3
+import subprocess
 import threading
 import time
 import unittest
@@ -40,7 +44,7 @@ class Chords:
     def setUp(self):
         self.broker, self.backend = self.urls()
         self.records = Records(harness.folder("chords") / "records")
-        self.app = harness.app(self.broker, self.backend, broker_transport_options={"visibility_timeout": 3600})
+        self.app = None if self.broker.startswith("sqlite") else harness.app(self.broker, self.backend)
         self.workers = [self.worker().start() for _ in range(WORKERS)]
         self.addCleanup(lambda: [w.kill_group() for w in self.workers])
         self.kills, self.bodies = [], {}
@@ -62,8 +66,16 @@ class Chords:
             parts.append(chord([self.part(f"p{n}.x"), self.part(f"p{n}.y")],
                                self.app.signature("flows.part", args=(f"i{n}", 5), immutable=True)))
             parts.append(self.part(f"c{n}.0") | self.app.signature("flows.part", args=(f"c{n}.1", 3), immutable=True))
-        result = chord(parts, self.body(f"b{n}")).apply_async()
-        self.bodies[result.id] = (f"b{n}", len(parts))
+        self.bodies[self.deliver(chord(parts, self.body(f"b{n}")))] = (f"b{n}", len(parts))
+
+    def deliver(self, flow):
+        """Send it; gives the id of its last task."""
+        return flow.apply_async().id
+
+    def result(self, task):
+        """Its state and what it returned."""
+        meta = self.app.backend.get_task_meta(task)
+        return meta["status"], meta["result"]
 
     def kill_and_start(self):
         at = self.random.randrange(WORKERS)
@@ -97,14 +109,13 @@ class Chords:
             producer.join()
         self.assertGreater(len(self.kills), SECONDS / 4)
 
-        backend = self.app.backend
         open_ids = set(self.bodies)
 
         def all_ended():
             for task in list(open_ids):
-                meta = backend.get_task_meta(task)
-                if meta["status"] in ("SUCCESS", "FAILURE"):
-                    self.assertEqual((meta["status"], meta["result"]), ("SUCCESS", self.bodies[task][1]), task)
+                state, value = self.result(task)
+                if state in ("SUCCESS", "FAILURE"):
+                    self.assertEqual((state, value), ("SUCCESS", self.bodies[task][1]), task)
                     open_ids.discard(task)
             return not open_ids
         harness.eventually(all_ended, 150, lambda: f"{len(open_ids)} of {len(self.bodies)} chords hang", every=1)
@@ -140,6 +151,30 @@ class OnRabbit(Chords, unittest.TestCase):
 
     def urls(self):
         return servers.rabbitmq.url(), servers.redis.url(1)
+
+
+class OnSqlite(Chords, unittest.TestCase):
+    """Python has no part in a SQLite file: the command sends and reads."""
+    one_server = True
+
+    def urls(self):
+        self.path = harness.folder("sqlite") / "apium.db"
+        return f"sqlite:///{self.path}", f"sqlite:///{self.path}"
+
+    def setUp(self):
+        super().setUp()
+        self.app = harness.app("memory://", "cache+memory://")  # makes signatures, no more
+
+    def deliver(self, flow):
+        done = subprocess.run([harness.APIUM, "call", "--canvas", "-"], input=json.dumps(flow), text=True, check=True,
+                              stdout=subprocess.PIPE, env={**os.environ, **harness.environment(self.broker, self.backend)})
+        return done.stdout.strip()
+
+    def result(self, task):
+        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT doc FROM apium_results WHERE task_id = ?", (task,)).fetchone()
+        doc = json.loads(row[0]) if row else {"status": "PENDING", "result": None}
+        return doc["status"], doc["result"]
 
 
 if __name__ == "__main__":

@@ -125,6 +125,9 @@ class Words(Command):
         self.assertEqual(complete("wo"), ["worker"])
         self.assertIn("--countdown", complete("call", "--co"))
         self.assertEqual(complete("worker", "-P", "thr"), ["threads"])
+        self.assertEqual(complete("canvas", "sh"), ["show"])
+        self.assertEqual(complete("canvas", "show", "/etc/host"), complete("call", "--canvas", "/etc/host"))
+        self.assertIn("/etc/hosts", complete("call", "--canvas", "/etc/host"))
 
 
 class Queues(Command):
@@ -270,6 +273,129 @@ class Life(Command):
         self.assertRegex(limited.stderr, "(?i)full|too large|disk")
         self.run_it("call", "ledger.work", "-a", '["after"]', "--wait", "--timeout", "20", check=True)
         self.assertEqual(worker.stop(), 0)
+
+
+
+def task(name, *args, **options):
+    return {"task": f"tasks.{name}", "args": list(args), "kwargs": {}, "options": options, "subtask_type": None, "immutable": False}
+
+
+def many(kind, *tasks, **options):
+    return {"task": f"celery.{kind}", "args": [], "kwargs": {"tasks": list(tasks)}, "options": options, "subtask_type": kind,
+            "immutable": False}
+
+
+def chord(header, body):
+    return {"task": "celery.chord", "args": [], "kwargs": {"kwargs": {}, "header": header, "body": body}, "options": {},
+            "subtask_type": "chord", "immutable": False}
+
+
+class Canvas(Command):
+    """Workflows on the command line."""
+
+    def file(self, flow):
+        path = self.folder / "flow.json"
+        path.write_text(flow if isinstance(flow, str) else json.dumps(flow))
+        return path
+
+    def tasks(self):
+        self.worker("-c", "2", module=harness.TASKS).start()
+
+    def call(self, flow, *options):
+        return self.run_it("call", "--canvas", self.file(flow), "--wait", "--timeout", "30", *options)
+
+    def messages(self):
+        out = self.run_it("list", "--json", check=True).stdout
+        return sum(json.loads(line)["ready"] for line in out.splitlines())
+
+    def test_a_workflow_is_sent_and_waited_for(self):
+        self.tasks()
+        flow = many("chain", task("add", 1, 2), many("group", task("add", 3), task("add", 4)), task("xsum"), task("add", 100))
+        self.assertEqual(self.call(flow).stdout, "113\n")
+        self.assertEqual(self.call(chord([task("add", 1, 1), task("add", 2, 2)], task("xsum"))).stdout, "6\n")
+        self.assertEqual(self.call(many("group", task("add", 1, 1), task("add", 2, 2))).stdout, "[2, 4]\n")
+        self.assertEqual(self.call(task("add", 1, 1)).stdout, "2\n")
+        done = self.run_it("call", "--canvas", self.file(many("chain", task("add", 1, 1), task("add", 1))), "--task-id", "the-last")
+        self.assertEqual(done.stdout, "the-last\n")
+        self.assertEqual(self.run_it("result", "the-last", "--timeout", "30").stdout, "3\n")
+        done = self.call(many("chain", task("fail", "no such thing"), task("add", 1)))
+        self.assertEqual((done.returncode, done.stderr), (1, "ValueError: no such thing\n"))
+
+    def test_a_workflow_may_come_from_standard_input(self):
+        env = {**os.environ, **harness.environment(self.url, self.url)}
+        done = subprocess.run([harness.APIUM, "call", "--canvas", "-"], env=env, input=json.dumps(task("add", 1, 1)), text=True,
+                              stdout=subprocess.PIPE, check=True, timeout=60)
+        self.assertRegex(done.stdout, "^[-0-9a-f]{36}$")
+        self.assertEqual(self.messages(), 1)
+
+    def test_what_is_no_workflow_is_named_before_anything_is_sent(self):
+        bad = ((78, "flow.json: .*byte", "{"), (78, "it is no object", "[]"), (78, "it names no task", "{}"),
+               (78, r"kwargs.tasks\[1\] names no task", many("chain", task("add", 1, 1), {"args": []})),
+               (78, "kwargs.header is no list", chord("all of them", task("xsum"))),
+               (78, "kwargs.body is missing", chord([task("add", 1, 1)], None)),
+               (78, "kwargs.tasks is missing", {"task": "celery.group", "subtask_type": "group", "kwargs": {}}),
+               (78, 'the id "x" is given twice: tasks.0. and tasks.2.',
+                many("group", task("add", 1, 1, task_id="x"), task("noop"), task("add", 1, 1, task_id="x"))),
+               (2, "priority 500 is not between", many("group", task("noop"), task("noop", priority=500))))
+        for code, words, flow in bad:
+            with self.subTest(words):
+                self.fails(code, words, "call", "--canvas", self.file(flow))
+        self.fails(78, "cannot read .*nowhere.json", "call", "--canvas", self.folder / "nowhere.json")
+        self.fails(2, "no NAME with it", "call", "tasks.add", "--canvas", self.file(task("noop")))
+        self.fails(2, "no --args with it", "call", "-a", "[1]", "--canvas", self.file(task("noop")))
+        self.fails(78, "cannot send a chord: the result backend disabled keeps no results", "call", "--canvas",
+                   self.file(many("group", task("noop"), chord([task("add", 1, 1)], task("xsum")))), backend="disabled://")
+        self.run_it("call", "tasks.noop", check=True)
+        self.assertEqual(self.messages(), 1)
+
+    def test_the_sample_counts_words_as_its_own_worker(self):
+        program = harness.BUILD / "samples" / "workflow"
+        paths = [self.folder / name for name in ("one.txt", "two.txt")]
+        paths[0].write_text("a word or five are here")
+        paths[1].write_text("two more")
+        env = {**os.environ, **harness.environment(self.url, self.url)}
+        worker = subprocess.Popen([program, "worker", "-c", "2"], env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            done = subprocess.run([program, *paths], env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+            self.assertEqual(done.stdout, '"8 words in 2 files"\n')
+            done = subprocess.run([program, paths[0], self.folder / "none"], env=env, stderr=subprocess.PIPE, text=True, timeout=60,
+                                  check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, "FileNotFoundError.*none: No such file")
+        finally:
+            worker.terminate()
+            self.assertEqual(worker.wait(30), 0)
+
+    def test_a_workflow_in_a_file_is_drawn(self):
+        flow = self.file(many("chain", task("add", 1, 2, link=[task("noop")]), chord([task("add", 3)], task("xsum", task_id="the-sum"))))
+        drawn = self.run_it("canvas", "show", flow, env={"LC_ALL": "C"}, check=True).stdout
+        laid_out = self.file(json.dumps(json.loads(flow.read_text()), indent=4))
+        self.assertEqual(self.run_it("canvas", "show", laid_out, env={"LC_ALL": "C"}, check=True).stdout, drawn)
+        self.assertEqual(drawn, "chain\n|- tasks.add [1, 2]\n|  `- link tasks.noop\n`- chord\n   |- tasks.add [3]\n"
+                                "   `- then tasks.xsum  the-sum\n")
+        self.assertIn("├─ tasks.add", self.run_it("canvas", "show", flow, env={"LC_ALL": "C.UTF-8"}, check=True).stdout)
+        dot = self.run_it("canvas", "show", "--dot", flow, check=True).stdout
+        self.assertRegex(dot, r'(?s)^digraph workflow {.*n2 \[label="tasks.add \[1, 2\]"\];\n  n1 -> n2;.*}\n$')
+        self.fails(78, "it names no task", "canvas", "show", self.file("{}"))
+        self.fails(2, "No such command 'draw'", "canvas", "draw", flow)
+        self.fails(2, "Missing argument", "canvas")
+        odd = self.file(task("add", "a\x1b]0;title\x07"))
+        self.assertNotIn("\x1b", self.run_it("canvas", "show", odd, check=True).stdout)
+
+    def test_what_came_of_a_workflow_is_drawn(self):
+        self.tasks()
+        flow = many("chain", task("add", 1, 2, task_id="first"), many("group", task("add", 3, task_id="left"),
+                                                                      task("fail", "no", task_id="right")))
+        flow["kwargs"]["tasks"][1]["kwargs"]["tasks"][1]["immutable"] = True
+        self.assertEqual(self.call(flow).returncode, 1)
+        self.assertEqual(self.run_it("result", "left", "--timeout", "30").stdout, "6\n")
+        for words in (("canvas", "show", "left"), ("result", "--tree", "left")):
+            drawn = self.run_it(*words, env={"LC_ALL": "C"}, check=True).stdout
+            self.assertRegex(drawn, "^first  SUCCESS  3\n`- group [-0-9a-f]*  FAILURE  2 of 2\n   .- left <  SUCCESS  6\n"
+                                    "   .- right  FAILURE  ValueError: no\n$")
+        dot = self.run_it("canvas", "show", "first", "--dot", check=True).stdout
+        self.assertIn("fillcolor=salmon", dot)
+        self.assertEqual(self.run_it("canvas", "show", "never-heard-of", check=True).stdout, "never-heard-of  PENDING\n")
 
 
 if __name__ == "__main__":

@@ -789,6 +789,56 @@ START_TEST(a_killed_process_in_a_deep_batch_loses_and_doubles_nothing_that_finis
 }
 END_TEST
 
+/* As the only process does it, right before it calls the task: take the job, go no further. */
+static void
+take_in_its_name(struct bench *b, const struct item *item)
+{
+    uint32_t seq;
+    ck_assert_int_eq(item->job.state, APM_JOB_READY);
+    ck_assert_int_eq(apm_slots_take(&b->pool->slots, 0, &seq), (int)item->job.slot);
+    apm_pool_poll(b->pool);
+    ck_assert(!apm_pool_take_back(b->pool, &b->items[0].job));
+    ck_assert_int_eq(item->begins, 0);
+}
+
+START_TEST(a_job_whose_process_died_before_its_task_was_called_runs_in_the_next)
+{
+    struct bench *b = started("prefork", 1);
+    until(b, pid_at(b, 0));
+    int pid = pid_at(b, 0);
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0); /* it does not wake up any more */
+    const struct item *item = send_one(b, "pid", "[]");
+    take_in_its_name(b, item);
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    until(b, item->dones == 1);
+    ck_assert_int_eq(item->kind, APM_DONE_SUCCESS);
+    ck_assert_int_eq(atoi(item->result), pid_at(b, 0));
+    ck_assert_int_ne(atoi(item->result), pid);
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_job_with_which_process_after_process_dies_is_lost)
+{
+    struct bench *b = started("prefork", 1);
+    until(b, pid_at(b, 0));
+    int pid = pid_at(b, 0);
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+    const struct item *item = send_one(b, "noop", "[]");
+    for (unsigned deaths = 1; item->dones == 0; deaths++) {
+        ck_assert_uint_le(deaths, 4);
+        take_in_its_name(b, item);
+        until(b, pid_at(b, 0));
+        ck_assert_int_eq(kill(pid_at(b, 0), SIGKILL), 0);
+        until(b,
+              b->downs == deaths); /* the next one comes after a while: it finds nothing to take */
+    }
+    ck_assert_uint_eq(b->downs, 4);
+    ck_assert_int_eq(item->kind, APM_DONE_LOST);
+    finish(b);
+}
+END_TEST
+
 START_TEST(a_killed_fork_server_is_started_again_while_the_processes_work_on)
 {
     struct bench *b = started("prefork", 2);
@@ -820,6 +870,27 @@ START_TEST(a_killed_fork_server_is_started_again_while_the_processes_work_on)
     item = send_one(b, "add", "[1, 2]");
     until(b, item->dones == 1);
     ck_assert_str_eq(item->result, "3");
+    finish(b);
+}
+END_TEST
+
+START_TEST(a_killed_fork_server_is_back_soon_as_long_as_it_was_of_use)
+{
+    struct bench *b = started("prefork", 1);
+    int64_t began_ms = apm_clock_ms();
+    for (unsigned round = 1; round <= 8; round++) {
+        until(b, pid_at(b, 0));
+        int process = pid_at(b, 0), server = parent_of(process);
+        ck_assert_int_ne(server, getpid());
+        const struct item *item = send_one(b, "noop", "[]"); /* of use itself */
+        until(b, item->dones == 1);
+        ck_assert_int_eq(kill(server, SIGKILL), 0);
+        ck_assert_int_eq(kill(process, SIGKILL), 0);
+        until(b, b->downs == round);
+    }
+    until(b, pid_at(b, 0));
+    /* Waits that double, as for one that is of no use, would be 12.7 s and more. */
+    ck_assert_int_lt(apm_clock_ms() - began_ms, 8000);
     finish(b);
 }
 END_TEST
@@ -1621,7 +1692,10 @@ main(int argc, char **argv)
         an_unregistered_task_fails_by_its_name,
         custom_states_arrive_in_order_before_the_end,
         a_killed_process_in_a_deep_batch_loses_and_doubles_nothing_that_finished,
+        a_job_whose_process_died_before_its_task_was_called_runs_in_the_next,
+        a_job_with_which_process_after_process_dies_is_lost,
         a_killed_fork_server_is_started_again_while_the_processes_work_on,
+        a_killed_fork_server_is_back_soon_as_long_as_it_was_of_use,
         fork_server_and_processes_killed_over_and_over_finish_every_job,
         what_tasks_leave_behind_is_reaped,
         a_stuck_fork_server_is_replaced,

@@ -14,8 +14,11 @@ app.conf.update(json.loads(os.environ.get("INTEROP_CONF", "{}")))
 
 
 def put(word, key):
+    """A record of tests/support/ledger.c: one length, one write."""
+    record = f"{word} {key} {os.getpid()} {time.monotonic_ns() // 1_000_000}".encode().ljust(127) + b"\n"
+    assert len(record) == 128, key
     with open(os.environ["LEDGER"], "ab", buffering=0) as ledger:
-        ledger.write(f"{word} {key} {os.getpid()} {time.monotonic_ns() // 1_000_000}\n".encode())
+        ledger.write(record)
 
 
 @app.task(name="tasks.add")
@@ -73,7 +76,7 @@ def flaky(self, fails):
 @app.task(name="tasks.flaky", bind=True, max_retries=3)
 def tasks_flaky(self, key, fails=1):
     if self.request.retries < fails:
-        raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.05)
+        raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.2)
     return {"key": key, "attempts": fails + 1}
 
 

@@ -198,6 +198,25 @@ class FollowUps(unittest.TestCase):
                     app.close()
                     worker.kill_group()
 
+    def test_a_part_whose_errback_is_none_where_no_parts_are_counted(self):
+        broker = servers.rabbitmq.url()
+        for backend in ("rpc://", "disabled://"):
+            with self.subTest(backend):
+                worker = harness.Worker(broker, backend, "-c", "1", "-Q", "uncounted").start()
+                embed = {"callbacks": None, "errbacks": [{"no": "signature"}], "chain": None,
+                         "chord": {"task": "tasks.xsum", "args": [], "kwargs": {}, "options": {"task_id": "body"}}}
+                try:
+                    with kombu.Connection(broker) as connection:
+                        for task, args in (("tasks.fail", ["no"]), ("tasks.add", [2, 3])):
+                            headers = message(task=task, group="header")[3]
+                            connection.Producer().publish(json.dumps([args, {}, embed]), routing_key="uncounted", headers=headers,
+                                                          content_type="application/json", content_encoding="utf-8")
+                    harness.eventually(lambda: "tasks.add" in worker.log() and "succeeded" in worker.log(), 10, "the next one runs")
+                    self.assertIn("Cannot call the errbacks", worker.log())
+                    self.assertEqual(worker.stop(), 0)
+                finally:
+                    worker.kill_group()
+
 
 if __name__ == "__main__":
     harness.main()

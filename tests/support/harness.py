@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ APIUM = str(BUILD / "apium")
 TASKS = str(BUILD / "samples" / "tasks.so")
 FLOWS = str(BUILD / "tests" / "support" / "flows.so")
 LEDGER = str(BUILD / "tests" / "support" / "ledger.so")
+COMPOSE = str(BUILD / "tests" / "support" / "compose")
 PROBE = str(BUILD / "tests" / "support" / "probe")
 
 _GUARD = r"""
@@ -46,6 +48,7 @@ for group in groups:
 """
 _guard = subprocess.Popen([sys.executable, "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
 _folder = pathlib.Path(tempfile.mkdtemp(prefix="apium-test-"))
+_in_memory = pathlib.Path(tempfile.mkdtemp(prefix="apium-test-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 
 
 @atexit.register
@@ -54,6 +57,7 @@ def _clean():
         _guard.stdin.close()
         _guard.wait(5)
     shutil.rmtree(_folder, ignore_errors=True)
+    shutil.rmtree(_in_memory, ignore_errors=True)
 
 
 def lacking(what):
@@ -70,9 +74,15 @@ def folder(name):
 
 
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """None of those that the kernel gives to outgoing connections: tests/support/port.h says why."""
+    start = random.randrange(20_000)
+    for i in range(20_000):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = 12_000 + (start + i) % 20_000
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def eventually(condition, timeout=10.0, what=None, every=0.02):
@@ -440,10 +450,10 @@ def app(broker, backend, **conf):
     return made
 
 
-def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, check=False):
+def apium(*args, broker=None, backend=None, env=None, timeout=60, text=True, check=False, stdin=""):
     """Run the command; gives the CompletedProcess."""
     where = environment(broker, backend) if broker else {}
-    done = subprocess.run([APIUM, *map(str, args)], env={**os.environ, **where, **(env or {})}, stdin=subprocess.DEVNULL,
+    done = subprocess.run([APIUM, *map(str, args)], env={**os.environ, **where, **(env or {})}, input=stdin if text else stdin.encode(),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"apium {' '.join(map(str, args))}: exit {done.returncode}\n{done.stderr}")
@@ -470,15 +480,26 @@ def states(where, ids):
 
 
 class Ledger:
-    """What the tasks of ledger.so wrote: lines "begin|end KEY PID MILLISECONDS" (monotonic)."""
+    """What the tasks of ledger.so wrote: lines "begin|end KEY PID MILLISECONDS" (monotonic), in records of one length. In
+    memory, for a write to a disk may wait for what others write, and a kill in that time would leave a task that has begun
+    without its line."""
+
+    RECORD = 128
 
     def __init__(self):
-        self.path = folder("ledger") / "lines"
+        self.path = _in_memory / f"ledger-{len(os.listdir(_in_memory))}"
         self.path.touch()
         self.env = {"LEDGER": str(self.path)}
+        self._read = []
 
     def lines(self):
-        return [line.split() for line in self.path.read_text().splitlines()]
+        """Every whole record; one that is being written is not there yet."""
+        with open(self.path, "rb") as ledger:
+            ledger.seek(len(self._read) * self.RECORD)
+            new = ledger.read()
+        for at in range(0, len(new) - self.RECORD + 1, self.RECORD):
+            self._read.append(new[at:at + self.RECORD].decode().split())
+        return self._read
 
     def count(self, what):
         """{key: how often `what` was written for it}."""

@@ -1,6 +1,8 @@
 /*
- * ledger.c - a module whose tasks write down that they began and ended, in the file that $LEDGER names. One write a
- * line (word, key, pid, monotonic milliseconds), so that lines of several processes never mix, and what was written survives a kill -9.
+ * ledger.c - a module whose tasks write down that they began and ended, in the file that $LEDGER names: word, key, pid,
+ * monotonic milliseconds. What was written survives a kill -9. A record is one write of one length, a line padded with
+ * spaces: so records of several processes never mix, and none lies across two pages, where a reader, or a kill, could
+ * come between its halves. tests/interop/interop_app.py writes the same.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,19 +12,31 @@
 
 #include <apium/apium.h>
 
+#define RECORD 128 /* a divisor of the page size */
+
+static int fd = -1;
+
+/* Already when the module is loaded: a task's first line is then one write away from its start. */
+__attribute__((constructor)) static void
+open_ledger(void)
+{
+    fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null",
+              O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+}
+
 static int
 put(const char *word, const char *key)
 {
-    static int fd = -1;
-    char line[256];
+    char text[RECORD];
+    char record[RECORD + 1];
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (fd < 0)
-        fd = open(getenv("LEDGER") ? getenv("LEDGER") : "/dev/null",
-                  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    int n = snprintf(line, sizeof(line), "%s %s %ld %lld\n", word, key, (long)getpid(),
+    int n = snprintf(text, sizeof(text), "%s %s %ld %lld", word, key, (long)getpid(),
                      now.tv_sec * 1000LL + now.tv_nsec / 1000000);
-    return n < (int)sizeof(line) && write(fd, line, (size_t)n) == n ? 0 : -1;
+    if (n >= RECORD)
+        return -1;
+    snprintf(record, sizeof(record), "%-*s\n", RECORD - 1, text);
+    return write(fd, record, RECORD) == RECORD ? 0 : -1;
 }
 
 /* ledger.work(key, ms=0): write "begin key pid time", take that long, write "end key pid time", return the pid. */

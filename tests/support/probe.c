@@ -3,6 +3,10 @@
  *     probe send TASK PREFIX COUNT MS   call TASK with [KEY, MS], KEY (and the task's id) being PREFIX-0 ...
  *     probe chords PREFIX COUNT PARTS   send chords of flows.part and flows.body, print the ids of the bodies
  *     probe states < ids                print "ID STATE [EXCEPTION]" for each
+ *     probe save < canvas               send a group, save it, print its tuple
+ *     probe restore ID                  wait for a saved group, print its values
+ *     probe open TUPLE                  wait for what a tuple stands for, print its value
+ *     probe revoke TUPLE                revoke all that a tuple stands for
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +83,55 @@ print_states(apium_app *app)
     return 0;
 }
 
+static int
+save_group(apium_app *app)
+{
+    apium_error err;
+    apium_sig *sig;
+    apium_run *run = NULL;
+    char json[65536];
+    json[fread(json, 1, sizeof(json) - 1, stdin)] = 0;
+    if (apium_sig_parse(json, &sig, &err) != APIUM_OK ||
+        apium_send(app, sig, NULL, &run, &err) != APIUM_OK ||
+        apium_run_save(run, &err) != APIUM_OK) {
+        apium_run_free(run);
+        return fail("save", &err);
+    }
+    puts(apium_run_tuple(run));
+    apium_run_free(run);
+    return 0;
+}
+
+/* Open a run by the id of a group or by a tuple, wait, print. */
+static int
+print_value(apium_app *app, const char *id, const char *tuple)
+{
+    apium_error err;
+    apium_run *run = NULL;
+    apium_result *res = NULL;
+    apium_status st =
+        id ? apium_run_restore(app, id, &run, &err) : apium_run_of_tuple(app, tuple, &run, &err);
+    if (st == APIUM_OK)
+        st = apium_get(run, 30000, &res, &err);
+    if (st == APIUM_OK)
+        puts(apium_result_json(res));
+    apium_result_free(res);
+    apium_run_free(run);
+    return st == APIUM_OK ? 0 : fail("open", &err);
+}
+
+static int
+revoke(apium_app *app, const char *tuple)
+{
+    apium_error err;
+    apium_run *run = NULL;
+    apium_status st = apium_run_of_tuple(app, tuple, &run, &err);
+    if (st == APIUM_OK)
+        st = apium_revoke(run, NULL, &err);
+    apium_run_free(run);
+    return st == APIUM_OK ? 0 : fail("revoke", &err);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -93,6 +146,14 @@ main(int argc, char **argv)
         code = send_chords(app, argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 2 && strcmp(argv[1], "states") == 0)
         code = print_states(app);
+    else if (argc == 2 && strcmp(argv[1], "save") == 0)
+        code = save_group(app);
+    else if (argc == 3 && strcmp(argv[1], "restore") == 0)
+        code = print_value(app, argv[2], NULL);
+    else if (argc == 3 && strcmp(argv[1], "open") == 0)
+        code = print_value(app, NULL, argv[2]);
+    else if (argc == 3 && strcmp(argv[1], "revoke") == 0)
+        code = revoke(app, argv[2]);
     apium_app_free(app);
     return code;
 }

@@ -17,6 +17,8 @@
 
 #include <arpa/inet.h>
 
+#include "tests/support/port.h"
+
 #define START_S 120
 
 static _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -45,15 +47,11 @@ lacking(const char *what)
 static int
 free_port(void)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(addr);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int port = port_free();
 
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
-        getsockname(fd, (struct sockaddr *)&addr, &len) != 0)
-        die("no free port: %s", strerror(errno));
-    close(fd);
-    return ntohs(addr.sin_port);
+    if (!port)
+        die("no free port");
+    return port;
 }
 
 static void
@@ -271,7 +269,8 @@ rabbitmq_start(rabbitmq *server, const char *conf)
     write_file(server, "rabbitmq.conf", text);
     write_file(server, "enabled_plugins", "[].\n");
     /* A bare machine may lack /etc/hosts: Erlang wants to know who localhost is. */
-    write_file(server, "inetrc", "{host, {127,0,0,1}, [\"localhost\"]}.\n{lookup, [file, native]}.\n");
+    write_file(server, "inetrc",
+               "{host, {127,0,0,1}, [\"localhost\"]}.\n{lookup, [file, native]}.\n");
     char epmd[] = "epmd", port[] = "-port", number[16], address[] = "-address",
          loopback[] = "127.0.0.1";
     snprintf(number, sizeof(number), "%d", server->epmd_port);

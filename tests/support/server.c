@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "port.h"
+
 #define START_MS 15000
 
 static int
@@ -45,16 +47,7 @@ server_find(const char *name, char *out, size_t size)
 int
 server_free_port(void)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(addr);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), port = 0;
-
-    if (fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
-        getsockname(fd, (struct sockaddr *)&addr, &len) == 0)
-        port = ntohs(addr.sin_port);
-    if (fd >= 0)
-        close(fd);
-    return port;
+    return port_free();
 }
 
 static long

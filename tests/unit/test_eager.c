@@ -199,6 +199,155 @@ START_TEST(callbacks_of_an_eager_task_are_called)
 }
 END_TEST
 
+/* --- workflows --- */
+
+static apium_verdict
+sum(apium_task *task)
+{
+    int64_t total = 0;
+    apium_ints numbers;
+    if (!apium_args(task, "numbers:int[]", &numbers))
+        return APIUM_FAILURE;
+    for (size_t i = 0; i < numbers.n; i++)
+        total += numbers.items[i];
+    return apium_return(task, apium_int(total));
+}
+
+/* Becomes a chain. */
+static apium_verdict
+become(apium_task *task)
+{
+    return apium_replace(
+        task, apium_chain(apium_sig_new("t.add", "[1, 2]"), apium_sig_new("t.add", "[3]"), NULL));
+}
+
+static apium_verdict
+called(apium_task *task)
+{
+    strncat(calls, apium_task_args(task), sizeof(calls) - strlen(calls) - 1);
+    return apium_return(task, apium_null());
+}
+
+static void
+more_tasks(void)
+{
+    static const apium_task_def more[] = { { .name = "t.sum", .run = sum },
+                                           { .name = "t.note", .run = note },
+                                           { .name = "t.become", .run = become },
+                                           { .name = "t.called", .run = called, .errback = true },
+                                           { 0 } };
+    const apium_module module = { APIUM_ABI, sizeof(apium_task_def), NULL, more, NULL, NULL };
+    ck_ok(apium_app_add(app, &module, err));
+}
+
+static apium_sig *
+add_of(int x, int y)
+{
+    return apium_sig_new("t.add", "[%d, %d]", x, y);
+}
+
+static apium_sig *
+add_to(int x)
+{
+    return apium_sig_new("t.add", "[%d]", x);
+}
+
+static apium_sig *
+sum_sig(void)
+{
+    return apium_sig_new("t.sum", NULL);
+}
+
+static void
+comes_to(apium_sig *flow, const char *expected)
+{
+    apium_run *run;
+    apium_result *res;
+    ck_ok(apium_send(app, flow, NULL, &run, err));
+    ck_assert_msg(apium_get(run, 0, &res, err) == APIUM_OK, "%s instead of %s", err->text, expected);
+    ck_assert_str_eq(apium_result_json(res), expected);
+    apium_result_free(res);
+    apium_run_free(run);
+}
+
+START_TEST(workflows_run_eagerly)
+{
+    more_tasks();
+    comes_to(apium_chain(add_of(1, 2), add_to(3), add_to(4), NULL), "10");
+    comes_to(apium_group(add_of(1, 1), apium_chain(add_of(2, 2), add_to(1), NULL), NULL), "[2, 5]");
+    comes_to(apium_chord(apium_group(add_of(1, 1), add_of(2, 2), NULL), sum_sig()), "6");
+    comes_to(apium_chord(apium_group_of(0, NULL), sum_sig()), "0");
+    comes_to(apium_chain(add_of(1, 1), apium_group(add_to(1), add_to(2), NULL), sum_sig(),
+                         add_to(10), NULL),
+             "17");
+    comes_to(apium_chord(
+                 apium_group(apium_chord(apium_group(add_of(1, 1), add_of(2, 2), NULL), sum_sig()),
+                             apium_chain(add_of(1, 1), apium_group(add_to(1), add_to(2), NULL),
+                                         sum_sig(), NULL),
+                             NULL),
+                 apium_chain(sum_sig(), add_to(1), NULL)),
+             "14");
+    comes_to(apium_chord(apium_group(add_of(1, 1), add_of(2, 2), NULL),
+                         apium_group(sum_sig(), sum_sig(), NULL)),
+             "[6, 6]");
+    comes_to(apium_starmap(apium_sig_new("t.add", NULL), apium_json("[[1, 1], [2, 2]]")), "[2, 4]");
+    comes_to(apium_chunks(apium_sig_new("t.add", NULL), apium_json("[[1, 1], [2, 2], [3, 3]]"), 2),
+             "[[2, 4], [6]]");
+    comes_to(apium_chain(apium_sig_new("t.become", NULL), add_to(4), NULL), "10");
+}
+END_TEST
+
+START_TEST(a_long_chain_runs_eagerly)
+{
+    apium_sig *steps[500];
+    for (int i = 0; i < 500; i++)
+        steps[i] = i ? add_to(1) : add_of(0, 1);
+    comes_to(apium_chain_of(500, steps), "500");
+}
+END_TEST
+
+START_TEST(eager_failures_end_workflows)
+{
+    apium_run *run;
+    apium_result *res;
+    apium_counts counts;
+    more_tasks();
+    ck_ok(apium_send(app,
+                     apium_chain(add_of(1, 1), apium_sig_new("t.add", "[\"x\"]"), add_to(1), NULL),
+                     NULL, &run, err));
+    ck_fails(apium_get(run, 0, &res, err), APIUM_E_FAILED);
+    ck_assert_ptr_nonnull(strstr(err->text, "TypeError"));
+    ck_ok(apium_get(apium_run_parent(apium_run_parent(run)), 0, &res, err));
+    apium_result_free(res);
+    apium_run_free(run);
+
+    apium_sig *flow =
+        apium_chord(apium_group(add_of(1, 1), apium_sig_new("t.add", "[\"x\"]"), NULL), sum_sig());
+    ck_ok(apium_send(app, flow, NULL, &run, err));
+    ck_ok(apium_wait(run, 0, &res, err));
+    ck_assert_str_eq(apium_result_exception(res), "ChordError");
+    apium_result_free(res);
+    ck_ok(apium_count(apium_run_parent(run), &counts, err));
+    ck_assert(counts.all == 2 && counts.failed == 1 && counts.successful == 1);
+    apium_run_free(run);
+
+    *calls = '\0';
+    ck_ok(apium_send(app, apium_sig_link_error(add_of(1, 1), apium_sig_new("t.called", NULL)), NULL,
+                     NULL, err));
+    ck_assert_str_eq(calls, "");
+    flow = apium_sig_link_error(apium_sig_new("t.add", "[\"x\"]"), apium_sig_new("t.called", NULL));
+    ck_ok(apium_send(app, flow, &(apium_send_opts){ .task_id = "the-failed" }, NULL, err));
+    ck_assert_ptr_nonnull(strstr(calls, "the-failed"));
+    ck_assert_ptr_nonnull(strstr(calls, "TypeError"));
+
+    ck_ok(apium_app_set(app, "task_eager_propagates", "true", err));
+    ck_fails(apium_send(app, apium_chain(apium_sig_new("t.add", "[\"x\"]"), add_to(1), NULL), NULL,
+                        &run, err),
+             APIUM_E_FAILED);
+    ck_assert_ptr_eq(strstr(err->text, "TypeError"), err->text);
+}
+END_TEST
+
 static void
 hook_before(apium_task *task)
 {
@@ -394,6 +543,9 @@ main(void)
         an_eager_failure_is_an_error_when_the_settings_say_so,
         an_eager_task_may_call_another,
         callbacks_of_an_eager_task_are_called,
+        workflows_run_eagerly,
+        a_long_chain_runs_eagerly,
+        eager_failures_end_workflows,
         the_apps_hooks_surround_every_task,
         an_error_can_be_filled_in_by_everybody,
         a_task_that_is_not_registered_is_sent_for_real,
