@@ -12,7 +12,7 @@
 
 struct values {
     const char *node, *pool, *queues, *exclude, *level, *optimization, *log_format;
-    const char *logfile, *pidfile, *uid, *gid, *umask;
+    const char *http, *logfile, *pidfile, *uid, *gid, *umask;
     bool detach, purge, without_gossip, without_mingle, without_heartbeat;
 };
 
@@ -61,6 +61,8 @@ static const apm_option options[] = {
     { APM_OPT_TEXT, 'X', "exclude-queues", NULL, "NAME,...", AT(exclude),
       .help = "Queues not to consume from." },
     { APM_OPT_HEADING, .help = "Features" },
+    { APM_OPT_TEXT, 0, "http", NULL, "ADDR:PORT", AT(http),
+      .help = "Serve /metrics (Prometheus) and /healthz there, to everybody who reaches it." },
     { APM_OPT_FLAG, 0, "without-gossip", NULL, NULL, AT(without_gossip),
       .help = "Accepted: apium does not gossip." },
     { APM_OPT_FLAG, 0, "without-mingle", NULL, NULL, AT(without_mingle),
@@ -171,6 +173,7 @@ run(apm_cli *cli, void *arg)
         .exclude = v->exclude,
         .purge = v->purge,
         .quiet = cli->globals.quiet,
+        .http = v->http,
         .argv = cli->argv,
     };
     int code = apm_worker_run(cli->app, &opts, &err);

@@ -17,6 +17,9 @@
 #include "worker/pool.h"
 #include "worker/worker.h"
 
+typedef struct apm_series apm_series;   /* metrics.c: the counts of one task and queue */
+typedef struct apm_metrics apm_metrics; /* of the worker; NULL without --http */
+
 typedef enum apm_station {
     APM_AT_INTAKE,
     APM_AT_HELD,     /* waits here for its eta */
@@ -65,6 +68,7 @@ typedef struct apm_work {
     /* Holds the memory of the delivery that this work began under; freed with it. */
     struct apm_work *adopted;
     int64_t received_ms;
+    apm_series *series; /* NULL: not counted */
 } apm_work;
 
 typedef struct apm_work_list {
@@ -132,6 +136,7 @@ typedef struct apm_worker {
     apm_link_watch broker_watch, backend_watch;
     bool broker_was_up;
 
+    apm_metrics *metrics;
     const apm_queue **queues; /* consumed */
     size_t n_queues, queues_open;
 

@@ -5,6 +5,7 @@
  * process, and what is refused is kept in the broker's dead-letter place.
  */
 #include "worker/builtin.h"
+#include "worker/metrics.h"
 
 #include <stdlib.h>
 
@@ -170,6 +171,7 @@ receive(apm_worker *w, apm_delivery *delivery)
         refuse_unregistered(work);
         return;
     }
+    apm_metrics_received(work);
     apm_intake_options(work);
     apm_gate_enter(work);
 }

@@ -5,6 +5,7 @@
  * back. In both the worker goes when every settlement is answered, or when its store has kept it waiting too long.
  */
 #include "worker/inner.h"
+#include "worker/metrics.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -45,6 +46,7 @@ close_all(apm_worker *w)
     if (w->closed)
         return;
     w->closed = true;
+    apm_metrics_close(w);
     apm_broker_close(w->broker);
     apm_backend_close(w->backend);
     w->broker = NULL;

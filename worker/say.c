@@ -1,5 +1,6 @@
 /* say.c - the line that the log has for an outcome, in Celery's words. */
 #include "worker/inner.h"
+#include "worker/metrics.h"
 
 #include <stdio.h>
 
@@ -12,6 +13,7 @@ apm_say_outcome(const apm_work *work, const apm_outcome *outcome)
     if ((outcome->kind == APM_DONE_FAILURE && !outcome->expected) ||
         outcome->kind == APM_DONE_LOST || outcome->kind == APM_DONE_TIMEOUT)
         level = APM_LOG_ERROR;
+    apm_metrics_ended(work, outcome);
     if (!apm_log_on(level))
         return;
 

@@ -5,6 +5,7 @@
 
 #include "core/base/clock.h"
 #include "worker/errback.h"
+#include "worker/metrics.h"
 
 static apm_work *
 work_of(apm_job *job)
@@ -20,6 +21,7 @@ apm_settle_begin(void *worker, apm_job *job)
     work->begun = true;
     if (work->internal)
         return;
+    apm_metrics_begun(work);
     if (work->late &&
         !(work->task->track_started == APIUM_ON ||
           (work->task->track_started == APIUM_DEFAULT && w->settings->task_track_started)))

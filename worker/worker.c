@@ -6,6 +6,7 @@
  * handed to the pool, due acks are appended, links and log are flushed.
  */
 #include "worker/inner.h"
+#include "worker/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,6 +296,8 @@ apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
         st = start_pool(w, &why);
     if (st == APIUM_OK)
         st = open_links(w, &why);
+    if (st == APIUM_OK && opts->http)
+        st = apm_metrics_open(w, opts->http, &why);
     if (st != APIUM_OK) {
         w->gave_up = true;
         w->error = why;

@@ -19,6 +19,7 @@ typedef struct apm_worker_opts {
     const char *exclude; /* -X; NULL none */
     bool purge;          /* --purge: empty the queues before the first task */
     bool quiet;          /* no banner */
+    const char *http;    /* --http ADDR:PORT: metrics and health; NULL none */
     char *const *argv;   /* of this process, for the fork server and for HUP */
     /* Called once when the worker is ready to take tasks (pidfile, readiness); may be NULL. */
     void (*on_ready)(void *arg);

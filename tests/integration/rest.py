@@ -3,6 +3,7 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -241,6 +242,67 @@ class Description(Case):
         for name, value in task.items():
             kind = schema["properties"][name].get("type")
             self.assertTrue(kind is None or isinstance(value, kinds[kind]), (name, value))
+
+
+class WorkersOwn(unittest.TestCase):
+    """A worker with --http."""
+
+    def get(self, path, method="GET"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
+        finally:
+            connection.close()
+
+    def test_a_worker_shows_what_it_did_and_how_it_is(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        self.port = harness.free_port()
+        worker = harness.Worker(redis.url(), redis.url(), "-c", "2", "-n", "m@test", "--http", f"127.0.0.1:{self.port}", module=harness.FLOWS).start()
+        self.addCleanup(worker.kill_group)
+        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+        where = harness.environment(redis.url(), redis.url())
+        ids = []
+        for task, args in (("flows.add", "[1, 2]"), ("flows.add", "[3, 4]"), ("flows.fail", '["boom"]'), ("flows.sleep", "[0.3]")):
+            ids.append(harness.apium("call", task, "-a", args, env=where, check=True).stdout.strip())
+        harness.eventually(lambda: all(not s.startswith(("PENDING", "STARTED")) for s in harness.states(where, ids).values()), 20)
+        status, text = self.get("/metrics")
+        self.assertEqual(status, 200)
+
+        def value(name, task):
+            found = re.search(rf'^{name}{{name="{task}",queue_name="celery",hostname="m@test"}} (\S+)$', text, re.M)
+            self.assertTrue(found, f"{name} of {task}:\n{text}")
+            return float(found.group(1))
+        for name, task, count in (("celery_task_received_total", "flows.add", 2), ("celery_task_started_total", "flows.add", 2),
+                                  ("celery_task_succeeded_total", "flows.add", 2), ("celery_task_failed_total", "flows.add", 0),
+                                  ("celery_task_failed_total", "flows.fail", 1), ("celery_task_runtime_count", "flows.fail", 1),
+                                  ("apium_task_held_count", "flows.add", 2)):
+            self.assertEqual(value(name, task), count, f"{name} of {task}")
+        self.assertGreater(value("celery_task_runtime_sum", "flows.sleep"), 0.25)
+        self.assertIn('celery_worker_up{hostname="m@test"} 1', text)
+        promtool = shutil.which("promtool")
+        if not promtool:
+            harness.lacking("promtool")
+        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(self.get("/nothing")[0], 404)
+        self.assertEqual(self.get("/metrics", "POST")[0], 405)
+        redis.kill()
+        harness.eventually(lambda: self.get("/healthz")[0] == 503, 20)
+        self.assertIn('celery_worker_up{hostname="m@test"} 0', self.get("/metrics")[1])
+        redis.start()
+        harness.eventually(lambda: self.get("/healthz")[0] == 200, 20)
+        self.assertEqual(worker.stop(), 0)
+
+    def test_an_address_that_is_none_or_taken_keeps_a_worker_from_starting(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for address in ("nonsense", "127.0.0.1:", "1.2.3.4.5:80", "127.0.0.1:99999", f"127.0.0.1:{taken.getsockname()[1]}"):
+                done = harness.apium("-A", harness.FLOWS, "-b", "memory://", "worker", "--http", address, "-c", "1")
+                self.assertNotEqual(done.returncode, 0, address)
+                self.assertIn("cannot listen on", done.stderr, address)
 
 
 if __name__ == "__main__":
