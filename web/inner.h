@@ -147,7 +147,8 @@ void apm_task_write(apm_buf *buf, apm_str id, apm_str doc);
 bool apm_task_ready(apm_str doc);
 apm_web_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_get, apm_group_get;
 /* send.c: sending happens in threads of libuv's pool, for the client blocks. */
-apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_flower_send_task;
+apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_task_revoke,
+    apm_flower_revoke, apm_flower_send_task;
 /* queues.c */
 apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 /* flower.c: paths and answers of Flower's API. */

@@ -11,6 +11,7 @@
 #define TMOUT                                                                                      \
     "{\"name\": \"timeout\", \"in\": \"query\", \"schema\": {\"type\": \"number\", \"maximum\": "  \
     "60}}"
+#define TERM  "{\"name\": \"terminate\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
 #define NAMES "{\"name\": \"names\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
 #define TASK                                                                                       \
     "{\"name\": \"task\", \"in\": \"path\", \"required\": true, \"schema\": {\"type\": "           \
@@ -44,6 +45,8 @@ static const struct {
     { "/tasks/{id}", "get", "A task", ID ", " WAIT, NULL, "Task", "200" },
     { "/tasks/{id}", "delete", "Forget its result", ID, NULL, NULL, "204" },
     { "/tasks/{id}/tree", "get", "The workflow that a task belongs to", ID, NULL, "Tasks", "200" },
+    { "/tasks/{id}/revoke", "post", "Ask the workers to leave it alone", ID ", " TERM, NULL, NULL,
+      "202" },
     { "/groups/{id}", "get", "A saved group and its tasks", ID, NULL, "Tasks", "200" },
     { "/queues", "get", "Queues and what waits in them", NAMES, NULL, "Any", "200" },
     { "/health", "get", "Whether the store can be reached", "", NULL, "Any", "200" },
@@ -56,6 +59,7 @@ static const struct {
     { "/api/task/async-apply/{name}", "post", "Flower: call", NAME, "Any", "Any", "200" },
     { "/api/task/send-task/{name}", "post", "Flower: call any task", NAME, "Any", "Any", "200" },
     { "/api/task/abort/{id}", "post", "Flower: abort an abortable task", ID, NULL, "Any", "200" },
+    { "/api/task/revoke/{id}", "post", "Flower: revoke a task", ID, NULL, "Any", "200" },
     { "/api/task/types", "get", "Flower: names of tasks", "", NULL, "Any", "200" },
     { "/api/queues/length", "get", "Flower: lengths of queues", NAMES, NULL, "Any", "200" },
 };

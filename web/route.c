@@ -29,6 +29,7 @@ static const apm_route_row rows[] = {
     { "GET", "/tasks/:", R, apm_task_get },
     { "DELETE", "/tasks/:", W, apm_task_delete },
     { "GET", "/tasks/:/tree", R, apm_task_tree_get },
+    { "POST", "/tasks/:/revoke", W, apm_task_revoke },
     { "GET", "/groups/:", R, apm_group_get },
     { "GET", "/queues", R, apm_queues_get },
     { "GET", "/health", R, apm_health_get },
@@ -42,6 +43,7 @@ static const apm_route_row rows[] = {
     { "POST", "/api/task/async-apply/:", W, apm_flower_async_apply },
     { "POST", "/api/task/send-task/:", W, apm_flower_send_task },
     { "POST", "/api/task/abort/:", W, apm_flower_abort },
+    { "POST", "/api/task/revoke/:", W, apm_flower_revoke },
     { "GET", "/api/task/types", R, apm_flower_types },
     { "GET", "/api/queues/length", R, apm_flower_queue_lengths },
 };

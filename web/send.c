@@ -5,6 +5,7 @@
 #include "web/inner.h"
 
 #include <apium/canvas.h>
+#include <apium/run.h>
 #include <stdlib.h>
 
 #include "core/base/error.h"
@@ -12,7 +13,14 @@
 #define SENDING_MAX 256  /* requests at once, that wait for a thread or have one */
 #define MANY_MAX    1000 /* signatures in one request */
 
-typedef enum reply_form { REST_ONE, REST_MANY, FLOWER, FLOWER_WAIT } reply_form;
+typedef enum reply_form {
+    REST_ONE,
+    REST_MANY,
+    FLOWER,
+    FLOWER_WAIT,
+    REVOKE,
+    FLOWER_REVOKE
+} reply_form;
 
 typedef struct item {
     char *json; /* a signature */
@@ -24,6 +32,7 @@ typedef struct sending {
     uv_work_t work;
     apm_web_call *call;
     reply_form form;
+    const char *signal; /* of revoking, in the call's arena; NULL: only what has not begun */
     item *items;
     size_t n;
 } sending;
@@ -39,11 +48,29 @@ sending_free(sending *s)
     free(s);
 }
 
+/* In a thread: the item's `json` is the id of the task. */
+static void
+revoke_one(sending *s)
+{
+    item *it = &s->items[0];
+    apium_run *run = NULL;
+    apium_status st = apium_run_of(s->call->web->app, it->json, &run, &it->err);
+    if (st == APIUM_OK)
+        st = apium_revoke(run, s->signal, &it->err);
+    if (st == APIUM_OK && !(it->id = strdup(it->json)))
+        (void)apm_fail(&it->err, APIUM_E_NOMEM, "out of memory");
+    apium_run_free(run);
+}
+
 /* In a thread. */
 static void
 on_work(uv_work_t *work)
 {
     sending *s = work->data;
+    if (s->form == REVOKE || s->form == FLOWER_REVOKE) {
+        revoke_one(s);
+        return;
+    }
     for (size_t i = 0; i < s->n; i++) {
         item *it = &s->items[i];
         apium_sig *sig = NULL;
@@ -105,6 +132,24 @@ on_worked(uv_work_t *work, int status)
     if (s->form != REST_MANY && !first->id) {
         apm_web_fail(call, &first->err);
         sending_free(s);
+        return;
+    }
+    if (s->form == REVOKE || s->form == FLOWER_REVOKE) {
+        apm_buf text;
+        bool rest = s->form == REVOKE;
+        sending_free(s);
+        if (rest) {
+            apm_web_answer(call, 202, NULL);
+            return;
+        }
+        apm_buf_init(&text, 4096);
+        apm_buf_init(&body, 8192);
+        apm_buf_addf(&text, "Revoked '%s'", call->args[0].p);
+        apm_buf_addz(&body, "{\"message\": ");
+        apm_json_add_string(&body, apm_buf_str(&text));
+        apm_buf_addc(&body, '}');
+        apm_buf_clear(&text);
+        apm_web_answer(call, 200, &body);
         return;
     }
     if (s->form == FLOWER || s->form == FLOWER_WAIT) {
@@ -290,4 +335,44 @@ void
 apm_flower_send_task(apm_web_call *call)
 {
     flower(call, FLOWER);
+}
+
+/* ---- revoking ---- */
+
+static void
+revoke_task(apm_web_call *call, reply_form form, const char *signal)
+{
+    sending *s = sending_new(call, form, 1);
+    if (!s)
+        return;
+    s->n = 1;
+    s->signal = signal;
+    s->items[0].json = text_of(call->args[0]);
+    if (!s->items[0].json) {
+        sending_free(s);
+        apm_web_error(call, 503, "out of memory");
+        return;
+    }
+    go(s);
+}
+
+/* "?terminate=SIGTERM": one that runs is ended by that signal. */
+void
+apm_task_revoke(apm_web_call *call)
+{
+    apm_str signal = APM_STR_NONE;
+    (void)apm_web_param(call, "terminate", &signal);
+    revoke_task(call, REVOKE, signal.p);
+}
+
+/* "?terminate=true&signal=SIGKILL", as Flower has it. */
+void
+apm_flower_revoke(apm_web_call *call)
+{
+    apm_str terminate = APM_STR_NONE, signal = APM_STR("SIGTERM");
+    (void)apm_web_param(call, "terminate", &terminate);
+    (void)apm_web_param(call, "signal", &signal);
+    bool ends = apm_str_eqz(terminate, "true") || apm_str_eqz(terminate, "True") ||
+                apm_str_eqz(terminate, "1");
+    revoke_task(call, FLOWER_REVOKE, ends ? signal.p : NULL);
 }

@@ -1,4 +1,5 @@
 """apium web for those who ask: tasks, workflows, queues, sending, Flower's paths, the description of it all."""
+import base64
 import http.client
 import json
 import re
@@ -155,6 +156,27 @@ class Tasks(Case):
         self.ask("POST", "/tasks/states", [1], 400)
         self.ask("GET", "/tasks/x?wait=-1", status=400)
         self.ask("PUT", "/tasks/x", {}, 405)
+
+
+    def test_revoking_needs_a_broker_with_broadcasts(self):
+        self.assertIn("broadcast", self.ask("POST", "/tasks/x/revoke", status=501)["error"]["message"])
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        client = redis.client()
+        web = harness.Web("memory://", env=harness.environment(redis.url(), "")).start()
+        self.__class__.web, old = web, self.web
+        try:
+            heard = client.pubsub()
+            heard.psubscribe("*pidbox*")
+            heard.get_message(timeout=5)
+            self.ask("POST", "/tasks/some-id/revoke?terminate=SIGUSR1", status=202)
+            envelope = json.loads(harness.eventually(lambda: heard.get_message(timeout=1), 10)["data"])
+            order = json.loads(base64.b64decode(envelope["body"]))
+            self.assertEqual((order["method"], order["arguments"]["task_id"], order["arguments"]["signal"]), ("revoke", ["some-id"], "SIGUSR1"))
+            self.assertEqual(self.ask("POST", "/api/task/revoke/other"), {"message": "Revoked 'other'"})
+        finally:
+            self.__class__.web = old
+            self.assertEqual(web.stop(), 0)
 
 
 class Queues(Case):
