@@ -175,8 +175,9 @@ on_worked(uv_work_t *work, int status)
         }
         apm_buf_addc(&body, ']');
     }
+    int answer = s->form == REST_ONE ? 201 : 200;
     sending_free(s);
-    apm_web_answer(call, s->form == REST_ONE ? 201 : 200, &body);
+    apm_web_answer(call, answer, &body);
 }
 
 static sending *

@@ -192,13 +192,13 @@ class Locks(Case):
         cert, key = self.certificate("-days", "2")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=0.3)[0], "certificate")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=2)[0], "certificate")
         self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=cert)[0])
         self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_verify=False)[0])
         other, _ = self.certificate("-days", "2")
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=0.3, http_ca=other)[0], "certificate")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=2, http_ca=other)[0], "certificate")
         name = Server(GOOD, tls=context)
-        self.bad(self.result(f"https://localhost:{name.port}/", "--state", patience=0.3, http_ca=cert)[0])
+        self.bad(self.result(f"https://localhost:{name.port}/", "--state", patience=2, http_ca=cert)[0])
 
     def test_an_expired_certificate_is_refused(self):
         where = harness.folder("ca")
@@ -213,7 +213,7 @@ class Locks(Case):
                         "-startdate", "20200101000000Z", "-enddate", "20200102000000Z"], check=True, stderr=subprocess.DEVNULL)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(where / "old", key)
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=0.3, http_ca=cert)[0], "certificate")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=2, http_ca=cert)[0], "certificate")
 
     def test_a_client_shows_its_certificate(self):
         cert, key = self.certificate("-days", "2")

@@ -27,9 +27,9 @@ class Languages(unittest.TestCase):
     def prints_five(self, *command, needs=None):
         if not shutil.which(needs or command[0]):
             self.skipTest(f"{needs or command[0]} is not on this machine")
-        env = {**os.environ, "GOCACHE": str(harness.BUILD / "go-cache"), "GOFLAGS": "-mod=mod"}
+        env = {**os.environ, "GOFLAGS": "-mod=mod"}
         env.pop("PYTHONPATH", None)
-        done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, env=env,
+        done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=200, env=env,
                               cwd=harness.folder("cwd"), check=False)
         self.assertEqual((done.returncode, done.stdout.strip()), (0, "5"), done.stderr)
 
