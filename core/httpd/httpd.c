@@ -126,6 +126,15 @@ tell_gone(apm_http_req *req)
         on_gone(req->gone_arg);
 }
 
+/* In the midst of a request, of which no more is to come: libmicrohttpd may have heard of that too early to see it. */
+static bool
+has_left(const conn *c)
+{
+    char byte;
+    return (c->phase == IDLE || c->phase == READING) &&
+           recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* Cut what takes too long; tell whoever keeps a request whose peer has left. */
 static void
 on_sweep(uv_timer_t *timer)
@@ -139,7 +148,7 @@ on_sweep(uv_timer_t *timer)
         if (c->phase == WAITING && fds && reqs && c->req && c->req->on_gone) {
             fds[n] = (struct pollfd){ .fd = c->fd, .events = POLLRDHUP };
             reqs[n++] = c->req;
-        } else if (now - c->since_ms > patience_ms(httpd, c->phase)) {
+        } else if (now - c->since_ms > patience_ms(httpd, c->phase) || has_left(c)) {
             shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd finds it closed */
         }
     }

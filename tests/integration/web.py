@@ -2,6 +2,8 @@
 import base64
 import http.client
 import json
+import os
+import random
 import socket
 import threading
 import time
@@ -121,6 +123,15 @@ class Keys(Case):
         web.start()
         self.assertEqual(ask(web, "GET", "/celery-task-meta-kept").json()["result"], 5)
         self.assertEqual(web.stop(), 0)
+
+
+class Leaving(Case):
+    def test_who_leaves_in_the_midst_of_a_request_is_let_go(self):
+        for part in (b"", b"GET /celery-task-meta-a HTTP/1.1\r\nHo", b"PUT /celery-task-meta-a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"):
+            with socket.create_connection(("127.0.0.1", self.web.port), 10) as sock:
+                sock.sendall(part)
+                sock.shutdown(socket.SHUT_WR)
+                self.assertNotIn(b" 200 ", sock.recv(65536))
 
 
 class Waiting(Case):
@@ -333,6 +344,64 @@ class BadInput(Case):
             self.ask("PUT", "/celery-task-meta-fat", json.dumps({"status": "STARTED", "result": "x" * 900000}))
         if not harness.SANITIZED:
             self.assertLess(harness.pss_kib(self.web.pid) - before, 20000)
+
+
+class Fuzz(Case):
+    """$WEB_FUZZ_SECONDS (3) seconds of requests that were good before somebody sat on the keyboard."""
+
+    SEEDS = [
+        ("GET", "/", ""), ("GET", "/celery-task-meta-a?wait=0.01", ""), ("PUT", "/celery-task-meta-a?expires=5", '{"status": "SUCCESS", "result": 1}'),
+        ("PUT", "/celery-taskset-meta-g/parts/a?index=1", '[1, "a", "SUCCESS", 5]'), ("PUT", "/celery-taskset-meta-g/size", "2"),
+        ("GET", "/celery-taskset-meta-g/parts", ""), ("PUT", "/celery-taskset-meta-g/claim", '"me"'), ("POST", "/keys", '["a", "b"]'),
+        ("POST", "/units", '[{"id": "x", "expires": 5, "ops": [["record", "a", "SUCCESS", {"status": "SUCCESS"}], ["extend", "g", 1], '
+                           '["arrive", "g", "a", 0, [1]], ["claim", "g"]]}, {"ops": [["check", "g"]]}]'),
+        ("POST", "/watches/w?wait=0.01", '{"add": ["a", "b"], "remove": ["c"], "seen": 1}'), ("POST", "/tasks/states", '["a", "b"]'),
+        ("GET", "/tasks/a?wait=0.01", ""), ("GET", "/tasks/a/tree", ""), ("GET", "/groups/g", ""), ("DELETE", "/tasks/a", ""),
+        ("GET", "/api/task/info/a", ""), ("GET", "/api/task/result/a?timeout=0.01", ""), ("POST", "/api/task/abort/a", ""),
+        ("PUT", "/celery-taskset-meta-t", '{"result": [["t", null], [[["a", null], null]]]}'), ("GET", "/groups/t", ""),
+        ("PUT", "/celery-task-meta-p", '{"status": "SUCCESS", "parent_id": "a", "children": [[["a", null], [[["b", null], null]]]]}'),
+        ("GET", "/tasks/p/tree", ""), ("GET", "/metrics", ""), ("GET", "/openapi.json", ""),
+    ]
+
+    def mutate(self, data):
+        data = bytearray(data)
+        for _ in range(self.random.choice((0, 1, 1, 2, 5))):
+            at = self.random.randrange(len(data) + 1)
+            what = self.random.randrange(5)
+            if what == 0:
+                data[at:at + self.random.randrange(1, 9)] = b""
+            elif what == 1:
+                data[at:at] = self.random.choice((b"\0", b"%00", b"%2e%2e%2f", b"[" * 300, b"{}", b'"', b"1e999", b"-1", b"\xff\xfe", b"\r\n", b"\\ud800"))
+            elif what == 2 and at < len(data):
+                data[at] = self.random.randrange(256)
+            elif what == 3:
+                data[at:at] = data[self.random.randrange(len(data) + 1):][:50]
+            else:
+                del data[at:]
+        return bytes(data)
+
+    def test_nothing_brings_it_down(self):
+        self.random = random.Random(20261128)
+        end, n = time.monotonic() + float(os.environ.get("WEB_FUZZ_SECONDS", "3")), 0
+        while time.monotonic() < end:
+            method, path, body = self.random.choice(self.SEEDS)
+            body = self.mutate(body.encode()) if body else b""
+            request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            if self.random.random() < 0.5:
+                request = self.mutate(request)
+            with socket.create_connection(("127.0.0.1", self.web.port), 10) as sock:
+                try:
+                    sock.sendall(request + body)
+                    sock.shutdown(socket.SHUT_WR)
+                    sock.settimeout(0.1)  # of what is half a request no answer is waited for
+                    while sock.recv(65536):
+                        pass
+                except OSError:
+                    pass
+            n += 1
+        print(f"{n} requests")
+        self.assertGreater(n, 50)
+        self.alive()
 
 
 class Access(unittest.TestCase):
