@@ -96,10 +96,8 @@ count_all(local *here, const options *opts, parts *all, char header_id[ID_MAX])
         fprintf(stderr, "wordcount: %s\n", err.text);
         return NULL;
     }
-    /* run is report's; before it comes merge, and before that the header. Without parts there is
-     * none. */
-    apium_run *merge = apium_run_parent(run);
-    apium_run *counts = merge ? apium_run_parent(merge) : NULL;
+    /* run is report's, the end of the chord's body; before it comes the header. */
+    apium_run *counts = apium_run_parent(run);
     if (n == 0 || !counts || watch_parts(here, counts, n))
         res = local_get(here, run);
     if (res && counts) { /* the header is kept under its id, so that others can look at it */
