@@ -193,6 +193,7 @@ link_flush(apm_link *base)
             l->on_flush(l->arg);
     }
     apm_http_units_send(link);
+    apm_http_push(link);
 }
 
 static const char *const schemes[] = { "http", "https", NULL };

@@ -486,6 +486,18 @@ pump(http_link *link)
     }
 }
 
+void
+apm_http_push(http_link *link)
+{
+    int running;
+    if (!link->waiting || link->away || link->closing)
+        return;
+    pump(link);
+    curl_multi_socket_action(link->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    link->timer_due = true; /* whatever came of it */
+    uv_async_send(&link->async);
+}
+
 /* ---- asking ---- */
 
 static void

@@ -52,6 +52,8 @@ apium_status apm_http_open_multi(http_link *link, apium_error *err);
 void apm_http_close_multi(http_link *link);
 /* Set the timer that ends a back-off or somebody's patience. */
 void apm_http_arm(http_link *link);
+/* Write what can be written now. Answers come later, on the loop. */
+void apm_http_push(http_link *link);
 /* A handle of the link is closed. */
 void apm_http_handle_closed(http_link *link);
 

@@ -28,6 +28,14 @@ class Client(unittest.TestCase):
         self.addCleanup(redis.stop)
         self.over(redis.url(), redis.url(), FLOW)
 
+    def test_over_http(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        web = harness.Web().start()
+        self.addCleanup(web.stop)
+        self.over(redis.url(), web.url())
+        self.over(redis.url(), web.url(), FLOW)
+
     def test_over_rabbitmq(self):
         rabbit, redis = harness.RabbitMQ(), harness.Redis()
         for server in (rabbit, redis):
