@@ -65,9 +65,12 @@ apm_access_load(const char *path, apm_access **out, apium_error *err)
     if (!file)
         return apm_fail(err, APIUM_E_CONFIG, "cannot read %s: %s", path, strerror(errno));
     apm_access *access = calloc(1, sizeof(*access));
-    apium_status status =
-        access ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "cannot read %s: out of memory", path);
-    if (status == APIUM_OK && fstat(fileno(file), &st) == 0 && st.st_mode & S_IRWXO)
+    if (!access) {
+        fclose(file);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot read %s: out of memory", path);
+    }
+    apium_status status = APIUM_OK;
+    if (fstat(fileno(file), &st) == 0 && st.st_mode & S_IRWXO)
         status = apm_fail(err, APIUM_E_CONFIG,
                           "%s holds secrets and others may use it: chmod o= it", path);
     while (status == APIUM_OK && fgets(line, sizeof(line), file))
