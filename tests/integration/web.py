@@ -438,6 +438,20 @@ class Access(unittest.TestCase):
         self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "0.0.0.0", "--port", "0").returncode, 78)
         self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "127.nowhere", "--port", "0").returncode, 2)
 
+    def test_pages_of_one_origin_may_be_let_in(self):
+        web = harness.Web(None, "--cors", "https://app.example").start()
+        self.addCleanup(web.stop)
+        path, ours, other = "/celery-task-meta-a", {"Origin": "https://app.example"}, {"Origin": "https://evil.example"}
+        asked = ask(web, "OPTIONS", path, headers={**ours, "Access-Control-Request-Method": "PUT"})
+        self.assertEqual((asked.status, asked.headers["Access-Control-Allow-Origin"]), (204, "https://app.example"))
+        self.assertIn("PUT", asked.headers["Access-Control-Allow-Methods"])
+        self.assertEqual(ask(web, "PUT", path, {"status": "SUCCESS"}, ours).status, 204)
+        self.assertEqual(ask(web, "PUT", path, {"status": "SUCCESS"}, other).status, 403)
+        self.assertEqual(ask(web, "GET", path, headers=ours).headers["Access-Control-Allow-Origin"], "https://app.example")
+        closed = harness.Web().start()
+        self.addCleanup(closed.stop)
+        self.assertNotIn("Access-Control-Allow-Origin", ask(closed, "OPTIONS", path, headers=ours).headers)
+
     def test_a_store_that_keeps_nothing_is_refused(self):
         self.assertEqual(harness.apium("--result-backend", "disabled://", "web", "--port", "0").returncode, 78)
         done = harness.apium("-b", "amqp://127.0.0.1:1//", "--result-backend", "rpc://", "web", "--port", "0")
