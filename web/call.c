@@ -15,12 +15,11 @@ call_free(apm_web_call *call)
     free(call);
 }
 
-void
-apm_web_reply(apm_web_call *call, const apm_http_reply *reply)
+/* The reply's headers, at most 4, and those that every answer has. */
+static size_t
+add_headers(const apm_web_call *call, const apm_http_reply *reply, apm_http_header headers[8])
 {
     const char *cors = call->web->opts->cors;
-    apm_http_header headers[8];
-    apm_http_reply full = *reply;
     size_t n = 0;
     for (; n < reply->n_headers && n < 4; n++)
         headers[n] = reply->headers[n];
@@ -28,13 +27,42 @@ apm_web_reply(apm_web_call *call, const apm_http_reply *reply)
     headers[n++] = (apm_http_header){ "X-Content-Type-Options", "nosniff" };
     if (cors)
         headers[n++] = (apm_http_header){ "Access-Control-Allow-Origin", cors };
-    full.headers = headers;
-    full.n_headers = n;
+    return n;
+}
+
+static void
+note(const apm_web_call *call, int status)
+{
     apm_log(APM_LOG_DEBUG, "web.answered", "%s %.200s: %d", apm_http_method(call->req),
-            apm_http_target(call->req), reply->status);
-    apm_web_count(call->web, apm_http_method(call->req), reply->status);
+            apm_http_target(call->req), status);
+    apm_web_count(call->web, apm_http_method(call->req), status);
+}
+
+void
+apm_web_reply(apm_web_call *call, const apm_http_reply *reply)
+{
+    apm_http_header headers[8];
+    apm_http_reply full = *reply;
+    full.headers = headers;
+    full.n_headers = add_headers(call, reply, headers);
+    note(call, reply->status);
     apm_http_answer(call->req, &full);
     call_free(call);
+}
+
+apm_http_stream *
+apm_web_stream(apm_web_call *call, const char *type, void (*on_gone)(void *arg), void *arg)
+{
+    apm_http_header headers[8];
+    apm_http_reply reply = { .status = 200, .type = type };
+    reply.n_headers = add_headers(call, &reply, headers);
+    reply.headers = headers;
+    apm_http_stream *stream = apm_http_begin(call->req, &reply, on_gone, arg);
+    if (!stream)
+        return NULL;
+    note(call, 200);
+    call_free(call);
+    return stream;
 }
 
 void

@@ -79,6 +79,9 @@ void apm_web_on_request(void *arg, apm_http_req *req);
 void apm_web_answer(apm_web_call *call, int status, apm_buf *body);
 void apm_web_document(apm_web_call *call, apm_str doc, const char *etag);
 void apm_web_reply(apm_web_call *call, const apm_http_reply *reply);
+/* Begin an answer without an end; NULL without memory: the call is still to be answered. */
+apm_http_stream *
+apm_web_stream(apm_web_call *call, const char *type, void (*on_gone)(void *arg), void *arg);
 /* The one form of an error. */
 void apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -155,8 +158,8 @@ apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,
     apm_flower_healthcheck;
 void apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc);
-/* metrics.c, openapi.c */
-apm_web_fn apm_metrics_get, apm_openapi_get, apm_health_get;
+/* events.c, metrics.c, openapi.c */
+apm_web_fn apm_metrics_get, apm_events_get, apm_openapi_get, apm_health_get;
 void apm_web_count(apm_web *web, const char *method, int status);
 
 /* chords.c: the parts of a header. */

@@ -11,7 +11,10 @@
 #define TMOUT                                                                                      \
     "{\"name\": \"timeout\", \"in\": \"query\", \"schema\": {\"type\": \"number\", \"maximum\": "  \
     "60}}"
-#define TERM  "{\"name\": \"terminate\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
+#define TERM "{\"name\": \"terminate\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
+#define IDS                                                                                        \
+    "{\"name\": \"ids\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "           \
+    "\"string\"}}"
 #define NAMES "{\"name\": \"names\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
 #define TASK                                                                                       \
     "{\"name\": \"task\", \"in\": \"path\", \"required\": true, \"schema\": {\"type\": "           \
@@ -48,6 +51,7 @@ static const struct {
     { "/tasks/{id}/revoke", "post", "Ask the workers to leave it alone", ID ", " TERM, NULL, NULL,
       "202" },
     { "/groups/{id}", "get", "A saved group and its tasks", ID, NULL, "Tasks", "200" },
+    { "/events", "get", "Changes of states, as server-sent events", IDS, NULL, "Text", "200" },
     { "/queues", "get", "Queues and what waits in them", NAMES, NULL, "Any", "200" },
     { "/health", "get", "Whether the store can be reached", "", NULL, "Any", "200" },
     { "/openapi.json", "get", "This document", "", NULL, "Any", "200" },

@@ -31,6 +31,7 @@ static const apm_route_row rows[] = {
     { "GET", "/tasks/:/tree", R, apm_task_tree_get },
     { "POST", "/tasks/:/revoke", W, apm_task_revoke },
     { "GET", "/groups/:", R, apm_group_get },
+    { "GET", "/events", R, apm_events_get },
     { "GET", "/queues", R, apm_queues_get },
     { "GET", "/health", R, apm_health_get },
     { "GET", "/openapi.json", R, apm_openapi_get },

@@ -17,13 +17,14 @@
 #define SWALLOW_BYTES                                                                              \
     (1 << 20) /* so much of a body that is too big is read, that the answer may be */
 
-typedef enum phase { IDLE, READING, WAITING, ANSWERING } phase;
+typedef enum phase { IDLE, READING, WAITING, ANSWERING, STREAMING } phase;
 
 typedef struct conn {
     int fd;
     phase phase;
     int64_t since_ms;
-    apm_http_req *req; /* while WAITING */
+    apm_http_req *req;       /* while WAITING */
+    apm_http_stream *stream; /* while STREAMING */
     struct conn *prev, *next;
 } conn;
 
@@ -39,6 +40,19 @@ struct apm_http_req {
     int status;
     void (*on_gone)(void *arg);
     void *gone_arg;
+};
+
+/* Released with its response, which is when its connection is done with it. */
+struct apm_http_stream {
+    apm_httpd *httpd;
+    struct MHD_Connection *mhd;
+    conn *conn;
+    apm_buf pending;
+    size_t sent;        /* of pending */
+    int64_t written_ms; /* when something was added to an empty one */
+    bool suspended, ended;
+    void (*on_gone)(void *arg);
+    void *arg;
 };
 
 struct apm_httpd {
@@ -112,6 +126,7 @@ patience_ms(const apm_httpd *httpd, phase of)
     case ANSWERING:
         return httpd->opts.answer_ms;
     case WAITING:
+    case STREAMING:
         break;
     }
     return INT64_MAX;
@@ -135,6 +150,18 @@ has_left(const conn *c)
            recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+/* A stream whose peer has left, or does not take what was written. */
+static void
+sweep_stream(const apm_httpd *httpd, conn *c, int64_t now)
+{
+    char byte;
+    apm_http_stream *s = c->stream;
+    bool stuck = s->pending.len > s->sent && now - s->written_ms > httpd->opts.answer_ms;
+    if (!stuck && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+        return;
+    apm_http_cut(s);
+}
+
 /* Cut what takes too long; tell whoever keeps a request whose peer has left. */
 static void
 on_sweep(uv_timer_t *timer)
@@ -148,6 +175,8 @@ on_sweep(uv_timer_t *timer)
         if (c->phase == WAITING && fds && reqs && c->req && c->req->on_gone) {
             fds[n] = (struct pollfd){ .fd = c->fd, .events = POLLRDHUP };
             reqs[n++] = c->req;
+        } else if (c->phase == STREAMING) {
+            sweep_stream(httpd, c, now);
         } else if (now - c->since_ms > patience_ms(httpd, c->phase) || has_left(c)) {
             shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd finds it closed */
         }
@@ -186,6 +215,15 @@ on_uri(void *arg, const char *uri, struct MHD_Connection *mhd)
     return req;
 }
 
+/* Its connection is done with it; libmicrohttpd releases it with the response, perhaps after the connection. */
+static void
+leave_stream(apm_http_stream *stream)
+{
+    stream->conn->stream = NULL;
+    stream->conn = NULL;
+    stream->on_gone(stream->arg);
+}
+
 static void
 on_completed(void *arg, struct MHD_Connection *mhd, void **context,
              enum MHD_RequestTerminationCode code)
@@ -197,6 +235,8 @@ on_completed(void *arg, struct MHD_Connection *mhd, void **context,
     if (!req)
         return;
     *context = NULL;
+    if (req->conn->stream)
+        leave_stream(req->conn->stream);
     set_phase(req->conn, IDLE);
     if (req->response)
         MHD_destroy_response(req->response);
@@ -209,7 +249,7 @@ on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 static enum MHD_Result
 send_answer(apm_http_req *req)
 {
-    set_phase(req->conn, ANSWERING);
+    set_phase(req->conn, req->conn->stream ? STREAMING : ANSWERING);
     apm_buf_clear(&req->body);
     return MHD_queue_response(req->mhd, (unsigned)req->status, req->response);
 }
@@ -362,13 +402,13 @@ make_response(const apm_http_reply *reply)
     return response;
 }
 
-void
-apm_http_answer(apm_http_req *req, const apm_http_reply *reply)
+static void
+give(apm_http_req *req, struct MHD_Response *response, int status)
 {
     req->on_gone = NULL;
     req->conn->req = NULL;
-    req->status = reply->status;
-    req->response = make_response(reply);
+    req->status = status;
+    req->response = response;
     if (!req->response) { /* without memory the connection ends */
         req->status = -1;
         shutdown(req->conn->fd, SHUT_RDWR);
@@ -376,9 +416,115 @@ apm_http_answer(apm_http_req *req, const apm_http_reply *reply)
     if (!req->suspended)
         return;
     req->suspended = false;
-    set_phase(req->conn, ANSWERING);
+    set_phase(req->conn, req->conn->stream ? STREAMING : ANSWERING);
     MHD_resume_connection(req->mhd);
     run_soon(req->httpd);
+}
+
+void
+apm_http_answer(apm_http_req *req, const apm_http_reply *reply)
+{
+    give(req, make_response(reply), reply->status);
+}
+
+/* ---- streams ---- */
+
+static void
+resume_stream(apm_http_stream *stream)
+{
+    if (!stream->suspended)
+        return;
+    stream->suspended = false;
+    MHD_resume_connection(stream->mhd);
+    run_soon(stream->httpd);
+}
+
+static ssize_t
+read_stream(void *arg, uint64_t at, char *to, size_t max)
+{
+    apm_http_stream *s = arg;
+    size_t n = s->pending.len - s->sent;
+    (void)at;
+    if (n == 0 && s->ended)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (n == 0) {
+        s->suspended = true;
+        MHD_suspend_connection(s->mhd);
+        return 0;
+    }
+    n = n < max ? n : max;
+    memcpy(to, s->pending.p + s->sent, n);
+    s->sent += n;
+    s->written_ms = apm_clock_ms();
+    if (s->sent == s->pending.len) {
+        apm_buf_reset(&s->pending);
+        s->sent = 0;
+    }
+    return (ssize_t)n;
+}
+
+static void
+free_stream(void *arg)
+{
+    apm_http_stream *s = arg;
+    apm_buf_clear(&s->pending);
+    free(s);
+}
+
+apm_http_stream *
+apm_http_begin(apm_http_req *req, const apm_http_reply *reply, void (*on_gone)(void *arg),
+               void *arg)
+{
+    apm_http_stream *s = calloc(1, sizeof(*s));
+    struct MHD_Response *response =
+        s ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_stream, s, free_stream)
+          : NULL;
+    if (!response) {
+        free(s);
+        return NULL;
+    }
+    *s = (apm_http_stream){ .httpd = req->httpd,
+                            .mhd = req->mhd,
+                            .conn = req->conn,
+                            .written_ms = apm_clock_ms(),
+                            .on_gone = on_gone,
+                            .arg = arg };
+    apm_buf_init(&s->pending, APM_BUF_MAX);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, reply->type);
+    for (size_t i = 0; i < reply->n_headers; i++)
+        MHD_add_response_header(response, reply->headers[i].name, reply->headers[i].value);
+    req->conn->stream = s;
+    give(req, response, reply->status);
+    return s;
+}
+
+size_t
+apm_http_write(apm_http_stream *stream, apm_str text)
+{
+    if (stream->ended)
+        return 0;
+    if (stream->pending.len == 0)
+        stream->written_ms = apm_clock_ms();
+    apm_buf_adds(&stream->pending, text);
+    resume_stream(stream);
+    return stream->pending.len - stream->sent;
+}
+
+void
+apm_http_end(apm_http_stream *stream)
+{
+    stream->ended = true;
+    resume_stream(stream);
+}
+
+void
+apm_http_cut(apm_http_stream *stream)
+{
+    stream->ended = true;
+    apm_buf_clear(&stream->pending);
+    stream->sent = 0;
+    shutdown(stream->conn->fd, SHUT_RDWR);
+    resume_stream(stream);
 }
 
 /* ---- the daemon on the loop ---- */
@@ -548,6 +694,8 @@ apm_httpd_dismiss(apm_httpd *httpd)
         next = c->next;
         if (c->phase == WAITING && c->req)
             tell_gone(c->req);
+        else if (c->phase == STREAMING && c->stream)
+            apm_http_end(c->stream);
     }
 }
 

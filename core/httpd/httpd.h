@@ -68,4 +68,19 @@ void apm_http_on_gone(apm_http_req *req, void (*on_gone)(void *arg), void *arg);
 /* The request is done with and must not be touched again. */
 void apm_http_answer(apm_http_req *req, const apm_http_reply *reply);
 
+/*
+ * An answer without an end: what is written is sent as it comes. on_gone is called once, when its peer has left, has not taken
+ * what was written for answer_ms, or the server stops; then the stream must not be touched again. NULL without memory: the request is
+ * still to be answered.
+ */
+typedef struct apm_http_stream apm_http_stream;
+apm_http_stream *apm_http_begin(apm_http_req *req, const apm_http_reply *reply,
+                                void (*on_gone)(void *arg), void *arg);
+/* What waits to be sent, in bytes, after this was added. */
+size_t apm_http_write(apm_http_stream *stream, apm_str text);
+/* Its end: what was written is sent. on_gone is called, perhaps from here. */
+void apm_http_end(apm_http_stream *stream);
+/* Its end at once, whatever waits to be sent. */
+void apm_http_cut(apm_http_stream *stream);
+
 #endif

@@ -179,6 +179,86 @@ class Tasks(Case):
             self.assertEqual(web.stop(), 0)
 
 
+class Events(Case):
+    def listen(self, ids):
+        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/events?ids={ids}")
+        reply = connection.getresponse()
+        self.assertEqual((reply.status, reply.headers["Content-Type"]), (200, "text/event-stream"))
+        self.assertEqual((reply.readline(), reply.readline()), (b": states\n", b"\n"))
+        return connection, reply
+
+    def next(self, reply):
+        self.assertEqual(reply.readline(), b"event: state\n")
+        data = reply.readline()
+        self.assertTrue(data.startswith(b"data: "), data)
+        self.assertEqual(reply.readline(), b"\n")
+        return json.loads(data[6:])
+
+    def put(self, task, state, **more):
+        self.ask("PUT", f"/celery-task-meta-{task}", {"status": state, "result": None, **more}, 204)
+
+    def waiting(self):
+        return int(re.search(r"^apium_web_waiting (\d+)$", self.ask("GET", "/metrics"), re.M).group(1))
+
+    def test_each_state_is_an_event(self):
+        self.put("ev-1", "STARTED")
+        _, reply = self.listen("ev-1,ev-2")
+        self.assertEqual(self.next(reply)["state"], "STARTED")
+        for i in range(50):
+            self.put("ev-2", "PROGRESS", result={"n": i})
+        self.put("ev-1", "SUCCESS", result="x" * 100000)
+        for i in range(50):
+            got = self.next(reply)
+            self.assertEqual((got["id"], got["result"]), ("ev-2", {"n": i}))
+        self.assertEqual(len(self.next(reply)["result"]), 100000)
+
+    def test_a_document_of_several_lines_is_one_event(self):
+        _, reply = self.listen("ev-3")
+        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=20)
+        connection.request("PUT", "/celery-task-meta-ev-3", '{"status": "SUCCESS",\n"result": [1,\r\n\n2]}')
+        self.assertEqual(connection.getresponse().status, 204)
+        connection.close()
+        self.assertEqual(self.next(reply)["result"], [1, 2])
+
+    def test_a_listener_that_leaves_is_let_go(self):
+        before = self.waiting()
+        pairs = [self.listen(f"ev-leave-{i}") for i in range(20)]
+        self.assertGreaterEqual(self.waiting(), 20)
+        for connection, reply in pairs:
+            reply.close()
+            connection.close()
+        harness.eventually(lambda: self.waiting() <= before)
+
+    def test_a_listener_that_does_not_read_is_let_go(self):
+        harness.eventually(lambda: self.waiting() == 0)  # those of other tests are gone
+        sock = socket.socket()
+        self.addCleanup(sock.close)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", self.web.port))
+        sock.sendall(b"GET /events?ids=ev-slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        harness.eventually(lambda: self.waiting() == 1)
+        _, reply = self.listen("ev-slow")
+        for i in range(40):
+            self.put("ev-slow", "PROGRESS", result=[i] * 100000)
+            self.assertEqual(self.next(reply)["result"][0], i)  # others are served meanwhile
+        harness.eventually(lambda: self.waiting() == 1, what="the one that reads is left")
+
+    def test_what_makes_no_sense_is_refused(self):
+        self.ask("GET", "/events", status=400)
+        self.ask("GET", "/events?ids=", status=400)
+        self.ask("GET", "/events?ids=a,,b", status=400)
+        self.ask("GET", "/events?ids=" + ",".join(map(str, range(101))), status=413)
+
+    def test_the_server_stops_with_listeners(self):
+        web = harness.Web("memory://").start()
+        with socket.create_connection(("127.0.0.1", web.port), 10) as sock:
+            sock.sendall(b"GET /events?ids=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertIn(b"200 OK", sock.recv(4096))
+            self.assertEqual(web.stop(), 0)
+
+
 class Queues(Case):
     def test_depths_are_counted(self):
         for i in range(3):

@@ -360,7 +360,7 @@ class Fuzz(Case):
         ("GET", "/api/task/info/a", ""), ("GET", "/api/task/result/a?timeout=0.01", ""), ("POST", "/api/task/abort/a", ""),
         ("PUT", "/celery-taskset-meta-t", '{"result": [["t", null], [[["a", null], null]]]}'), ("GET", "/groups/t", ""),
         ("PUT", "/celery-task-meta-p", '{"status": "SUCCESS", "parent_id": "a", "children": [[["a", null], [[["b", null], null]]]]}'),
-        ("GET", "/tasks/p/tree", ""), ("GET", "/metrics", ""), ("GET", "/openapi.json", ""),
+        ("GET", "/tasks/p/tree", ""), ("GET", "/events?ids=a,b", ""), ("GET", "/metrics", ""), ("GET", "/openapi.json", ""),
     ]
 
     def mutate(self, data):
