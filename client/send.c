@@ -6,6 +6,7 @@
 #include "client/send.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -256,12 +257,28 @@ apm_call_route(apium_app *app, apm_call *call, apm_route *route, apium_error *er
     return APIUM_OK;
 }
 
+/* "gen<pid>@<host>", made once a thread and process. */
+static const char *
+origin(void)
+{
+    static _Thread_local char text[320];
+    static _Thread_local pid_t of;
+    const pid_t pid = getpid();
+
+    if (of != pid) {
+        char host[256] = "localhost";
+        gethostname(host, sizeof(host) - 1);
+        snprintf(text, sizeof(text), "gen%ld@%s", (long)pid, host);
+        of = pid;
+    }
+    return text;
+}
+
 apium_status
 apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *err)
 {
     const apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
-    char host[256] = "localhost";
     apm_json headers = { 0 };
     apium_error why;
 
@@ -272,13 +289,12 @@ apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *er
         if (headers.type != APM_JSON_OBJECT)
             return apm_fail(err, APIUM_E_INVALID, "its headers are no JSON object");
     }
-    gethostname(host, sizeof(host) - 1);
     const apm_encode_opts encode = {
         .serializer = opts->serializer ? opts->serializer : settings->task_serializer,
         .compression = opts->compression ? opts->compression : settings->task_compression,
         .protocol = (int)settings->task_protocol,
         .extra_headers = headers.text,
-        .origin = apm_arena_printf(&call->arena, "gen%ld@%s", (long)getpid(), host),
+        .origin = origin(),
     };
     return apm_request_write(&call->req, &encode, &call->arena, msg, err);
 }

@@ -55,15 +55,32 @@ add_escaped(apm_buf *buf, uint32_t point)
     }
 }
 
+/* Is all of it printed as it is? DEL is the one character that is plain to a parser and escaped by Python. */
+static bool
+is_plain(apm_str text)
+{
+    const char *end = text.p + text.len;
+    return apm_json_plain(text.p, end) == end && !memchr(text.p, 0x7f, text.len);
+}
+
 void
 apm_json_add_string(apm_buf *buf, apm_str text)
 {
     const char *at = text.p, *end = at + text.len;
+    char *room;
 
+    if (text.len && is_plain(text)) {
+        if (!(room = apm_buf_reserve(buf, text.len + 2)))
+            return;
+        room[0] = '"';
+        memcpy(room + 1, text.p, text.len);
+        memcpy(room + 1 + text.len, "\"", 2);
+        buf->len += text.len + 2;
+        return;
+    }
     apm_buf_addc(buf, '"');
     while (at < end && !buf->failed) {
         const char *run = at;
-        /* DEL is the one character that is plain to a parser and escaped by Python. */
         at = apm_json_plain(at, end);
         const char *del = memchr(run, 0x7f, (size_t)(at - run));
         if (del)
@@ -216,9 +233,26 @@ apm_json_add_double(apm_buf *buf, double value)
 void
 apm_json_add_key(apm_buf *buf, const char *name)
 {
+    const apm_str text = apm_strz(name);
     /* Only an object that has just been opened ends with this brace: a string would end with its quote. */
-    if (buf->len > 0 && buf->p[buf->len - 1] != '{')
-        apm_buf_add(buf, ", ", 2);
-    apm_json_add_stringz(buf, name);
-    apm_buf_add(buf, ": ", 2);
+    const bool first = buf->len == 0 || buf->p[buf->len - 1] == '{';
+
+    if (!is_plain(text)) {
+        apm_buf_addz(buf, first ? "" : ", ");
+        apm_json_add_string(buf, text);
+        apm_buf_addz(buf, ": ");
+        return;
+    }
+    char *at = apm_buf_reserve(buf, text.len + 6);
+    if (!at)
+        return;
+    if (!first) {
+        *at++ = ',';
+        *at++ = ' ';
+    }
+    *at++ = '"';
+    memcpy(at, text.p, text.len);
+    at += text.len;
+    memcpy(at, "\": ", 4);
+    buf->len = (size_t)(at + 3 - buf->p);
 }
