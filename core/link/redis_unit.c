@@ -17,9 +17,10 @@
 #define CALL_UNITS 64 /* 16 to 64 settlements a call measured best; 128 is slower */
 #define CALL_BYTES (1 << 20)
 #define COPY_BYTES                                                                                 \
-    (64 << 10)          /* a unit of this size that is alone in its call is not copied into it */
-#define VALUE_ROOM   24 /* for a value's length, which is known when it is composed */
-#define CALL_WORTH   24 /* so many waiting units are worth a further unanswered call */
+    (64 << 10)           /* a unit of this size that is alone in its call is not copied into it */
+#define VALUE_ROOM   24  /* for a value's length, which is known when it is composed */
+#define RUN_MAX      200 /* values of one push: Lua's stack is not large */
+#define CALL_WORTH   24  /* so many waiting units are worth a further unanswered call */
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
@@ -33,8 +34,14 @@ struct redis_unit {
     bool unacked, unencodable;
     struct {
         size_t words_len, n_words, at; /* before its operation, and where it begins */
-        bool failed;
+        bool failed, in_run;
     } value; /* that is composed in place */
+    struct {
+        size_t count_at, key_at, key_len, end; /* in words; `end`: nothing came since */
+        unsigned n;                            /* 0: there is none */
+        int db;
+        bool right;
+    } run; /* of pushes to one end of one list: an operation that grows */
     int64_t started_ms;
     redis_unit *next;
 };
@@ -143,9 +150,24 @@ word_value(redis_unit *unit, apm_str value, size_t words_len, size_t n_words, bo
     unit->value.words_len = words_len;
     unit->value.n_words = n_words;
     unit->value.failed = failed;
+    unit->value.in_run = false;
     unit->value.at = unit->words.len;
     if (room)
         unit->words.len += VALUE_ROOM;
+}
+
+/* One more value is in the run: its count is four digits, written over. */
+static void
+run_grew(redis_unit *unit)
+{
+    char *at = unit->words.p + unit->run.count_at;
+
+    unit->run.n++;
+    unit->run.end = unit->words.len;
+    if (unit->words.failed)
+        return;
+    for (unsigned n = unit->run.n, i = 4; i-- > 0; n /= 10)
+        at[i] = (char)('0' + n % 10);
 }
 
 apm_buf *
@@ -168,6 +190,8 @@ apm_redis_unit_value_end(apm_unit *base, size_t max, size_t *len)
         words->failed = false;
         words->len = unit->value.words_len;
         unit->n_words = unit->value.n_words;
+        if (unit->value.in_run && unit->run.n)
+            unit->run.end = words->len;
         return false;
     }
     char *at = words->p + unit->value.at;
@@ -177,6 +201,8 @@ apm_redis_unit_value_end(apm_unit *base, size_t max, size_t *len)
     words->len -= VALUE_ROOM - (size_t)n;
     apm_buf_addz(words, "\r\n");
     unit->n_words++;
+    if (unit->value.in_run)
+        run_grew(unit);
     return true;
 }
 
@@ -258,17 +284,39 @@ apm_redis_unit_extend(apm_unit *base, int db, apm_str key, int64_t by, int64_t e
     wordi(unit, expire_s);
 }
 
+static bool
+goes_on(const redis_unit *unit, int db, apm_str key, bool right)
+{
+    return unit->run.n && unit->run.n < RUN_MAX && unit->run.end == unit->words.len &&
+           !unit->words.failed && unit->run.db == db && unit->run.right == right &&
+           unit->run.key_len == key.len &&
+           memcmp(unit->words.p + unit->run.key_at, key.p, key.len) == 0;
+}
+
 void
 apm_redis_unit_push(apm_unit *base, int db, apm_str key, bool right, apm_str value)
 {
     redis_unit *unit = (redis_unit *)base;
     const size_t words_len = unit->words.len, n_words = unit->n_words;
     const bool failed = unit->words.failed;
-    wordz(unit, "P");
-    wordi(unit, db);
-    word(unit, key);
-    wordz(unit, right ? "RPUSH" : "LPUSH");
+    if (!goes_on(unit, db, key, right)) {
+        wordz(unit, "P");
+        wordi(unit, db);
+        word(unit, key);
+        unit->run.key_at = unit->words.len - key.len - 2;
+        wordz(unit, right ? "RPUSH" : "LPUSH");
+        wordz(unit, "0000");
+        unit->run.count_at = unit->words.len - 6;
+        unit->run.key_len = key.len;
+        unit->run.db = db;
+        unit->run.right = right;
+        unit->run.n = 0;
+    }
     word_value(unit, value, words_len, n_words, failed);
+    if (apm_str_is(value))
+        run_grew(unit);
+    else
+        unit->value.in_run = true;
 }
 
 void

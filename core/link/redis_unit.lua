@@ -77,6 +77,8 @@ local function bound(set, exchange, topic, key, step)
   return lists
 end
 local fenced, arrivals, completed
+local first
+-- the word at which this settlement begins
 local note = {}
 -- what the check of the operation at that word found out for its application
 local function held(set, tag)
@@ -84,7 +86,8 @@ local function held(set, tag)
   if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
   if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
 end
-local width = {J = 8, Q = 3, T = 5, S = 5, P = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
+-- words of an operation; P has five and its values
+local width = {J = 8, Q = 3, T = 5, S = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
 -- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
 local function succeeded(key)
   local start = call('GETRANGE', key, 0, 63)
@@ -181,11 +184,25 @@ local function line_up(key, head, member, life)
   call('EXPIRE', i, math.min(life == '0' and 3600 or tonumber(life), 3600)) -- without it the list is read anew
   return call('LLEN', j)
 end
-local stored
--- the keys this settlement has stored, as database and key
+local stored, first_stored
+-- the keys this settlement has stored, as database and key; the first one by its place alone
+local function which(i) return A[i + 1] .. ' ' .. A[i + 2] end
+local function store(i)
+  if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
+end
+local lists_db, lists_key
+-- The key that was seen last to be a list, or nothing; whatever may make something else of it forgets that.
 local check = {
-  S = function(i) use(A[i + 1]) note[i] = succeeded(A[i + 2]) end,
-  P = function(i) use(A[i + 1]) must_be(A[i + 2], 'list') end,
+  -- The first operation of a settlement is looked at when it is applied: nothing has happened before it.
+  S = function(i) if i ~= first then use(A[i + 1]) note[i] = succeeded(A[i + 2]) end end,
+  P = function(i)
+    if lists_key ~= A[i + 2] or lists_db ~= A[i + 1] then
+      use(A[i + 1])
+      must_be(A[i + 2], 'list')
+      lists_db, lists_key = A[i + 1], A[i + 2]
+    end
+    return 5 + A[i + 4]
+  end,
   J = function(i)
     use(A[i + 1])
     must_be(A[i + 2] .. '.j', A[i + 3] == '1' and 'zset' or 'list')
@@ -228,11 +245,27 @@ local function bury(set, doc, keep)
 end
 local apply = {
   S = function(i)
-    local which = A[i + 1] .. ' ' .. A[i + 2]
     use(A[i + 1])
-    if note[i] or (stored[which] and succeeded(A[i + 2])) then return end
-    stored[which] = true
-    if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
+    if i == first then
+      -- what is not there needs no look: nearly always
+      local new
+      if A[i + 3] == '0' then new = call('SET', A[i + 2], A[i + 4], 'NX')
+      else new = call('SET', A[i + 2], A[i + 4], 'EX', A[i + 3], 'NX') end
+      if not new then
+        if succeeded(A[i + 2]) then return end
+        store(i)
+      end
+      first_stored = i
+    else
+      if first_stored then
+        stored[which(first_stored)] = true
+        first_stored = nil
+      end
+      local name = which(i)
+      if note[i] or (stored[name] and succeeded(A[i + 2])) then return end
+      stored[name] = true
+      store(i)
+    end
     call('PUBLISH', A[i + 2], A[i + 4])
   end,
   J = function(i)
@@ -254,7 +287,11 @@ local apply = {
     call('INCRBY', A[i + 2] .. '.t', A[i + 3])
     if A[i + 4] ~= '0' then call('EXPIRE', A[i + 2] .. '.t', A[i + 4]) end
   end,
-  P = function(i) use(A[i + 1]) call(A[i + 3], A[i + 2], A[i + 4]) end,
+  P = function(i)
+    use(A[i + 1])
+    call(A[i + 3], A[i + 2], unpack(A, i + 5, i + 4 + A[i + 4]))
+    return 5 + A[i + 4]
+  end,
   X = function(i)
     use(sets[tonumber(A[i + 1])].db)
     for _, list in ipairs(note[i]) do call(A[i + 7], list, A[i + 8]) end
@@ -280,18 +317,21 @@ local apply = {
     bury(set, A[i + 3] .. cjson.encode(text) .. A[i + 4], A[i + 5])
   end,
 }
-local function each(from, to, phase)
+local keeps_lists = {P = true, A = true, C = true}
+local function settle(from, to)
+  stored, first_stored, first = {}, nil, from
   local i = from
   while i < to and not fenced do
     local op = A[i]
-    phase[op](i)
-    i = i + width[op]
+    i = i + (check[op](i) or width[op])
   end
-end
-local function settle(from, to)
-  stored = {}
-  each(from, to, check)
-  if not fenced then each(from, to, apply) end
+  if fenced then return end
+  i = from
+  while i < to do
+    local op = A[i]
+    if not keeps_lists[op] then lists_key = nil end
+    i = i + (apply[op](i) or width[op])
+  end
 end
 n = tonumber(A[at])
 at = at + 1
