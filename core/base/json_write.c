@@ -55,12 +55,34 @@ add_escaped(apm_buf *buf, uint32_t point)
     }
 }
 
+/* The top bit of a byte is set if this one is a quote, a backslash, a control character, DEL or not ASCII; and perhaps for others when
+ * there is such a byte. */
+static inline uint64_t
+odd_bytes(uint64_t v)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    return ((v ^ ones * '"') - ones) | ((v ^ ones * '\\') - ones) | ((v ^ ones * 0x7f) - ones) |
+           (v - ones * ' ') | v;
+}
+
 /* Is all of it printed as it is? DEL is the one character that is plain to a parser and escaped by Python. */
 static bool
 is_plain(apm_str text)
 {
-    const char *end = text.p + text.len;
-    return apm_json_plain(text.p, end) == end && !memchr(text.p, 0x7f, text.len);
+    const char *at = text.p, *end = at + text.len;
+    uint64_t odd = 0, v;
+
+    if (text.len < 8) {
+        for (v = 0x2020202020202020u; at < end; at++)
+            v = v << 8 | (unsigned char)*at;
+        return !(odd_bytes(v) & 0x8080808080808080u);
+    }
+    for (; end - at > 8; at += 8) {
+        memcpy(&v, at, 8);
+        odd |= odd_bytes(v);
+    }
+    memcpy(&v, end - 8, 8);
+    return !((odd | odd_bytes(v)) & 0x8080808080808080u);
 }
 
 void

@@ -62,6 +62,10 @@ write_repr(apm_buf *buf, apm_str text, bool tuple)
     apm_buf repr;
     apm_json val;
 
+    if (apm_str_eqz(text, tuple ? "[]" : "{}")) { /* so frequent that it is worth a line */
+        apm_buf_addz(buf, tuple ? "\"()\"" : "\"{}\"");
+        return;
+    }
     apm_buf_init(&repr, APM_BUF_MAX);
     if (apm_json_parse(text, &val, NULL) == APIUM_OK)
         apm_json_repr(&repr, val, tuple, REPR_MAX);
@@ -278,6 +282,7 @@ write_headers(struct writing *w, const char *compression, apm_arena *arena, apm_
     apium_status st;
 
     apm_buf_init(&buf, APM_BUF_MAX);
+    (void)apm_buf_reserve(&buf, 1000); /* what headers nearly always need */
     w->buf = &buf;
     apm_request_init(&w->meant);
     if (extra.len && (st = apm_fields_read(extra, APM_F_HEADERS, w->given, err)) != APIUM_OK)
