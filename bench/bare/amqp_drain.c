@@ -47,7 +47,7 @@ main(int argc, char **argv)
     must(amqp_login(conn, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest"), "log in");
     amqp_channel_open(conn, 1);
     must(amqp_get_rpc_reply(conn), "open a channel");
-    amqp_basic_qos(conn, 1, 0, WINDOW, 1);
+    amqp_basic_qos(conn, 1, 0, WINDOW, 0);
     must(amqp_get_rpc_reply(conn), "set the window");
     amqp_basic_consume(conn, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0,
                        amqp_empty_table);
