@@ -25,13 +25,15 @@
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
 
-static apm_redis_script unit_script = { .text = redis_unit_lua };
+static apm_redis_script unit_script = { .text = redis_unit_lua },
+                        usual_script = { .text = redis_unit_lua_usual };
 
 struct redis_unit {
     apm_unit head;
     apm_buf words;
     size_t n_words;
     bool unacked, unencodable;
+    bool rare; /* has operations that the usual script lacks */
     struct {
         size_t words_len, n_words, at; /* before its operation, and where it begins */
         bool failed, in_run;
@@ -121,6 +123,13 @@ static void
 wordz(redis_unit *unit, const char *text)
 {
     word(unit, apm_strz(text));
+}
+
+static void
+rare_op(redis_unit *unit, const char *name)
+{
+    wordz(unit, name);
+    unit->rare = true;
 }
 
 static void
@@ -253,7 +262,7 @@ apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str
                       apm_str head, apm_str member, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "J");
+    rare_op(unit, "J");
     wordi(unit, db);
     word(unit, key);
     wordz(unit, ordered ? "1" : "0");
@@ -268,7 +277,7 @@ void
 apm_redis_unit_claim(apm_unit *base, int db, apm_str key)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "Q");
+    rare_op(unit, "Q");
     wordi(unit, db);
     word(unit, key);
 }
@@ -277,7 +286,7 @@ void
 apm_redis_unit_extend(apm_unit *base, int db, apm_str key, int64_t by, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "T");
+    rare_op(unit, "T");
     wordi(unit, db);
     word(unit, key);
     wordi(unit, by);
@@ -326,7 +335,7 @@ apm_redis_unit_route(apm_unit *base, const apm_redis_keys *keys, const char *exc
     redis_unit *unit = (redis_unit *)base;
     const size_t words_len = unit->words.len, n_words = unit->n_words;
     const bool failed = unit->words.failed;
-    wordz(unit, "X");
+    rare_op(unit, "X");
     word_keys(unit, keys);
     wordz(unit, exchange);
     wordz(unit, topic ? "1" : "0");
@@ -352,7 +361,7 @@ void
 apm_redis_unit_sadd(apm_unit *base, int db, apm_str key, apm_str member)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "B");
+    rare_op(unit, "B");
     wordi(unit, db);
     word(unit, key);
     word(unit, member);
@@ -377,7 +386,7 @@ apm_redis_unit_park(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm
 
     snprintf(due, sizeof(due), "%lld.%06lld", (long long)(due_us / 1000000),
              (long long)(due_us % 1000000));
-    wordz(unit, "K");
+    rare_op(unit, "K");
     word_keys(unit, keys);
     word(unit, tag);
     word(unit, parked_tag);
@@ -389,7 +398,7 @@ void
 apm_redis_unit_bury(apm_unit *base, const apm_redis_keys *keys, apm_str doc, int64_t keep)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "D");
+    rare_op(unit, "D");
     word_keys(unit, keys);
     word(unit, doc);
     wordi(unit, keep);
@@ -400,7 +409,7 @@ apm_redis_unit_bury_entry(apm_unit *base, const apm_redis_keys *keys, apm_str ta
                           apm_str tail, int64_t keep)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "E");
+    rare_op(unit, "E");
     word_keys(unit, keys);
     word(unit, tag);
     word(unit, head);
@@ -487,13 +496,13 @@ on_call(void *arg, const redisReply *reply, const apium_error *err)
 
 /* Take up to a call's worth of units from the front. */
 static redis_unit *
-take_units(apm_redis *link, size_t *n, bool *unacked)
+take_units(apm_redis *link, size_t *n, bool *unacked, bool *rare)
 {
     redis_unit *first = NULL, **tail = &first;
     size_t bytes = 0;
 
     *n = 0;
-    *unacked = false;
+    *unacked = *rare = false;
     while (link->units && *n < CALL_UNITS) {
         redis_unit *unit = link->units;
         if (*n && bytes + unit->words.len > CALL_BYTES)
@@ -504,6 +513,7 @@ take_units(apm_redis *link, size_t *n, bool *unacked)
         *tail = unit;
         tail = &unit->next;
         *unacked |= unit->unacked;
+        *rare |= unit->rare;
         ++*n;
     }
     if (!link->units)
@@ -517,17 +527,17 @@ static void
 send_call(apm_redis *link)
 {
     redis_call *call = calloc(1, sizeof(*call));
-    bool unacked;
+    bool unacked, rare;
 
     if (!call)
         return; /* they stay gathered: the next turn may have memory */
     call->link = link;
-    call->units = take_units(link, &call->n, &unacked);
+    call->units = take_units(link, &call->n, &unacked, &rare);
     snprintf(call->token, sizeof(call->token), "%s:%llu", link->once,
              (unsigned long long)++link->call_no);
 
     apm_redis_req *req =
-        apm_redis_begin_script(&link->base, &unit_script, link->target.db,
+        apm_redis_begin_script(&link->base, rare ? &unit_script : &usual_script, link->target.db,
                                APM_REDIS_REPEAT | (unacked ? APM_REDIS_UNACKED : 0), on_call, call);
     link->calls++;
     if (!req) {
