@@ -46,17 +46,10 @@ local function must_be(key, kind)
   if is ~= 'none' and is ~= kind then error('WRONGTYPE ' .. key .. ' is a ' .. is .. ', not a ' .. kind, 0) end
 end
 local fenced, arrivals, completed
-local first
--- the word at which this settlement begins
-local note = {}
--- what the check of the operation at that word found out for its application
-local function held(set, tag)
-  use(set.db)
-  if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
-  if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
-end
--- words of an operation; P has five and its values
-local width = {J = 8, Q = 3, T = 5, S = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
+local note, stored = {}, {}
+-- what the check of the operation at that word found out for its application; what this settlement has stored, as database and key
+local lists_db, lists_key
+-- The key that was seen last to be a list, or nothing; whatever may make something else of it forgets that.
 -- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
 local function succeeded(key)
   local start = call('GETRANGE', key, 0, 63)
@@ -68,67 +61,20 @@ local function succeeded(key)
   end
   return state == 'SUCCESS'
 end
-local stored, first_stored
--- the keys this settlement has stored, as database and key; the first one by its place alone
-local function which(i) return A[i + 1] .. ' ' .. A[i + 2] end
-local function store(i)
-  if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
+local function held(set, tag)
+  if db ~= set.db then use(set.db) end
+  if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
+  if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
 end
-local lists_db, lists_key
--- The key that was seen last to be a list, or nothing; whatever may make something else of it forgets that.
-local check = {
-  -- The first operation of a settlement is looked at when it is applied: nothing has happened before it.
-  S = function(i) if i ~= first then use(A[i + 1]) note[i] = succeeded(A[i + 2]) end end,
-  P = function(i)
-    if lists_key ~= A[i + 2] or lists_db ~= A[i + 1] then
-      use(A[i + 1])
-      must_be(A[i + 2], 'list')
-      lists_db, lists_key = A[i + 1], A[i + 2]
-    end
-    return 5 + A[i + 4]
-  end,
-  C = function() end,
-  A = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end,
-}
+local check, apply, width
+-- rarely: a call whose settlements store, push, publish and acknowledge alone does without all this, for making so many functions
+-- costs more than what they do. By operation: its check, its application, and of how many words it is.
+check, apply = {}, {}
+width = {J = 8, Q = 3, T = 5, X = 9, B = 4, K = 5, D = 4, E = 6}
 local function remove(set, tag)
   set.gone[#set.gone + 1] = tag
   set.is_gone[tag] = true
 end
-local apply = {
-  S = function(i)
-    use(A[i + 1])
-    if i == first then
-      -- what is not there needs no look: nearly always
-      local new
-      if A[i + 3] == '0' then new = call('SET', A[i + 2], A[i + 4], 'NX')
-      else new = call('SET', A[i + 2], A[i + 4], 'EX', A[i + 3], 'NX') end
-      if not new then
-        if succeeded(A[i + 2]) then return end
-        store(i)
-      end
-      first_stored = i
-    else
-      if first_stored then
-        stored[which(first_stored)] = true
-        first_stored = nil
-      end
-      local name = which(i)
-      if note[i] or (stored[name] and succeeded(A[i + 2])) then return end
-      stored[name] = true
-      store(i)
-    end
-    call('PUBLISH', A[i + 2], A[i + 4])
-  end,
-  P = function(i)
-    use(A[i + 1])
-    call(A[i + 3], A[i + 2], unpack(A, i + 5, i + 4 + A[i + 4]))
-    return 5 + A[i + 4]
-  end,
-  C = function(i) call('PUBLISH', A[i + 1], A[i + 2]) end,
-  A = function(i) remove(sets[tonumber(A[i + 1])], A[i + 2]) end,
-}
--- rarely: a call whose settlements store, push, publish and acknowledge alone does without all this, for making so many functions
--- costs more than what they do.
 -- Python's stored pattern (escaped words, .*? and [^\.]) as a Lua pattern.
 local function fits(pattern, text)
   local out, i = '', 1
@@ -324,20 +270,77 @@ apply.E = function(i)
   bury(set, A[i + 3] .. cjson.encode(text) .. A[i + 4], A[i + 5])
 end
 -- always:
-local keeps_lists = {P = true, A = true, C = true}
 local function settle(from, to)
-  stored, first_stored, first = {}, nil, from
-  local i = from
-  while i < to and not fenced do
+  local i, n_stored = from, 0
+  while i < to do
     local op = A[i]
-    i = i + (check[op](i) or width[op])
+    if op == 'S' then
+      -- The first operation of a settlement is looked at when it is applied: nothing has happened before it.
+      if i > from then use(A[i + 1]) note[i] = succeeded(A[i + 2]) end
+      i = i + 5
+    elseif op == 'A' then
+      held(sets[A[i + 1] + 0], A[i + 2])
+      i = i + 3
+    elseif op == 'P' then
+      if lists_key ~= A[i + 2] or lists_db ~= A[i + 1] then
+        use(A[i + 1])
+        must_be(A[i + 2], 'list')
+        lists_db, lists_key = A[i + 1], A[i + 2]
+      end
+      i = i + 5 + A[i + 4]
+    elseif op == 'C' then i = i + 3
+    else
+      check[op](i)
+      i = i + width[op]
+    end
+    if fenced then return end
   end
-  if fenced then return end
   i = from
   while i < to do
     local op = A[i]
-    if not keeps_lists[op] then lists_key = nil end
-    i = i + (apply[op](i) or width[op])
+    if op == 'S' then
+      local key, life, doc, new = A[i + 2], A[i + 3], A[i + 4], false
+      use(A[i + 1])
+      if i == from then
+        -- what is not there needs no look: nearly always
+        if life == '0' then new = call('SET', key, doc, 'NX') else new = call('SET', key, doc, 'EX', life, 'NX') end
+      end
+      local keep = false
+      if not new then
+        if i == from then keep = succeeded(key)
+        elseif note[i] then keep = true
+        elseif n_stored > 0 then
+          if n_stored == 1 and A[from] == 'S' then stored[A[from + 1] .. ' ' .. A[from + 2]] = from end
+          keep = (stored[A[i + 1] .. ' ' .. key] or 0) >= from and succeeded(key)
+        end
+        if not keep then
+          if life == '0' then call('SET', key, doc) else call('SETEX', key, life, doc) end
+        end
+      end
+      if not keep then
+        n_stored = n_stored + 1
+        if i > from then stored[A[i + 1] .. ' ' .. key] = i end
+        call('PUBLISH', key, doc)
+      end
+      lists_key = nil
+      i = i + 5
+    elseif op == 'A' then
+      local set = sets[A[i + 1] + 0]
+      set.gone[#set.gone + 1] = A[i + 2]
+      set.is_gone[A[i + 2]] = true
+      i = i + 3
+    elseif op == 'P' then
+      use(A[i + 1])
+      call(A[i + 3], A[i + 2], unpack(A, i + 5, i + 4 + A[i + 4]))
+      i = i + 5 + A[i + 4]
+    elseif op == 'C' then
+      call('PUBLISH', A[i + 1], A[i + 2])
+      i = i + 3
+    else
+      lists_key = nil
+      apply[op](i)
+      i = i + width[op]
+    end
   end
 end
 local told = false
