@@ -93,6 +93,28 @@ add_links(apm_tree *tree, apm_node *up, const apm_canvas *sig, apm_opt which, co
             add_sig(tree, up, role, link);
 }
 
+/* JSON on one line: people lay theirs out. */
+static apm_str
+one_line(apm_arena *arena, apm_str json)
+{
+    char *out = apm_arena_bytes(arena, 2 * json.len + 1), *to = out;
+    bool string = false;
+    if (!out)
+        return json;
+    for (const char *at = json.p, *end = json.p + json.len; at < end; at++) {
+        if (!string && strchr(" \t\r\n", *at))
+            continue;
+        *to++ = *at;
+        if (string && *at == '\\')
+            *to++ = *++at; /* validated: something follows */
+        else if (*at == '"')
+            string = !string;
+        else if (!string && (*at == ',' || *at == ':'))
+            *to++ = ' ';
+    }
+    return (apm_str){ out, (size_t)(to - out) };
+}
+
 /* "tasks.add [2] {"k": 1}" */
 static const char *
 task_label(apm_tree *tree, const char *role, const apm_canvas *sig)
@@ -103,8 +125,8 @@ task_label(apm_tree *tree, const char *role, const apm_canvas *sig)
     apm_arena *arena = &tree->arena;
     return apm_arena_printf(
         arena, "%s%s%s%s%s%s", role, shown(arena, sig->task, 200), some_args ? " " : "",
-        some_args ? shown(arena, sig->args, NOTE_MAX) : "", some_kwargs ? " " : "",
-        some_kwargs ? shown(arena, sig->kwargs, NOTE_MAX) : "");
+        some_args ? shown(arena, one_line(arena, sig->args), NOTE_MAX) : "", some_kwargs ? " " : "",
+        some_kwargs ? shown(arena, one_line(arena, sig->kwargs), NOTE_MAX) : "");
 }
 
 static void

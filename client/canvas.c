@@ -15,9 +15,9 @@ no_memory(apium_sig *sig)
     apm_sig_break(sig, APIUM_E_NOMEM, "out of memory");
 }
 
-/* Put `part` and what is in it among the parts of `whole`. False: it cannot be one, and stays whose it is. */
+/* Put `part` and what is in it among the parts of `whole`, so many levels below it. False: it cannot be one, and stays whose it is. */
 static bool
-take_over(apium_sig *whole, apium_sig *part, const char *what)
+take_over(apium_sig *whole, apium_sig *part, int levels, const char *what)
 {
     if (!part) {
         apm_sig_break(whole, APIUM_E_NOMEM, "%s is missing", what);
@@ -28,10 +28,10 @@ take_over(apium_sig *whole, apium_sig *part, const char *what)
                       part->owner == whole ? "this" : "another");
         return false;
     }
-    if (part->depth + 1 > APM_CANVAS_DEPTH)
+    if (part->depth + levels > APM_CANVAS_DEPTH)
         apm_sig_break(whole, APIUM_E_TOOBIG, "it is nested deeper than %d", APM_CANVAS_DEPTH);
-    if (part->depth >= whole->depth)
-        whole->depth = part->depth + 1;
+    if (part->depth + levels > whole->depth)
+        whole->depth = part->depth + levels;
     apium_sig *last = part;
     part->next = part->parts;
     part->parts = NULL;
@@ -59,7 +59,7 @@ composite(apm_sig_kind kind, size_t n, apium_sig *const *parts)
             continue;
         }
         snprintf(what, sizeof(what), "part %zu", i + 1);
-        if (take_over(sig, parts[i], what) && tasks)
+        if (take_over(sig, parts[i], 1, what) && tasks)
             tasks[sig->tree->n_tasks++] = parts[i]->tree;
     }
     if (sig)
@@ -162,7 +162,8 @@ apium_chord(apium_sig *header, apium_sig *body)
         return NULL;
     }
     bool ok = true;
-    if (take_over(sig, header, "its header")) {
+    /* a group that is the header dissolves in the chord */
+    if (take_over(sig, header, header->tree->kind == APM_SIG_GROUP ? 0 : 1, "its header")) {
         if (header->tree->kind == APM_SIG_GROUP) {
             ok = take_header(sig, header->tree);
         } else if ((ok = (sig->tree->tasks = apm_arena_alloc(&sig->arena, sizeof(apm_canvas *))) !=
@@ -170,7 +171,7 @@ apium_chord(apium_sig *header, apium_sig *body)
             sig->tree->tasks[sig->tree->n_tasks++] = header->tree;
         }
     }
-    if (take_over(sig, body, "its body"))
+    if (take_over(sig, body, 1, "its body"))
         sig->tree->body = body->tree;
     if (!ok)
         no_memory(sig);

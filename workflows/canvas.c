@@ -150,6 +150,13 @@ apm_canvas_opt_text(apm_arena *arena, const apm_options *options, apm_opt which)
     return text;
 }
 
+const apm_option *
+apm_canvas_rest(const apm_options *options)
+{
+    const apm_option *o = apm_canvas_opt(options, APM_OPT_CHAIN);
+    return o && !o->sig && apm_json_count((apm_json){ APM_JSON_ARRAY, o->raw }) ? o : NULL;
+}
+
 bool
 apm_canvas_copy_options(apm_arena *arena, apm_options *to, const apm_options *from)
 {

@@ -15,238 +15,7 @@ no_memory(apium_error *err)
 static apium_status apply(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over,
                           bool header, apm_handle **out, apium_error *err);
 
-/* ---- results ---- */
-
-static void
-write_handle(apm_buf *buf, const apm_handle *handle, int depth)
-{
-    apm_buf_addz(buf, "[[");
-    apm_json_add_string(buf, handle->id);
-    apm_buf_addz(buf, ", ");
-    if (handle->parent && depth < APM_JSON_DEPTH / 4)
-        write_handle(buf, handle->parent, depth + 1);
-    else
-        apm_buf_addz(buf, "null");
-    apm_buf_addz(buf, "], ");
-    if (!handle->is_group) {
-        apm_buf_addz(buf, "null]");
-        return;
-    }
-    apm_buf_addc(buf, '[');
-    for (size_t i = 0; i < handle->n_members; i++) {
-        if (i)
-            apm_buf_addz(buf, ", ");
-        write_handle(buf, handle->members[i], depth + 1);
-    }
-    apm_buf_addz(buf, "]]");
-}
-
-void
-apm_handle_write(apm_buf *buf, const apm_handle *handle)
-{
-    write_handle(buf, handle, 0);
-}
-
-static void
-add_child(apm_sending *how, const apm_handle *handle)
-{
-    if (!how->children)
-        return;
-    if (how->children->len)
-        apm_buf_addz(how->children, ", ");
-    apm_handle_write(how->children, handle);
-}
-
-static bool
-is_false(const apm_options *options, apm_opt which)
-{
-    const apm_option *o = apm_canvas_opt(options, which);
-    return o && apm_str_eqz(o->raw, "false");
-}
-
-/* ---- options laid over options ---- */
-
-/* dict(base, **over) */
-static bool
-update(apm_arena *arena, apm_options *base, const apm_options *over, bool nulls)
-{
-    for (size_t i = 0; over && i < over->n; i++) {
-        const apm_option *o = &over->items[i];
-        if (!nulls && !o->sig && apm_str_eqz(o->raw, "null"))
-            continue;
-        if (!apm_canvas_put(arena, base, o))
-            return false;
-    }
-    return true;
-}
-
-/* Signature._merge: a group_id that is there stays, as do stamps. */
-static bool
-merge(apm_arena *arena, apm_options *base, const apm_options *over, bool nulls)
-{
-    const apm_option *group = apm_canvas_opt(base, APM_OPT_GROUP_ID);
-    const apm_option *stamped = apm_canvas_opt(base, APM_OPT_STAMPED_HEADERS);
-    apm_option kept = group ? *group : (apm_option){ 0 },
-               kept_stamps = stamped ? *stamped : (apm_option){ 0 };
-    return update(arena, base, over, nulls) && (!group || apm_canvas_put(arena, base, &kept)) &&
-           (!stamped || apm_canvas_put(arena, base, &kept_stamps));
-}
-
-static apm_str
-written(apm_arena *arena, const apm_canvas *sig)
-{
-    apm_buf buf;
-    apm_buf_init(&buf, APM_BUF_MAX);
-    apm_canvas_write(&buf, sig);
-    apm_str out = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
-    apm_buf_clear(&buf);
-    return out;
-}
-
-/* ---- a task ---- */
-
-/* Stamps are options of their own names, listed in stamped_headers; they travel as two headers. */
-static apium_status
-add_stamps(apm_arena *arena, const apm_options *options, apm_sig_send *send, apium_error *err)
-{
-    const apm_option *names = apm_canvas_opt(options, APM_OPT_STAMPED_HEADERS);
-    if (!names || !names->raw.len || names->raw.p[0] != '[')
-        return APIUM_OK;
-    apm_buf buf;
-    apm_json_iter it;
-    apm_str key;
-    apm_json val;
-    bool first = true;
-    apm_buf_init(&buf, APM_BUF_MAX);
-    apm_buf_addz(&buf, "{\"stamped_headers\": ");
-    apm_buf_adds(&buf, names->raw);
-    apm_buf_addz(&buf, ", \"stamps\": {");
-    if (apm_json_open(&it, names->raw, NULL) == APIUM_OK) {
-        while (apm_json_next(&it, &key, &val, NULL) > 0) {
-            for (size_t i = 0; i < options->n; i++) {
-                const apm_option *o = &options->items[i];
-                if (o->sig || !apm_str_eq(o->key, val.text))
-                    continue;
-                apm_buf_addz(&buf, first ? "" : ", ");
-                apm_buf_adds(&buf, o->key);
-                apm_buf_addz(&buf, ": ");
-                apm_buf_adds(&buf, o->raw);
-                first = false;
-            }
-        }
-    }
-    apm_buf_addc(&buf, '}');
-    apm_json given = { APM_JSON_OBJECT, send->headers };
-    if (apm_str_is(send->headers) && apm_json_count(given)) {
-        apm_buf_addz(&buf, ", ");
-        apm_buf_add(&buf, send->headers.p + 1, send->headers.len - 1);
-    } else {
-        apm_buf_addc(&buf, '}');
-    }
-    send->headers = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
-    apm_buf_clear(&buf);
-    return apm_str_is(send->headers) ? APIUM_OK : no_memory(err);
-}
-
-/* Its options as JSON, without what is too big to be copied for every part of a header. */
-static apm_str
-small_options(apm_arena *arena, const apm_options *options)
-{
-    apm_buf buf;
-    bool first = true;
-    apm_buf_init(&buf, APM_BUF_MAX);
-    apm_buf_addc(&buf, '{');
-    for (size_t i = 0; i < options->n; i++) {
-        const apm_option *o = &options->items[i];
-        if (o->sig || o->which == APM_OPT_CHORD || o->which == APM_OPT_CHAIN)
-            continue;
-        apm_buf_addz(&buf, first ? "" : ", ");
-        apm_buf_adds(&buf, o->key);
-        apm_buf_addz(&buf, ": ");
-        apm_buf_adds(&buf, o->raw);
-        first = false;
-    }
-    apm_buf_addc(&buf, '}');
-    apm_str out = buf.failed ? APM_STR_NONE : apm_arena_str(arena, apm_buf_str(&buf), NULL);
-    apm_buf_clear(&buf);
-    return out;
-}
-
-static apium_status
-apply_task(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over,
-           apm_handle **out, apium_error *err)
-{
-    apm_arena *arena = how->arena;
-    apm_options options;
-    if (!apm_canvas_copy_options(arena, &options, &sig->options) ||
-        !merge(arena, &options, over, false))
-        return no_memory(err);
-    apm_signature plain = {
-        .kind = APM_SIG_TASK,
-        .task = sig->task,
-        .args = { apm_str_is(sig->args) ? APM_JSON_ARRAY : APM_JSON_NONE, sig->args },
-        .kwargs = { apm_str_is(sig->kwargs) ? APM_JSON_OBJECT : APM_JSON_NONE, sig->kwargs },
-        .options = { APM_JSON_OBJECT, small_options(arena, &options) },
-        .immutable = sig->immutable,
-    };
-    if (!apm_str_is(plain.options.text))
-        return no_memory(err);
-    apm_sig_send send;
-    apium_status st = apm_signature_request(&plain, args, how->now_us, arena, &send, err);
-    if (st == APIUM_OK)
-        st = add_stamps(arena, &options, &send, err);
-    if (st != APIUM_OK)
-        return st;
-    const apm_option *chord = apm_canvas_opt(&options, APM_OPT_CHORD),
-                     *chain = apm_canvas_opt(&options, APM_OPT_CHAIN);
-    if (chord && chord->sig && !apm_str_is(chord->sig->json)) {
-        /* Once for the whole header. */
-        chord->sig->json = written(arena, chord->sig);
-        if (!apm_str_is(chord->sig->json))
-            return no_memory(err);
-    }
-    send.req.chord = !chord ? APM_STR_NONE : chord->sig ? chord->sig->json : chord->raw;
-    send.req.chain = chain ? chain->raw : APM_STR_NONE;
-    if (!apm_str_is(send.req.root_id))
-        send.req.root_id = apm_str_is(how->root_id) ? how->root_id : send.req.id;
-    if (!apm_str_is(send.req.parent_id))
-        send.req.parent_id = how->parent_id;
-    if (!apm_str_is(send.req.reply_to))
-        send.req.reply_to = how->reply_to;
-    apm_handle *handle = apm_arena_alloc(arena, sizeof(*handle));
-    if (!handle)
-        return no_memory(err);
-    handle->id = send.req.id;
-    *out = handle;
-    const apm_canvas_op op = { .kind = APM_CANVAS_SEND, .send = &send };
-    if ((st = how->emit(how->arg, &op, err)) != APIUM_OK)
-        return st;
-    if (!is_false(&options, APM_OPT_ADD_TO_PARENT))
-        add_child(how, handle);
-    return APIUM_OK;
-}
-
 /* ---- a group ---- */
-
-int64_t
-apm_canvas_size(const apm_canvas *sig)
-{
-    int64_t size = 0;
-    switch (sig->kind) {
-    case APM_SIG_GROUP:
-        for (size_t i = 0; i < sig->n_tasks; i++)
-            size += apm_canvas_size(sig->tasks[i]);
-        return size;
-    case APM_SIG_CHAIN:
-        for (size_t i = sig->n_tasks; i > 0 && size == 0; i--)
-            size = apm_canvas_size(sig->tasks[i - 1]);
-        return size;
-    case APM_SIG_CHORD:
-        return apm_canvas_size(sig->body);
-    default:
-        return 1;
-    }
-}
 
 /* Unrolled, with the index within the innermost group, as they are sent. */
 struct members {
@@ -294,7 +63,7 @@ apply_group(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     apm_arena *arena = how->arena;
     apm_options options;
     if (!apm_canvas_copy_options(arena, &options, &sig->options) ||
-        !merge(arena, &options, over, true))
+        !apm_options_merge(arena, &options, over, true))
         return no_memory(err);
     if (apm_canvas_opt(&options, APM_OPT_LINK) || apm_canvas_opt(&options, APM_OPT_LINK_ERROR))
         return apm_fail(err, APIUM_E_INVALID,
@@ -316,7 +85,7 @@ apply_group(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
         .id = gid, .members = members.handles, .n_members = members.n, .is_group = true
     };
 
-    bool silent = is_false(&options, APM_OPT_ADD_TO_PARENT);
+    bool silent = apm_option_is_false(&options, APM_OPT_ADD_TO_PARENT);
     apm_canvas_drop_option(&options, APM_OPT_TASK_ID);
     apm_canvas_drop_option(&options, APM_OPT_GROUP_INDEX);
     if (!apm_canvas_set_text(arena, &options, APM_OPT_GROUP_ID, gid) ||
@@ -339,9 +108,56 @@ apply_group(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     if (group->n_members == 1 && group->members[0]->is_group)
         group = group->members[0];
     if (!silent && members.n)
-        add_child(how, group);
+        apm_add_child(how, group);
     *out = group;
     return APIUM_OK;
+}
+
+/* Whoever returns for it is to be told another group. */
+static void
+forget_group(apm_canvas *sig)
+{
+    sig->json = APM_STR_NONE;
+    apm_canvas_drop_option(&sig->options, APM_OPT_GROUP_ID);
+    if (sig->kind == APM_SIG_CHORD)
+        forget_group(sig->body);
+    else if (sig->kind == APM_SIG_CHAIN && sig->n_tasks)
+        forget_group(sig->tasks[sig->n_tasks - 1]);
+    else if (sig->kind == APM_SIG_GROUP)
+        for (size_t i = 0; i < sig->n_tasks; i++)
+            forget_group(sig->tasks[i]);
+}
+
+/* What follows a group would run once for each member, under the same ids. (Celery writes such a group where a chord with a group for a
+ * body is followed by more.) It is a chord, as group | more is: a chain of the body and what follows. */
+static apium_status
+apply_group_with_rest(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over,
+                      apm_str rest, apm_handle **out, apium_error *err)
+{
+    apm_arena *arena = how->arena;
+    apm_canvas *body = apm_canvas_new(arena, APM_SIG_CHAIN, "celery.chain");
+    size_t n = apm_json_count((apm_json){ APM_JSON_ARRAY, rest });
+    apm_options without;
+    if (!body || !(body->tasks = apm_arena_alloc(arena, n * sizeof(*body->tasks))))
+        return no_memory(err);
+    for (size_t i = n; i > 0; i--) {
+        apium_status st = apm_canvas_read(apm_json_at((apm_json){ APM_JSON_ARRAY, rest }, i - 1),
+                                          arena, &body->tasks[body->n_tasks++], err);
+        if (st != APIUM_OK)
+            return st;
+    }
+    apm_canvas *chord = apm_canvas_upgraded(arena, sig, n == 1 ? body->tasks[0] : body);
+    if (!chord || !apm_canvas_copy_options(arena, &chord->options, &sig->options) ||
+        !apm_canvas_copy_options(arena, &without, over ? over : &(apm_options){ 0 }))
+        return no_memory(err);
+    apm_canvas_drop_option(&chord->options, APM_OPT_CHAIN);
+    apm_canvas_drop_option(&chord->options, APM_OPT_GROUP_ID);
+    /* 5.6 gives a body that is a group the id of its header, whose parts are not to be counted again. */
+    apm_canvas_drop_option(&chord->options, APM_OPT_TASK_ID);
+    for (size_t i = 0; i < chord->n_tasks; i++)
+        forget_group(chord->tasks[i]);
+    apm_canvas_drop_option(&without, APM_OPT_CHAIN);
+    return apply(how, chord, args, &without, false, out, err);
 }
 
 /* ---- a chain ---- */
@@ -420,7 +236,7 @@ apply_chain(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     apm_options options;
     apm_steps steps;
     if (!apm_canvas_copy_options(arena, &options, &sig->options) ||
-        !update(arena, &options, over, true))
+        !apm_options_update(arena, &options, over, true))
         return no_memory(err);
     apm_place place = { .id = apm_canvas_opt_text(arena, &options, APM_OPT_TASK_ID),
                         .group_id = apm_canvas_opt_text(arena, &options, APM_OPT_GROUP_ID),
@@ -496,7 +312,7 @@ send_unlock(apm_sending *how, const apm_canvas *body, const apm_handle *header,
         if (apm_json_key_is(o->key, "queue") || apm_json_key_is(o->key, "priority"))
             ok = apm_canvas_put(arena, &unlock->options, o);
     }
-    return ok ? apply_task(how, unlock, APM_STR_NONE, NULL, &handle, err) : no_memory(err);
+    return ok ? apm_apply_task(how, unlock, APM_STR_NONE, NULL, &handle, err) : no_memory(err);
 }
 
 static apium_status
@@ -512,14 +328,14 @@ apply_chord(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
                         "cannot send a chord: the result backend %s keeps no results to gather",
                         how->store ? how->store : "disabled");
     if (!apm_canvas_copy_options(arena, &options, &sig->options) ||
-        !update(arena, &options, over, true))
+        !apm_options_update(arena, &options, over, true))
         return no_memory(err);
     apm_str task_id = apm_canvas_opt_text(arena, &options, APM_OPT_TASK_ID);
     apm_str gid = apm_canvas_opt_text(arena, &sig->options, APM_OPT_TASK_ID);
     if (!apm_str_is(gid))
         gid = apm_new_id(arena);
     apm_canvas_drop_option(&options, APM_OPT_TASK_ID);
-    if (!apm_str_is(gid) || !update(arena, &body->options, &options, true))
+    if (!apm_str_is(gid) || !apm_options_update(arena, &body->options, &options, true))
         return no_memory(err);
     body->json = APM_STR_NONE;
 
@@ -561,11 +377,7 @@ apply_chord(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     }
     if (st != APIUM_OK)
         return st;
-    apm_handle *first = body_handle;
-    while (first->parent)
-        first = first->parent;
-    if (first != header)
-        first->parent = header;
+    body_handle->parent = header; /* as in Celery also where the body is a chain */
     *out = body_handle;
     return APIUM_OK;
 }
@@ -579,12 +391,19 @@ apply(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *over, 
     switch (sig->kind) {
     case APM_SIG_CHAIN:
         return apply_chain(how, sig, args, over, out, err);
-    case APM_SIG_GROUP:
+    case APM_SIG_GROUP: {
+        const apm_option *rest = over ? apm_canvas_opt(over, APM_OPT_CHAIN) : NULL;
+        if (!rest)
+            rest = apm_canvas_opt(&sig->options, APM_OPT_CHAIN);
+        if (!header && rest && !rest->sig &&
+            apm_json_count((apm_json){ APM_JSON_ARRAY, rest->raw }))
+            return apply_group_with_rest(how, sig, args, over, rest->raw, out, err);
         return apply_group(how, sig, args, over, header, out, err);
+    }
     case APM_SIG_CHORD:
         return apply_chord(how, sig, args, over, out, err);
     default:
-        return apply_task(how, sig, args, over, out, err);
+        return apm_apply_task(how, sig, args, over, out, err);
     }
 }
 

@@ -271,9 +271,8 @@ steps_push(apm_arena *arena, struct steps *steps, apm_canvas *task, apm_handle *
     return true;
 }
 
-/* group | body */
-static apm_canvas *
-upgraded(apm_arena *arena, const apm_canvas *group, apm_canvas *body)
+apm_canvas *
+apm_canvas_upgraded(apm_arena *arena, const apm_canvas *group, apm_canvas *body)
 {
     apm_canvas *chord = apm_canvas_new(arena, APM_SIG_CHORD, "celery.chord");
     if (!chord)
@@ -295,7 +294,7 @@ gathered(apm_arena *arena, const apm_canvas *group)
     if (!body)
         return NULL;
     body->kwargs = APM_STR("{\"index\": 0}");
-    return upgraded(arena, group, body);
+    return apm_canvas_upgraded(arena, group, body);
 }
 
 apium_status
@@ -329,7 +328,7 @@ apm_freeze_steps(const apm_sending *how, apm_canvas *chain, apm_str args, const 
             return no_memory(err);
         if (task->kind == APM_SIG_GROUP && prev) {
             popped = done.handles[--done.n];
-            task = upgraded(arena, task, prev);
+            task = apm_canvas_upgraded(arena, task, prev);
             prev = done.n ? done.tasks[done.n - 1] : NULL;
             prev_handle = done.n ? done.handles[done.n - 1] : NULL;
             last = done.n == 0;

@@ -122,6 +122,7 @@ struct weave {
     const apm_gathered *all;
     const size_t *sorted;
     apm_buf *out;
+    size_t woven;
 };
 
 static apm_str
@@ -144,7 +145,7 @@ compare_ids(const void *a, const void *b, void *all)
 }
 
 static bool
-weave_task(const struct weave *w, apm_str id)
+weave_task(struct weave *w, apm_str id)
 {
     size_t from = 0, to = w->all->n;
     while (from < to) {
@@ -152,6 +153,7 @@ weave_task(const struct weave *w, apm_str id)
         int order = compare(id, id_of(w->all, i));
         if (order == 0) {
             apm_buf_add(w->out, w->all->list.p + w->all->parts[i].result, w->all->parts[i].length);
+            w->woven++;
             return true;
         }
         if (order < 0)
@@ -163,7 +165,7 @@ weave_task(const struct weave *w, apm_str id)
 }
 
 static bool
-weave(const struct weave *w, apm_json tuple, int depth)
+weave(struct weave *w, apm_json tuple, int depth)
 {
     apm_json head = apm_json_at(tuple, 0), nodes = apm_json_at(tuple, 1);
     apm_json id = head.type == APM_JSON_ARRAY ? apm_json_at(head, 0) : head;
@@ -202,8 +204,9 @@ weave_tree(const apm_gathered *all, apm_buf *out)
     for (size_t i = 0; i < all->n; i++)
         sorted[i] = i;
     qsort_r(sorted, all->n, sizeof(*sorted), compare_ids, (void *)(uintptr_t)all);
-    const struct weave w = { all, sorted, out };
-    bool ok = weave(&w, tuple, 0);
+    struct weave w = { all, sorted, out, 0 };
+    /* A part that joined the header after the tree was saved is not in it: no result is left out for that. */
+    bool ok = weave(&w, tuple, 0) && w.woven == all->n;
     free(sorted);
     return ok;
 }

@@ -106,4 +106,8 @@ bool apm_json_equal(apm_json a, apm_json b);
  */
 void apm_json_repr(apm_buf *buf, apm_json val, bool tuple, size_t max_chars);
 
+/* Python's repr() of a validated value, whole: "it's" in double quotes, escapes where Python has them. Nesting deeper than 64 is shown as
+ * "...". */
+void apm_json_python(apm_buf *buf, apm_json val);
+
 #endif

@@ -7,7 +7,7 @@
 #define MAGIC 0x74756f61u /* "aout" */
 
 /* How much of an exception's arguments a log line shows. */
-#define REPR_MAX 1024
+#define REPR_MAX 4096
 
 static const size_t texts[] = {
     offsetof(apm_outcome, result),     offsetof(apm_outcome, exc.type),
@@ -92,10 +92,23 @@ apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
     return APIUM_OK;
 }
 
+/* The text of an exception that tells of another one, which tells of another one ..., doubles its escapes each time. */
+static void
+cut(apm_buf *buf, size_t max)
+{
+    if (buf->len <= max || buf->failed)
+        return;
+    while (max && ((unsigned char)buf->p[max] & 0xc0) == 0x80)
+        max--;
+    buf->len = max;
+    apm_buf_addz(buf, "...");
+}
+
 void
 apm_exception_repr(apm_buf *buf, const apm_exception *exc)
 {
     apm_json args;
+    size_t before = buf->len;
 
     apm_buf_adds(buf, apm_str_is(exc->type) ? exc->type : APM_STR("Exception"));
     apm_buf_addc(buf, '(');
@@ -103,9 +116,10 @@ apm_exception_repr(apm_buf *buf, const apm_exception *exc)
         size_t n = args.type == APM_JSON_ARRAY ? apm_json_count(args) : 0;
         for (size_t i = 0; i < n; i++) {
             apm_buf_addz(buf, i ? ", " : "");
-            apm_json_repr(buf, apm_json_at(args, i), false, REPR_MAX);
+            apm_json_python(buf, apm_json_at(args, i));
         }
     }
+    cut(buf, before + REPR_MAX);
     apm_buf_addc(buf, ')');
 }
 

@@ -4,7 +4,7 @@
  *
  *     chain  a | b | c             the run of c; its parent is b's, whose parent is a's
  *     group  a, b                  the run of the group: its children are its members
- *     chord  group(a, b) | c       the run of c; its parent is the group's
+ *     chord  group(a, b) | c       the run of c (of its last step); its parent is the group's
  *
  * Runs reached from another one (parents, children) belong to it.
  */

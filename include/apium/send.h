@@ -106,10 +106,10 @@ APIUM_API apium_status apium_batch_end(apium_batch *batch, size_t *sent, apium_e
 /* Release batch, which may be NULL. What was not waited for may arrive or not. */
 APIUM_API void apium_batch_free(apium_batch *batch);
 
-/* A signature: a call that is not made yet, of one task or of a workflow (apium/canvas.h). */
-typedef struct apium_sig apium_sig;
-
 /*
+ * A signature (apium_sig, named in apium/task.h) is a call that is not made yet, of one task or of a
+ * workflow (apium/canvas.h).
+ *
  * A signature of one task with a JSON template (see apium_jsonf) for its arguments; NULL when there
  * is no memory. What is wrong with the template is reported when the signature is used.
  */

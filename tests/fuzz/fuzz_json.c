@@ -103,6 +103,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check(apm_utf8_valid(apm_buf_str(&buf), true));
         apm_buf_clear(&buf);
     }
+    apm_buf python = { 0 };
+    apm_json_python(&python, whole);
+    fuzz_check(!python.failed && python.len > 0 && apm_utf8_valid(apm_buf_str(&python), false));
+    apm_buf_clear(&python);
     if (container)
         check_members(whole);
     else if (whole.type == APM_JSON_STRING)

@@ -5,7 +5,7 @@
     documents.py APIUM ROOT --write   write docs/configuration.md anew
 
 docs/configuration.md ends with the table of settings that `apium report --all` knows; docs/commands.md names every command
-and exit code; the completion knows every command; every link between documents leads somewhere.
+and exit code; the completion knows every command; every link between documents leads somewhere; what docs/workflows.md shows of a program is in samples/.
 """
 import json
 import os
@@ -58,6 +58,10 @@ def complaints(apium, root):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             if not (page.parent / target).exists():
                 yield f"{page.name}: there is no {target}"
+    programs = [" ".join(p.read_text().split()) for p in (root / "samples").rglob("*.*") if p.suffix in (".c", ".py")]
+    for block in re.findall(r"```(?:c|python)\n(.*?)```", (root / "docs/workflows.md").read_text(), re.S):
+        if not any(" ".join(block.split()) in program for program in programs):
+            yield f"docs/workflows.md shows what no sample has: {block.strip().splitlines()[0]}"
     for source in (p for folder in ("core", "client", "worker", "brokers", "backends", "workflows", "cli", "include", "samples")
                    for p in (root / folder).rglob("*.[ch]")):
         text = re.sub(r"\n\s*\*\s*", " ", source.read_text())

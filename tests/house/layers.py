@@ -3,7 +3,7 @@
 
 The floors (docs/architecture.md): 0 the public headers, 1 core, 2 brokers, backends and workflows, 3 client,
 4 worker, beat and web, 5 cli. Within core the order is base, model, then link and httpd. Samples and the command's
-own main see installed headers only. Prints each arrow that breaks the rule and exits 1.
+own main see installed headers only, samples their own beside them. Prints each arrow that breaks the rule and exits 1.
 """
 import pathlib
 import re
@@ -35,6 +35,10 @@ def complaint(source, quote, target, root):
         if source.startswith("include/") and target in OPEN_TO_ALL:
             return "a public header must stand alone"
         return None
+    if source.startswith("samples/") and quote == '"':  # a sample of several files includes its own
+        beside = ((root / source).parent / target).resolve()
+        if beside.is_file() and (root / "samples").resolve() in beside.parents:
+            return None
     if source.startswith(PUBLIC_ONLY):
         return "only installed headers may be used here" if quote == '"' else None
     if quote == "<":
@@ -74,6 +78,8 @@ def self_test(root):
     assert complaint("brokers/x.c", '"', some["backend"], root), "a neighbour passed"
     assert complaint("core/base/x.c", '"', "core/model/message.h", root), "up within core passed"
     assert complaint("samples/x.c", '"', some["core"], root), "a sample saw the inside"
+    assert complaint("samples/wordcount/x.c", '"', "../../core/base/str.h", root), "a sample climbed out"
+    assert not complaint("samples/wordcount/x.c", '"', "../local.h", root), "a sample's own file was refused"
     assert complaint("include/apium/x.h", '"', some["core"], root), "a public header saw the inside"
     assert complaint("backends/x.c", '"', "redis_fetch.lua.h", root), "a script of another folder passed"
     assert not complaint("backends/x.c", '"', some["core"], root), "down was refused"

@@ -369,6 +369,8 @@ class Canvas(Command):
     def test_a_workflow_in_a_file_is_drawn(self):
         flow = self.file(many("chain", task("add", 1, 2, link=[task("noop")]), chord([task("add", 3)], task("xsum", task_id="the-sum"))))
         drawn = self.run_it("canvas", "show", flow, env={"LC_ALL": "C"}, check=True).stdout
+        laid_out = self.file(json.dumps(json.loads(flow.read_text()), indent=4))
+        self.assertEqual(self.run_it("canvas", "show", laid_out, env={"LC_ALL": "C"}, check=True).stdout, drawn)
         self.assertEqual(drawn, "chain\n|- tasks.add [1, 2]\n|  `- link tasks.noop\n`- chord\n   |- tasks.add [3]\n"
                                 "   `- then tasks.xsum  the-sum\n")
         self.assertIn("├─ tasks.add", self.run_it("canvas", "show", flow, env={"LC_ALL": "C.UTF-8"}, check=True).stdout)

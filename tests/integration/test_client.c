@@ -6,6 +6,7 @@
 
 #include <ftw.h>
 #include <pthread.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,9 +52,13 @@ echo(apium_task *task)
 static apium_verdict
 steps(apium_task *task)
 {
+    const char *seen;
+    if (!apium_args(task, "seen:str", &seen))
+        return APIUM_FAILURE;
     for (int i = 0; i < 3; i++)
         apium_progress(task, i, 3, NULL);
-    usleep(300000);
+    for (int64_t end = apm_clock_ms() + 10000; access(seen, F_OK) != 0 && apm_clock_ms() < end;)
+        usleep(5000);
     return APIUM_SUCCESS;
 }
 
@@ -256,11 +261,15 @@ START_TEST(states_can_be_seen_on_the_way)
     apium_run *run;
     apium_result *res;
     bool seen = false;
-    ck_ok(apium_call(app, "t.steps", apium_null(), NULL, &run, err));
+    char path[128];
+    snprintf(path, sizeof(path), "%s/seen", dir);
+    ck_ok(apium_call(app, "t.steps", apium_jsonf("[%s]", path), NULL, &run, err));
     for (int64_t end = apm_clock_ms() + 10000; apm_clock_ms() < end;) {
         ck_ok(apium_state(run, &res, err));
         bool ready = apium_result_ready(res);
         if (strcmp(apium_result_state(res), "PROGRESS") == 0) {
+            if (!seen)
+                close(creat(path, 0600));
             seen = true;
             ck_assert_ptr_nonnull(strstr(apium_result_json(res), "\"total\": 3}"));
         }

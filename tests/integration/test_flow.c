@@ -346,6 +346,17 @@ START_TEST(a_chord_of_many_parts_is_complete)
 }
 END_TEST
 
+START_TEST(chords_nest_a_hundred_deep)
+{
+    apium_sig *flow = add_of(1, 1);
+    /* where parts are polled instead of counted, each level takes a second */
+    int deep = strncmp(backend_url, "redis", 5) == 0 ? 100 : 5;
+    for (int i = 0; i < deep; i++)
+        flow = apium_chord(apium_group(flow, add_of(1, 0), NULL), sig("t.sum"));
+    comes_to(flow, deep == 100 ? "102" : "7");
+}
+END_TEST
+
 START_TEST(a_failed_part_is_the_chords_failure)
 {
     apium_result *res;
@@ -634,11 +645,12 @@ main(int argc, char **argv)
         /* where results can be read by others */
         a_chord_gathers,
         a_chord_of_many_parts_is_complete,
+        chords_nest_a_hundred_deep,
         a_failed_part_is_the_chords_failure,
         all_that_came_of_a_run_is_collected,
         NULL,
     };
-    const size_t shared = 4;
+    const size_t shared = 5;
     if (argc != 3)
         return apium_main(argc, argv, "flow", tasks);
     urls = (const char *const *)&argv[1];

@@ -69,14 +69,14 @@ def nested_chord(t, depth):
     return inner
 
 
-FIXED = "22222222-2222-4222-8222-222222222222"
+FIXED = "22222222-2222-4222-8222-22222222222%d"
 
 EXPRESSIONS = {
     # tasks
     "task": lambda t: t.add(2, 3),
     "task, partial": lambda t: Call(t.add(3), 2),
     "task, immutable": lambda t: Call(t.i("add", 3, 4), 2),
-    "task with an id": lambda t: Call(t.add(2, 3), task_id=FIXED),
+    "task with an id": lambda t: Call(t.add(2, 3), task_id=FIXED % 0),
     "map": lambda t: t.over("map", "xsum", [[1, 2], [3]]),
     "starmap": lambda t: t.over("starmap", "add", [(1, 2), (3, 4)]),
     "chunks": lambda t: t.over("chunks", "add", [(1, 2), (3, 4), (5, 6)], 2).group(),
@@ -107,7 +107,7 @@ EXPRESSIONS = {
     "chain of two": lambda t: chain(t.add(2, 3), t.mul(4)),
     "chain of one": lambda t: chain(t.add(1, 1)),
     "chain, partial": lambda t: Call(t.add(3) | t.mul(4), 2),
-    "chain with an id": lambda t: Call(t.add(2, 3) | t.mul(4), task_id=FIXED),
+    "chain with an id": lambda t: Call(t.add(2, 3) | t.mul(4), task_id=FIXED % 1),
     "chain immutable": lambda t: t.add(2, 3) | t.i("mul", 4, 5) | t.add(1),
     "chain immutable first": lambda t: Call(t.i("add", 2, 3) | t.mul(4), 9),
     "chain with options": lambda t: t.add(2, 3) | t.mul(4).set(priority=3, expires=60, time_limit=50, headers={"h": 1}),
@@ -134,7 +134,7 @@ EXPRESSIONS = {
     "group of one": lambda t: group([t.add(1, 1)]),
     "group empty": lambda t: group(app=t.app),
     "group, partial": lambda t: Call(group(t.add(1), t.i("add", 4, 4), t.add(2)), 10),
-    "group with an id": lambda t: Call(group(t.add(1, 1), t.add(2, 2)), task_id=FIXED),
+    "group with an id": lambda t: Call(group(t.add(1, 1), t.add(2, 2)), task_id=FIXED % 2),
     "group link": lambda t: linked(group(t.add(1, 1), t.add(2, 2)), t.i("echo", 7)),
     "group link_error": lambda t: on_error(group(t.add(1, 1), t.fail("no")), t.i("echo", 7)),
     "group of groups": lambda t: group(t.add(1, 1), group(t.add(2, 2), group(t.add(3, 3), t.add(4, 4))), t.add(5, 5)),
@@ -171,7 +171,7 @@ EXPRESSIONS = {
     "chord of one": lambda t: chord([t.add(1, 1)], t.xsum()),
     "chord empty": lambda t: chord([], t.xsum()),
     "chord, partial": lambda t: Call(chord([t.add(1), t.i("add", 2, 2)], t.xsum()), 10),
-    "chord with an id": lambda t: Call(chord([t.add(1, 1), t.add(2, 2)], t.xsum()), task_id=FIXED),
+    "chord with an id": lambda t: Call(chord([t.add(1, 1), t.add(2, 2)], t.xsum()), task_id=FIXED % 3),
     "chord order": lambda t: chord([t.echo(i) for i in range(30)], t.echo()),
     "chord immutable body": lambda t: chord([t.add(1, 1), t.add(2, 2)], t.i("add", 7, 7)),
     "chord link": lambda t: linked(chord([t.add(1, 1), t.add(2, 2)], t.xsum()), t.add(100)),

@@ -1,8 +1,12 @@
 """canvas_run - runs the expressions of canvas_expressions.py, all at once, and gives what became of each."""
+import json
+import os
+import subprocess
 import time
 
 import canvas_expressions
 import canvas_kit
+import harness
 from celery.result import result_from_tuple
 
 
@@ -20,29 +24,37 @@ def replay(app, client, documents):
     return {name: result_from_tuple(document["counted"][1], app) for name, document in documents.items()}
 
 
-def trees(app, client, results):
+def compose(app, documents, broker, backend):
+    """What was captured, built anew with the functions of C, and sent by them."""
+    described = {name: {key: document[key] for key in ("signature", "args", "options")} for name, document in documents.items()}
+    done = subprocess.run([harness.COMPOSE], input=json.dumps(described), text=True, check=True, stdout=subprocess.PIPE,
+                          env={**os.environ, **harness.environment(broker, backend)})
+    return {name: result_from_tuple(tree, app) for name, tree in json.loads(done.stdout).items()}
+
+
+def trees(app, client, results, hidden=()):
     metas = canvas_kit.stored(client)
-    return {name: canvas_kit.Tree(app, result, metas).canonical() for name, result in results.items()}
+    return {name: canvas_kit.Tree(app, result, metas).canonical(hidden) for name, result in results.items()}
 
 
-def await_expected(app, client, results, expected, timeout):
-    """{name: tree} of those that did not become what was expected."""
+def await_expected(app, client, results, expected, timeout, hidden=(), view=lambda tree: tree):
+    """{name: tree} of those that did not become what was expected, seen by `view`."""
     wrong, deadline = dict(results), time.monotonic() + timeout
     while True:
-        seen = trees(app, client, wrong)
+        seen = {name: view(tree) for name, tree in trees(app, client, wrong, hidden).items()}
         wrong = {name: result for name, result in wrong.items() if seen[name] != expected[name]}
         if not wrong or time.monotonic() > deadline:
             return {name: seen[name] for name in wrong}
         time.sleep(0.2)
 
 
-def await_rest(app, client, results, quiet, timeout):
+def await_rest(app, client, results, quiet, timeout, hidden=()):
     """{name: tree} of all, once nothing has changed for `quiet` seconds."""
-    seen, deadline = trees(app, client, results), time.monotonic() + timeout
+    seen, deadline = trees(app, client, results, hidden), time.monotonic() + timeout
     since = time.monotonic()
     while time.monotonic() < min(deadline, since + quiet):
         time.sleep(0.3)
-        again = trees(app, client, results)
+        again = trees(app, client, results, hidden)
         if again != seen:
             seen, since = again, time.monotonic()
     return seen

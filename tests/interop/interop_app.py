@@ -76,7 +76,7 @@ def flaky(self, fails):
 @app.task(name="tasks.flaky", bind=True, max_retries=3)
 def tasks_flaky(self, key, fails=1):
     if self.request.retries < fails:
-        raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.05)
+        raise self.retry(exc=ConnectionError("the peer is down"), countdown=0.2)
     return {"key": key, "attempts": fails + 1}
 
 

@@ -52,6 +52,10 @@ def same(a, b):
     return a == b
 
 
+# A result that Python collects while redis-py connects again for another one unsubscribes in the middle of that, and both hang.
+alive = []
+
+
 class PythonToC:
     """What holds on every broker and backend."""
 
@@ -70,7 +74,9 @@ class PythonToC:
     worker_conf = {}
 
     def send(self, name, *args, **options):
-        return self.app.send_task(name, args, **options)
+        result = self.app.send_task(name, args, **options)
+        alive.append(result)
+        return result
 
     def test_a_sum_comes_back(self):
         self.assertEqual(self.send("tasks.add", 2, 3).get(timeout=20), 5)

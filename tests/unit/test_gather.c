@@ -68,6 +68,8 @@ START_TEST(a_tree_that_does_not_fit_gives_a_list)
 {
     static const char *const trees[] = {
         "{\"result\": [[\"g\", null], [[[\"a\", null], null], [[\"unknown\", null], null]]]}",
+        "{\"result\": [[\"g\", null], [[[\"a\", null], null]]]}",
+        "{\"result\": [[\"g\", null], []]}",
         "{\"result\": 5}",
         "{}",
         "[]",

@@ -85,6 +85,31 @@ START_TEST(a_value_is_shown_as_celery_shows_it)
 }
 END_TEST
 
+START_TEST(a_value_is_shown_as_python_shows_it)
+{
+    /* What repr(json.loads(text)) of Python 3.11 gives. */
+    static const struct {
+        const char *text, *repr;
+    } known[] = {
+        { "\"it's\"", "\"it's\"" },
+        { "\"it's \\\"quoted\\\" \\\\ \\n\"", "'it\\'s \"quoted\" \\\\ \\n'" },
+        { "\"\\\"\"", "'\"'" },
+        { "\"\\u0000\\u001f\\u007f\\u00a0\\u00ad\\t\\r\"", "'\\x00\\x1f\\x7f\\xa0\\xad\\t\\r'" },
+        { "\"\\u00e9\\ud83d\\ude00\\ud800\\u200b\\ue000\"",
+          "'\303\251\360\237\230\200\\ud800\\u200b\\ue000'" },
+        { "[[[[[1, -0, 1.0, 1e22, NaN, -Infinity]]]], {\"a'b\": {}}, true, null]",
+          "[[[[[1, 0, 1.0, 1e+22, nan, -inf]]]], {\"a'b\": {}}, True, None]" },
+    };
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        apm_buf buf = { 0 };
+        apm_json_python(&buf, parse(known[i].text));
+        ck_assert_str_eq(buf.p, known[i].repr);
+        apm_buf_clear(&buf);
+    }
+}
+END_TEST
+
 START_TEST(a_huge_value_is_cut_and_closed)
 {
     apm_buf text = { 0 }, repr = { 0 };
@@ -131,11 +156,9 @@ int
 main(void)
 {
     const TTest *const tests[] = {
-        a_value_is_shown_as_celery_shows_it,
-        a_huge_value_is_cut_and_closed,
-        the_deepest_value_is_abbreviated,
-        a_full_buffer_fails_quietly,
-        NULL,
+        a_value_is_shown_as_celery_shows_it, a_value_is_shown_as_python_shows_it,
+        a_huge_value_is_cut_and_closed,      the_deepest_value_is_abbreviated,
+        a_full_buffer_fails_quietly,         NULL,
     };
     return suite_run("json_repr", tests, 10);
 }

@@ -532,6 +532,11 @@ START_TEST(an_exception_looks_like_pythons)
     apm_exception_repr(&buf, &(apm_exception){ .type = APM_STR("KeyError") });
     ck_assert_str_eq(buf.p, "KeyError()");
     apm_buf_reset(&buf);
+    apm_exception_repr(
+        &buf, &(apm_exception){ .type = APM_STR("E"),
+                                .args = APM_STR("[\"it's\", \"'\\\"\", {\"k\": [null]}]") });
+    ck_assert_str_eq(buf.p, "E(\"it's\", '\\'\"', {'k': [None]})");
+    apm_buf_reset(&buf);
     apm_exception_json(&buf, &(apm_exception){ APM_STR("E\"x"), APM_STR("m"), APM_STR("[1.0]") });
     ck_assert_str_eq(buf.p,
                      "{\"exc_type\": \"E\\\"x\", \"exc_message\": [1.0], \"exc_module\": \"m\"}");
