@@ -15,9 +15,9 @@ def of_celery(broker, backend, *args, conf=None):
 
 
 def publish():
-    n = kit.Options.tasks
+    one_by_one = kit.Options.tasks // 10
 
-    def each(where, push):
+    def each(where, push, n):
         env = harness.environment(where.broker, None)
 
         def rate(make):
@@ -25,22 +25,22 @@ def publish():
                 where.clean()
                 return {"calls/s": make()[0]}
             return one
-        report = kit.Report(f"publish, {where.name}", f"calls of tasks.noop into an empty queue; {n} in bulk, {n // 10} one by one")
+        report = kit.Report(f"publish, {where.name}", f"calls of tasks.noop into an empty queue; {n} in bulk, {one_by_one} one by one")
         port = where.server.port
         kit.alternate(report, {
-            "apium single": rate(lambda: kit.program("client", "single", n // 10, **env)),
+            "apium single": rate(lambda: kit.program("client", "single", one_by_one, **env)),
             "apium bulk": rate(lambda: kit.program("client", "bulk", n, **env)),
-            "kombu": rate(lambda: of_celery(where.broker, None, "single", n // 10,
+            "kombu": rate(lambda: of_celery(where.broker, None, "single", one_by_one,
                                             conf={"broker_transport_options": {"confirm_publish": True}} if push == "amqp_push" else {})),
-            "bare single": rate(lambda: kit.program(push, port, "celery", n // 10, 1)),
+            "bare single": rate(lambda: kit.program(push, port, "celery", one_by_one, 1)),
             "bare window of 256": rate(lambda: kit.program(push, port, "celery", n, 256))})
         report.ratio("bulk / bare window", "apium bulk", "bare window of 256", "calls/s", 0.7)
         report.ratio("single / bare single", "apium single", "bare single", "calls/s")
         report.ratio("bulk / kombu", "apium bulk", "kombu", "calls/s")
         report.done()
         where.stop()
-    each(servers.OnRedis(), "redis_push")
-    each(servers.OnRabbit(), "amqp_push")
+    each(servers.OnRedis(), "redis_push", kit.Options.tasks * 10)
+    each(servers.OnRabbit(), "amqp_push", kit.Options.tasks)
 
 
 def latency():

@@ -15,7 +15,7 @@
 #include "redis_fetch.lua.h"
 #include "redis_adopt.lua.h"
 
-#define BATCH_MAX       128       /* messages of one fetch */
+#define BATCH_MAX       256       /* messages of one fetch */
 #define BATCH_BYTES     (4 << 20) /* a fetch stops after so many bytes */
 #define UNLIMITED_BATCH 128       /* a fetch without a window */
 #define ERROR_PAUSE_MS  1000

@@ -21,6 +21,7 @@
 #define VALUE_ROOM   24  /* for a value's length, which is known when it is composed */
 #define RUN_MAX      200 /* values of one push: Lua's stack is not large */
 #define CALL_WORTH   24  /* so many waiting units are worth a further unanswered call */
+#define BYTES_WORTH  (32 << 10) /* ... and so are so many bytes */
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
@@ -623,7 +624,7 @@ redis_units_pump(apm_redis *link)
     if (link->calls && redis_gap_ms(link))
         return;
     while (link->units && link->calls < MAX_CALLS &&
-           (link->calls == 0 || link->n_units >= CALL_WORTH || link->units_bytes >= CALL_BYTES)) {
+           (link->calls == 0 || link->n_units >= CALL_WORTH || link->units_bytes >= BYTES_WORTH)) {
         size_t before = link->n_units;
         send_call(link);
         if (link->n_units == before)
