@@ -311,7 +311,6 @@ write_headers(struct writing *w, const char *compression, apm_arena *arena, apm_
     apium_status st;
 
     apm_buf_init(&buf, APM_BUF_MAX);
-    (void)apm_buf_reserve(&buf, 1000); /* what headers nearly always need */
     w->buf = &buf;
     apm_request_init(&w->meant);
     if (extra.len && (st = apm_fields_read(extra, APM_F_HEADERS, w->given, err)) != APIUM_OK)
@@ -320,6 +319,7 @@ write_headers(struct writing *w, const char *compression, apm_arena *arena, apm_
         (apm_fields_read(req->headers, APM_F_HEADERS, w->was, NULL) != APIUM_OK ||
          apm_fields_interpret(w->was, 0, arena, &w->meant, NULL) != APIUM_OK))
         memset(w->was, 0, sizeof w->was);
+    (void)apm_buf_reserve(&buf, 1000); /* what headers nearly always need */
     apm_buf_addc(&buf, '{');
     for (apm_field field = 0; w->opts->protocol != 1 && field < APM_F_WRITTEN; field++) {
         const apm_str key = written_keys[field];
