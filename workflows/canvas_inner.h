@@ -37,6 +37,8 @@ apium_status apm_freeze_steps(const apm_sending *how, apm_canvas *chain, apm_str
 /* The members of a group or header, nested groups unrolled, with the group's id. */
 apium_status apm_freeze_header(const apm_sending *how, apm_canvas *chord, apm_str group_id,
                                apm_str root_id, apm_handle **out, apium_error *err);
+/* The group as a chord that hands its results on, which is one task to those who wait: NULL without memory. */
+apm_canvas *apm_canvas_gathered(apm_arena *arena, const apm_canvas *group);
 apm_str apm_new_id(apm_arena *arena);
 
 /* apply_task.c. update: dict(base, **over); merge: the same, but a group_id that is there stays, as do stamps. Nulls are laid over too

@@ -37,6 +37,17 @@ set_index(apm_arena *arena, apm_canvas *sig, int64_t index)
                           apm_strz(apm_arena_printf(arena, "%lld", (long long)index)));
 }
 
+/* Which chord it is a part of, and which one. */
+static bool
+set_part(apm_arena *arena, apm_canvas *sig, const apm_place *place)
+{
+    const apm_option chord = { .which = APM_OPT_CHORD,
+                               .key = APM_STR("\"chord\""),
+                               .sig = place->chord };
+    return (!place->chord || apm_canvas_put(arena, &sig->options, &chord)) &&
+           (place->group_index < 0 || set_index(arena, sig, place->group_index));
+}
+
 static apm_handle *
 freeze_task(const apm_sending *how, apm_canvas *sig, const apm_place *place, apium_error *err)
 {
@@ -56,14 +67,7 @@ freeze_task(const apm_sending *how, apm_canvas *sig, const apm_place *place, api
         ok = apm_canvas_set_text(arena, options, APM_OPT_REPLY_TO, how->reply_to);
     if (ok && apm_str_is(place->group_id) && !apm_canvas_opt(options, APM_OPT_GROUP_ID))
         ok = apm_canvas_set_text(arena, options, APM_OPT_GROUP_ID, place->group_id);
-    if (ok && place->chord) {
-        const apm_option chord = { .which = APM_OPT_CHORD,
-                                   .key = APM_STR("\"chord\""),
-                                   .sig = place->chord };
-        ok = apm_canvas_put(arena, options, &chord);
-    }
-    if (ok && place->group_index >= 0)
-        ok = set_index(arena, sig, place->group_index);
+    ok = ok && set_part(arena, sig, place);
     apm_handle *handle = ok ? handle_new(arena, id, false) : NULL;
     if (!handle)
         (void)no_memory(err);
@@ -175,14 +179,7 @@ freeze_group(const apm_sending *how, apm_canvas *sig, const apm_place *place, ap
     }
     if (ok && apm_str_is(place->group_id))
         ok = apm_canvas_set_text(arena, options, APM_OPT_GROUP_ID, place->group_id);
-    if (ok && place->chord) {
-        const apm_option chord = { .which = APM_OPT_CHORD,
-                                   .key = APM_STR("\"chord\""),
-                                   .sig = place->chord };
-        ok = apm_canvas_put(arena, options, &chord);
-    }
-    if (ok && place->group_index >= 0)
-        ok = set_index(arena, sig, place->group_index);
+    ok = ok && set_part(arena, sig, place);
     if (ok && !apm_canvas_opt(options, APM_OPT_ROOT_ID))
         ok = apm_str_is(place->root_id)
                  ? apm_canvas_set_text(arena, options, APM_OPT_ROOT_ID, place->root_id)
@@ -287,8 +284,8 @@ apm_canvas_upgraded(apm_arena *arena, const apm_canvas *group, apm_canvas *body)
 
 /* A group that ends a chain which is itself a part of a chord would have to be counted by its members, under its own id and the
  * chord's: Celery gets that wrong. As a chord that hands its results on it is one part, and its result the same list. */
-static apm_canvas *
-gathered(apm_arena *arena, const apm_canvas *group)
+apm_canvas *
+apm_canvas_gathered(apm_arena *arena, const apm_canvas *group)
 {
     apm_canvas *body = apm_canvas_new(arena, APM_SIG_TASK, "celery.accumulate");
     if (!body)
@@ -333,7 +330,7 @@ apm_freeze_steps(const apm_sending *how, apm_canvas *chain, apm_str args, const 
             prev_handle = done.n ? done.handles[done.n - 1] : NULL;
             last = done.n == 0;
         } else if (task->kind == APM_SIG_GROUP && place->chord && task->n_tasks) {
-            task = gathered(arena, task);
+            task = apm_canvas_gathered(arena, task);
         }
         if (!task)
             return no_memory(err);

@@ -31,23 +31,6 @@ link_each(apm_arena *arena, apm_canvas *sig, apm_str list,
     return true;
 }
 
-/* A group becomes a chord whose body hands its results on: something to be linked to, and to be one part of a header. */
-static apm_canvas *
-gathered(apm_arena *arena, apm_canvas *group)
-{
-    apm_canvas *chord = apm_canvas_new(arena, APM_SIG_CHORD, "celery.chord"),
-               *body = apm_canvas_new(arena, APM_SIG_TASK, "celery.accumulate");
-    if (!chord || !body)
-        return NULL;
-    body->kwargs = APM_STR("{\"index\": 0}");
-    chord->tasks = group->tasks;
-    chord->n_tasks = group->n_tasks;
-    chord->args = group->args;
-    chord->immutable = group->immutable;
-    chord->body = body;
-    return chord;
-}
-
 static apm_canvas *
 chain_of(apm_arena *arena, apm_canvas *const *head, size_t n_head, apm_canvas *const *tail,
          size_t n_tail)
@@ -158,7 +141,7 @@ apm_follow_replaced(apm_sending *how, const apm_request *req, apm_str replacemen
                         "a signature replacing a task must not be part of a chord");
     if (sig->kind == APM_SIG_CHAIN && !sig->n_tasks)
         return apm_fail(err, APIUM_E_INVALID, "cannot replace with an empty chain");
-    if (sig->kind == APM_SIG_GROUP && !(sig = gathered(arena, sig)))
+    if (sig->kind == APM_SIG_GROUP && !(sig = apm_canvas_gathered(arena, sig)))
         return no_memory(err);
     if (!link_each(arena, sig, req->callbacks, apm_canvas_link) ||
         !link_each(arena, sig, req->errbacks, apm_canvas_link_error))

@@ -2,7 +2,7 @@
 
     test_canvas_random.py [--seed N] [--count N]
 
-The seed of a workflow that ends otherwise is printed, with the smallest part of it that still does. APIUM_CANVAS_RANDOM=2000 draws so
+The seed of a workflow that ends otherwise is printed, with the smallest part of it that still does. CANVAS_RANDOM=2000 draws so
 many.
 """
 import json
@@ -18,7 +18,7 @@ import canvas_run
 import harness
 from celery import chain, chord, group
 
-COUNT = int(os.environ.get("APIUM_CANVAS_RANDOM", "200"))
+COUNT = int(os.environ.get("CANVAS_RANDOM", "200"))
 BATCH = 200
 FIRST = 1
 HIDDEN = canvas_kit.OTHERWISE | {"group", "in group"}  # Celery gives inner headers other ids than it told

@@ -151,17 +151,23 @@ class CanvasWorkers(unittest.TestCase):
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do_over_rabbitmq(self):
         self.as_celery_5_6(servers.rabbitmq.url())
 
-    def test_what_c_builds_and_sends_becomes_what_celery_5_6_makes_of_it(self):
+    def built_in_c(self, broker=None):
         documents = {name: document for name, document in canvas_kit.captured("messages.json")["expressions"].items()
                      if name not in BUILT_OTHERWISE}
         # Of groups within the steps of a header's chain Celery tells one id and sends another.
         def view(tree):
             return renumbered(canvas_kit.without(tree, {"group", "in group"}), {})
         expected = {name: view(tree) for name, tree in expected_of_5_6().items()}
-        app, store, where = self.place()
+        app, store, where = self.place(broker)
         self.start(harness.Worker(*where, "-c", "3"), harness.CeleryWorker(*where, "-c", "2", "-Q", "python"))
         results = canvas_run.compose(app, documents, *where)
         self.equal(expected, canvas_run.await_expected(app, store, results, expected, TIMEOUT, view=view))
+
+    def test_what_c_builds_and_sends_becomes_what_celery_5_6_makes_of_it(self):
+        self.built_in_c()
+
+    def test_what_c_builds_and_sends_becomes_the_same_over_rabbitmq(self):
+        self.built_in_c(servers.rabbitmq.url())
 
     def test_a_c_worker_does_as_the_python_one(self):
         self.as_installed(both=False)
