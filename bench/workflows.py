@@ -4,12 +4,12 @@ Redis is broker and result store, prefork -c 2. bench/flow.c sends and waits, so
 Celery does in reasonable time are measured with apium alone.
 """
 import os
-import statistics
 import subprocess
 import sys
 import pathlib
 
 import harness
+import kit
 
 BENCH = pathlib.Path(__file__).resolve().parent
 SIZES = {"chord": ([100, 1000, 10000], [100000]), "chain": ([100, 1000], [10000])}  # of both, of apium alone
@@ -51,28 +51,28 @@ class Celery(harness.Process):
         return self
 
 
-def main(rounds):
+def measure():
+    rounds = kit.Options.rounds
     server = harness.Redis().start()
     url = server.url()
-    both = [(shape, n) for shape, (sizes, _) in SIZES.items() for n in sizes]
+    both = [(shape, n) for shape, (sizes, _) in SIZES.items() for n in sizes if not kit.Options.quick or n <= 1000]
     alone = [(shape, n) for shape, (_, sizes) in SIZES.items() for n in sizes]
-    seen = {"apium": [], "celery": []}
-    peaks = {"apium": [], "celery": [], "alone": []}
-    for i in range(rounds):
-        for who in ("apium", "celery") if i % 2 == 0 else ("celery", "apium"):
-            server.client().flushall()
-            seen[who].append(run(apium if who == "apium" else Celery, url, both, peaks[who]))
-    server.client().flushall()
-    large = run(apium, url, alone, peaks["alone"])
-    print(f"\nworkflows on Redis, prefork -c 2, seconds from sending to the result, medians of {rounds} alternated rounds")
-    print(f"  {'':14} {'apium':>9} {'a part':>9} {'celery':>9} {'ratio':>7}")
-    for shape, n in both + alone:
-        ours = statistics.median(r[shape, n] for r in seen["apium"]) if (shape, n) in both else large[shape, n]
-        line = f"  {shape:6} {n:7} {ours:9.3f} {ours / n * 1e6:6.0f} us"
-        if (shape, n) in both:
-            theirs = statistics.median(r[shape, n] for r in seen["celery"])
-            line += f" {theirs:9.3f} {theirs / ours:7.1f}"
-        print(line)
-    print(f"  peak memory of all processes, MiB: apium {statistics.median(peaks['apium']):.0f}, "
-          f"celery {statistics.median(peaks['celery']):.0f}, apium at the largest sizes {peaks['alone'][0]:.0f}", flush=True)
+    report = kit.Report("workflows, redis", "seconds from sending to the result, prefork -c 2; the C client sends to both")
+
+    def sample(kind, sizes):
+        peak = []
+        server.client().flushall()
+        found = {f"{shape} {n}": seconds for (shape, n), seconds in run(kind, url, sizes, peak).items()}
+        return {**found, "peak MiB": peak[0]}
+    kit.alternate(report, {"apium": lambda: sample(apium, both), "celery": lambda: sample(Celery, both)}, rounds)
+    if not kit.Options.quick:
+        kit.alternate(report, {"apium, large": lambda: sample(apium, alone)}, 1)
+    for shape, n in both:
+        report.ratio(f"{shape} of {n}, celery / apium", "celery", "apium", f"{shape} {n}")
+    for who, sizes in (("apium", both), ("apium, large", alone)):
+        for shape, n in sizes:
+            seconds = report.median(who, f"{shape} {n}")
+            if seconds:
+                report.note(f"{shape} of {n}: {seconds / n * 1e6:.0f} us a part")
+    report.done()
     server.stop()

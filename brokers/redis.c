@@ -286,7 +286,9 @@ redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const ap
         bind_queue(broker, unit, route->queue);
     apm_str step = redis_step_suffix(broker, msg->priority, suffix);
     if (!copy.exchange.len) {
-        apm_buf_addf(&name, "%s%s%.*s", broker->prefix, route->routing_key, APM_STR_ARG(step));
+        apm_buf_addz(&name, broker->prefix);
+        apm_buf_adds(&name, copy.routing_key);
+        apm_buf_adds(&name, step);
         apm_redis_unit_push(unit, broker->db, apm_buf_str(&name), false, APM_STR_NONE);
     } else if (route->exchange_type == APM_FANOUT) {
         apm_buf_addf(&name, "%s%s%s", broker->prefix, broker->fanout, route->exchange);

@@ -78,7 +78,7 @@ deliver(redis_broker *broker, redis_queue *queue, apm_str text, const char *tag)
     if (!delivery)
         return NULL;
     delivery->base.arena.next_block =
-        text.len * 2 + 512; /* the text and its body decoded: one block */
+        text.len + 768; /* the text, a small body decoded, and what is made of them: one block */
     delivery->raw = apm_arena_str(&delivery->base.arena, text, &ok);
     if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg,
                                  &ignored, &err) != APIUM_OK) {

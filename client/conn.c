@@ -171,6 +171,12 @@ conn_free(apm_conn *conn)
         release_sigpipe(&before);
 }
 
+apium_app *
+apm_conn_app(const apm_conn *conn)
+{
+    return conn->app;
+}
+
 uv_loop_t *
 apm_conn_loop(apm_conn *conn)
 {

@@ -25,6 +25,7 @@ apium_status apm_conn_get(apium_app *app, apm_conn **out, apium_error *err);
 /* Close this thread's, if there is one. */
 void apm_conn_end(apium_app *app);
 
+apium_app *apm_conn_app(const apm_conn *conn);
 uv_loop_t *apm_conn_loop(apm_conn *conn);
 apm_links *apm_conn_links(apm_conn *conn);
 /* Open on first use; owned by the conn. */

@@ -6,6 +6,7 @@
 #include "client/send.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -256,12 +257,28 @@ apm_call_route(apium_app *app, apm_call *call, apm_route *route, apium_error *er
     return APIUM_OK;
 }
 
+/* "gen<pid>@<host>", made once a thread and process. */
+static const char *
+origin(void)
+{
+    static _Thread_local char text[320];
+    static _Thread_local pid_t of;
+    const pid_t pid = getpid();
+
+    if (of != pid) {
+        char host[256] = "localhost";
+        gethostname(host, sizeof(host) - 1);
+        snprintf(text, sizeof(text), "gen%ld@%s", (long)pid, host);
+        of = pid;
+    }
+    return text;
+}
+
 apium_status
 apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *err)
 {
     const apm_settings *settings = apm_app_settings(app);
     const apium_send_opts *opts = &call->opts;
-    char host[256] = "localhost";
     apm_json headers = { 0 };
     apium_error why;
 
@@ -272,13 +289,12 @@ apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *er
         if (headers.type != APM_JSON_OBJECT)
             return apm_fail(err, APIUM_E_INVALID, "its headers are no JSON object");
     }
-    gethostname(host, sizeof(host) - 1);
     const apm_encode_opts encode = {
         .serializer = opts->serializer ? opts->serializer : settings->task_serializer,
         .compression = opts->compression ? opts->compression : settings->task_compression,
         .protocol = (int)settings->task_protocol,
         .extra_headers = headers.text,
-        .origin = apm_arena_printf(&call->arena, "gen%ld@%s", (long)getpid(), host),
+        .origin = origin(),
     };
     return apm_request_write(&call->req, &encode, &call->arena, msg, err);
 }
@@ -305,22 +321,42 @@ expect_reply(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
     return APIUM_OK;
 }
 
-static apium_status
-publish(apm_conn *conn, const apm_route *route, const apm_message *msg, apium_error *err)
+apium_status
+apm_call_put(apm_conn *conn, apm_call *call, apium_run *run, apm_broker *broker, apm_unit *unit,
+             size_t *bytes, apium_error *err)
 {
-    apm_broker *broker;
+    apium_app *app = apm_conn_app(conn);
+    apm_route route = { 0 };
+    apm_message msg;
 
-    apium_status st = apm_conn_broker(conn, &broker, err);
+    apium_status st = apm_call_route(app, call, &route, err);
+    if (st == APIUM_OK)
+        st = expect_reply(conn, call, run, err);
+    if (st == APIUM_OK)
+        st = apm_call_write(app, call, &msg, err);
+    if (st == APIUM_OK)
+        st = apm_broker_publish(broker, unit, &route, &msg, err);
+    if (st == APIUM_OK)
+        *bytes += msg.body.len;
+    return st;
+}
+
+static apium_status
+send_away(apium_app *app, apm_call *call, apium_run *run, apium_error *err)
+{
+    apm_conn *conn;
+    apm_broker *broker;
+    size_t bytes = 0;
+
+    apium_status st = apm_conn_get(app, &conn, err);
+    if (st == APIUM_OK)
+        st = apm_conn_broker(conn, &broker, err);
     if (st != APIUM_OK)
         return st;
     apm_unit *unit = apm_unit_new(broker->link);
     apm_answer *answer = apm_answer_new();
-    if (!unit || !answer) {
-        apm_unit_drop(unit);
-        apm_answer_free(answer);
-        return apm_fail(err, APIUM_E_NOMEM, "out of memory");
-    }
-    st = apm_broker_publish(broker, unit, route, msg, err);
+    st = unit && answer ? apm_call_put(conn, call, run, broker, unit, &bytes, err)
+                        : apm_fail(err, APIUM_E_NOMEM, "out of memory");
     if (st != APIUM_OK) {
         apm_unit_drop(unit);
     } else {
@@ -331,23 +367,10 @@ publish(apm_conn *conn, const apm_route *route, const apm_message *msg, apium_er
     return st;
 }
 
-static apium_status
-send_away(apium_app *app, apm_call *call, apium_run *run, apium_error *err)
+bool
+apm_call_is_eager(apium_app *app, const apm_call *call)
 {
-    apm_conn *conn;
-    apm_route route = { 0 };
-    apm_message msg;
-
-    apium_status st = apm_conn_get(app, &conn, err);
-    if (st == APIUM_OK)
-        st = apm_call_route(app, call, &route, err);
-    if (st == APIUM_OK)
-        st = expect_reply(conn, call, run, err);
-    if (st == APIUM_OK)
-        st = apm_call_write(app, call, &msg, err);
-    if (st == APIUM_OK)
-        st = publish(conn, &route, &msg, err);
-    return st;
+    return apm_app_settings(app)->task_always_eager && call->def;
 }
 
 apium_status
@@ -356,7 +379,7 @@ apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err)
     apium_run *run = NULL;
     apium_status st = APIUM_OK;
 
-    if (apm_app_settings(app)->task_always_eager && call->def) {
+    if (apm_call_is_eager(app, call)) {
         st = apm_call_eager(app, call, &run, err);
     } else {
         if (out)
@@ -373,47 +396,55 @@ apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err)
     return st;
 }
 
-/* Everything after the options are gathered in call->opts. */
-static apium_status
-call_task(apium_app *app, apm_call *call, const char *task, apium_value args, apium_run **out,
-          apium_error *err)
+apium_status
+apm_call_refused(apium_error *err, apium_status st, const char *task, const apium_error *why)
 {
-    apium_error why;
-
-    apium_status st = make_request(app, call, task, args, &why);
-    if (st == APIUM_OK)
-        st = apm_call_go(app, call, out, &why);
-    if (st == APIUM_OK) {
-        if (apm_task_current())
-            apm_task_add_child(apm_task_current(), call->req.id);
-    } else if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
+    if (st == APIUM_E_FAILED || st == APIUM_E_REVOKED) {
         if (err) /* eagerly: the task's own failure, in its own words */
-            *err = why;
-    } else {
-        apm_fail(err, st, "cannot send %s: %s", task, why.text);
-        if (err) {
-            err->retriable = why.retriable;
-            err->sys = why.sys;
-        }
+            *err = *why;
+        return st;
+    }
+    apm_fail(err, st, "cannot send %s: %s", task, why->text);
+    if (err) {
+        err->retriable = why->retriable;
+        err->sys = why->sys;
     }
     return st;
+}
+
+apium_status
+apm_call_make(apium_app *app, apm_call *call, const char *task, apium_value args,
+              const apium_send_opts *opts, apium_error *err)
+{
+    apm_call_init(call);
+    if (!task || !*task || !apm_utf8_valid(apm_strz(task), false)) {
+        apium_value_free(args);
+        return apm_fail(err, APIUM_E_INVALID, "cannot send a task without a name");
+    }
+    apium_error why;
+    call->def = apm_app_runnable(app, apm_strz(task));
+    call->opts = apm_call_defaults(call->def);
+    if (opts)
+        apm_opts_lay(&call->opts, opts);
+    apium_status st = make_request(app, call, task, args, &why);
+    return st == APIUM_OK ? st : apm_call_refused(err, st, task, &why);
 }
 
 apium_status
 apium_call(apium_app *app, const char *task, apium_value args, const apium_send_opts *opts,
            apium_run **run, apium_error *err)
 {
-    if (!task || !*task || !apm_utf8_valid(apm_strz(task), false)) {
-        apium_value_free(args);
-        return apm_fail(err, APIUM_E_INVALID, "cannot send a task without a name");
-    }
     apm_call call;
-    apm_call_init(&call);
-    call.def = apm_app_runnable(app, apm_strz(task));
-    call.opts = apm_call_defaults(call.def);
-    if (opts)
-        apm_opts_lay(&call.opts, opts);
-    apium_status st = call_task(app, &call, task, args, run, err);
+    apium_error why;
+
+    apium_status st = apm_call_make(app, &call, task, args, opts, err);
+    if (st == APIUM_OK) {
+        st = apm_call_go(app, &call, run, &why);
+        if (st != APIUM_OK)
+            apm_call_refused(err, st, task, &why);
+        else if (apm_task_current())
+            apm_task_add_child(apm_task_current(), call.req.id);
+    }
     apm_arena_clear(&call.arena);
     return st;
 }

@@ -28,6 +28,20 @@ apium_status apm_call_check(const apium_send_opts *opts, apium_error *err);
 /* Where it goes, and with which priority; the settings may grow a queue by it. */
 apium_status apm_call_route(apium_app *app, apm_call *call, apm_route *route, apium_error *err);
 apium_status apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *err);
+/*
+ * Decide everything about a call of this task. Takes args over. A call that was made, or was refused, is cleared by
+ * its arena.
+ */
+apium_status apm_call_make(apium_app *app, apm_call *call, const char *task, apium_value args,
+                           const apium_send_opts *opts, apium_error *err);
+/* Put its message into a unit of the conn's broker; run, NULL none, is told where the answer will come. */
+apium_status apm_call_put(apm_conn *conn, apm_call *call, apium_run *run, apm_broker *broker,
+                          apm_unit *unit, size_t *bytes, apium_error *err);
+/* Is it to be run here and now? */
+bool apm_call_is_eager(apium_app *app, const apm_call *call);
+/* Say that a task could not be sent, and why. Answers st. */
+apium_status
+apm_call_refused(apium_error *err, apium_status st, const char *task, const apium_error *why);
 /* Send it, or run it eagerly; out may be NULL. */
 apium_status apm_call_go(apium_app *app, apm_call *call, apium_run **out, apium_error *err);
 /* Run it here and now, and what follows from its outcome. */

@@ -2,15 +2,16 @@
  * redis_drain - the bare cost of a task on Redis: take messages from a list into `unacked`, store a result document for
  * each with SETEX and PUBLISH, acknowledge. One connection, pipelined, no decoding, no task. What a worker is measured against.
  *
- *     redis_drain PORT QUEUE COUNT
+ *     redis_drain PORT QUEUE COUNT BATCH results|none
  */
 #include <hiredis/hiredis.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define BATCH 32
+#define BATCH_MAX 128
 
 static const char fetch_script[] =
     "local out = {} for i = 1, tonumber(ARGV[3]) do local m = redis.call('RPOP', KEYS[1]) if not m "
@@ -22,6 +23,10 @@ static const char settle_script[] =
     "for i = 1, #ARGV, 3 do if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then "
     "redis.call('SETEX', ARGV[i+1], 86400, ARGV[i+2]) redis.call('PUBLISH', ARGV[i+1], ARGV[i+2]) "
     "redis.call('ZREM', KEYS[2], ARGV[i]) redis.call('HDEL', KEYS[1], ARGV[i]) end end return 1";
+
+static const char ack_script[] =
+    "for i = 1, #ARGV do if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then redis.call('ZREM', "
+    "KEYS[2], ARGV[i]) redis.call('HDEL', KEYS[1], ARGV[i]) end end return 1";
 
 static redisReply *
 must(redisReply *reply, redisContext *redis)
@@ -49,10 +54,12 @@ find_id(const char *message, size_t len, char id[37])
 int
 main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: redis_drain PORT QUEUE COUNT\n");
+    const int batch_size = argc == 6 ? atoi(argv[4]) : 0;
+    if (batch_size < 1 || batch_size > BATCH_MAX) {
+        fprintf(stderr, "usage: redis_drain PORT QUEUE COUNT BATCH results|none\n");
         return 2;
     }
+    const bool results = strcmp(argv[5], "none") != 0;
     long left = atol(argv[3]), total = left;
     redisContext *redis = redisConnect("127.0.0.1", atoi(argv[1]));
     if (!redis || redis->err) {
@@ -66,11 +73,11 @@ main(int argc, char **argv)
         snprintf(prefix, sizeof(prefix), "bare:%d:", call);
         redisReply *batch =
             must(redisCommand(redis, "EVAL %s 3 %s unacked unacked_index %s %ld %d", fetch_script,
-                              argv[2], prefix, (long)time(NULL), BATCH),
+                              argv[2], prefix, (long)time(NULL), batch_size),
                  redis);
-        static char text[BATCH][3][512];
-        const char *args[5 + 3 * BATCH] = { "EVAL", settle_script, "2", "unacked",
-                                            "unacked_index" };
+        static char text[BATCH_MAX][3][512];
+        const char *args[5 + 3 * BATCH_MAX] = { "EVAL", results ? settle_script : ack_script, "2",
+                                                "unacked", "unacked_index" };
         int n = 5;
         for (size_t i = 0; i < batch->elements; i++) {
             char id[37];
@@ -82,7 +89,7 @@ main(int argc, char **argv)
                      "\"children\": [], \"date_done\": "
                      "\"2026-11-22T07:18:45.184896+00:00\", \"task_id\": \"%s\"}",
                      id);
-            for (int k = 0; k < 3; k++)
+            for (int k = 0; k < (results ? 3 : 1); k++)
                 args[n++] = text[i][k];
         }
         left -= (long)batch->elements;

@@ -67,7 +67,7 @@ apm_buf_reserve(apm_buf *buf, size_t len)
 }
 
 void
-apm_buf_add(apm_buf *buf, const void *p, size_t len)
+apm_buf_add_grown(apm_buf *buf, const void *p, size_t len)
 {
     if (!grow(buf, len))
         return;
@@ -75,18 +75,6 @@ apm_buf_add(apm_buf *buf, const void *p, size_t len)
         memcpy(buf->p + buf->len, p, len);
     buf->len += len;
     buf->p[buf->len] = '\0';
-}
-
-void
-apm_buf_addc(apm_buf *buf, char c)
-{
-    apm_buf_add(buf, &c, 1);
-}
-
-void
-apm_buf_addz(apm_buf *buf, const char *z)
-{
-    apm_buf_add(buf, z, strlen(z));
 }
 
 void

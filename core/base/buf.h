@@ -24,15 +24,40 @@ void apm_buf_init(apm_buf *buf, size_t max_bytes);
 void apm_buf_clear(apm_buf *buf);
 /* Forget the content and the failure, keep the storage. */
 void apm_buf_reset(apm_buf *buf);
-void apm_buf_add(apm_buf *buf, const void *p, size_t len);
-void apm_buf_addc(apm_buf *buf, char c);
-void apm_buf_addz(apm_buf *buf, const char *z);
 void apm_buf_addf(apm_buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void apm_buf_addv(apm_buf *buf, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+/* What apm_buf_add() does when there is no room yet. */
+void apm_buf_add_grown(apm_buf *buf, const void *p, size_t len);
 /* Room for `len` more bytes at buf->p + buf->len, or NULL; add to buf->len what was used. */
 char *apm_buf_reserve(apm_buf *buf, size_t len);
 /* Move the storage out: a terminated string for free(), NULL when any append failed. */
 char *apm_buf_take(apm_buf *buf, size_t *len);
+
+/* Inline, for most of what is written is a few bytes of known length. */
+static inline void
+apm_buf_add(apm_buf *buf, const void *p, size_t len)
+{
+    if (buf->failed || len >= buf->cap - buf->len) {
+        apm_buf_add_grown(buf, p, len);
+        return;
+    }
+    if (len > 0)
+        memcpy(buf->p + buf->len, p, len);
+    buf->len += len;
+    buf->p[buf->len] = '\0';
+}
+
+static inline void
+apm_buf_addc(apm_buf *buf, char c)
+{
+    apm_buf_add(buf, &c, 1);
+}
+
+static inline void
+apm_buf_addz(apm_buf *buf, const char *z)
+{
+    apm_buf_add(buf, z, strlen(z));
+}
 
 static inline void
 apm_buf_adds(apm_buf *buf, apm_str s)

@@ -51,6 +51,17 @@ between(int64_t low, int64_t v, int64_t high)
     return v < low ? low : v > high ? high : v;
 }
 
+/* So many digits and what follows them; where to go on. Every result document has a date: printf costs more than all
+ * the rest of it. */
+static char *
+put(char *at, int n, int width, char then)
+{
+    for (int i = width; i-- > 0; n /= 10)
+        at[i] = (char)('0' + n % 10);
+    at[width] = then;
+    return at + width + 1;
+}
+
 void
 apm_date_print(int64_t wall_us, int offset_s, char out[APM_DATE_MAX])
 {
@@ -68,14 +79,13 @@ apm_date_print(int64_t wall_us, int offset_s, char out[APM_DATE_MAX])
     int s = (int)(in_day / US), us = (int)(in_day % US), off = offset_s < 0 ? -offset_s : offset_s;
     apm_date_civil(days, &year, &month, &day);
 
-    int n = snprintf(out, APM_DATE_MAX, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, month, day,
-                     s / 3600, s / 60 % 60, s % 60);
-    if (us)
-        n += snprintf(out + n, (size_t)(APM_DATE_MAX - n), ".%06d", us);
-    n += snprintf(out + n, (size_t)(APM_DATE_MAX - n), "%c%02d:%02d", offset_s < 0 ? '-' : '+',
-                  off / 3600, off / 60 % 60);
+    char *at = put(put(put(out, (int)year, 4, '-'), month, 2, '-'), day, 2, 'T');
+    at = put(put(put(at, s / 3600, 2, ':'), s / 60 % 60, 2, ':'), s % 60, 2, us ? '.' : '\0');
+    at = us ? put(at, us, 6, '\0') : at;
+    at[-1] = offset_s < 0 ? '-' : '+';
+    at = put(put(at, off / 3600, 2, ':'), off / 60 % 60, 2, off % 60 ? ':' : '\0');
     if (off % 60)
-        snprintf(out + n, (size_t)(APM_DATE_MAX - n), ":%02d", off % 60);
+        put(at, off % 60, 2, '\0');
 }
 
 typedef struct reader {

@@ -55,15 +55,54 @@ add_escaped(apm_buf *buf, uint32_t point)
     }
 }
 
+/* The top bit of a byte is set if this one is a quote, a backslash, a control character, DEL or not ASCII; and perhaps for others when
+ * there is such a byte. */
+static inline uint64_t
+odd_bytes(uint64_t v)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    return ((v ^ ones * '"') - ones) | ((v ^ ones * '\\') - ones) | ((v ^ ones * 0x7f) - ones) |
+           (v - ones * ' ') | v;
+}
+
+/* Is all of it printed as it is? DEL is the one character that is plain to a parser and escaped by Python. */
+static bool
+is_plain(apm_str text)
+{
+    const char *at = text.p, *end = at + text.len;
+    uint64_t odd = 0, v;
+
+    if (text.len < 8) {
+        for (v = 0x2020202020202020u; at < end; at++)
+            v = v << 8 | (unsigned char)*at;
+        return !(odd_bytes(v) & 0x8080808080808080u);
+    }
+    for (; end - at > 8; at += 8) {
+        memcpy(&v, at, 8);
+        odd |= odd_bytes(v);
+    }
+    memcpy(&v, end - 8, 8);
+    return !((odd | odd_bytes(v)) & 0x8080808080808080u);
+}
+
 void
 apm_json_add_string(apm_buf *buf, apm_str text)
 {
     const char *at = text.p, *end = at + text.len;
+    char *room;
 
+    if (text.len && is_plain(text)) {
+        if (!(room = apm_buf_reserve(buf, text.len + 2)))
+            return;
+        room[0] = '"';
+        memcpy(room + 1, text.p, text.len);
+        memcpy(room + 1 + text.len, "\"", 2);
+        buf->len += text.len + 2;
+        return;
+    }
     apm_buf_addc(buf, '"');
     while (at < end && !buf->failed) {
         const char *run = at;
-        /* DEL is the one character that is plain to a parser and escaped by Python. */
         at = apm_json_plain(at, end);
         const char *del = memchr(run, 0x7f, (size_t)(at - run));
         if (del)
@@ -216,9 +255,26 @@ apm_json_add_double(apm_buf *buf, double value)
 void
 apm_json_add_key(apm_buf *buf, const char *name)
 {
+    const apm_str text = apm_strz(name);
     /* Only an object that has just been opened ends with this brace: a string would end with its quote. */
-    if (buf->len > 0 && buf->p[buf->len - 1] != '{')
-        apm_buf_add(buf, ", ", 2);
-    apm_json_add_stringz(buf, name);
-    apm_buf_add(buf, ": ", 2);
+    const bool first = buf->len == 0 || buf->p[buf->len - 1] == '{';
+
+    if (!is_plain(text)) {
+        apm_buf_addz(buf, first ? "" : ", ");
+        apm_json_add_string(buf, text);
+        apm_buf_addz(buf, ": ");
+        return;
+    }
+    char *at = apm_buf_reserve(buf, text.len + 6);
+    if (!at)
+        return;
+    if (!first) {
+        *at++ = ',';
+        *at++ = ' ';
+    }
+    *at++ = '"';
+    memcpy(at, text.p, text.len);
+    at += text.len;
+    memcpy(at, "\": ", 4);
+    buf->len = (size_t)(at + 3 - buf->p);
 }

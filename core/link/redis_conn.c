@@ -70,21 +70,35 @@ apm_resp_open(apm_buf *buf, size_t words)
     apm_buf_add(buf, head, (size_t)n);
 }
 
+/* Digits of a number before `end`; where they begin. */
+static char *
+digits(char *end, uint64_t n)
+{
+    do
+        *--end = (char)('0' + n % 10);
+    while (n /= 10);
+    return end;
+}
+
 void
 apm_resp_add(apm_buf *buf, apm_str word)
 {
-    char head[24], *at = head + sizeof(head);
-    size_t n = word.len;
+    char head[24], *end = head + sizeof(head), *at = digits(end - 2, word.len);
+    char *room;
 
-    *--at = '\n';
-    *--at = '\r';
-    do
-        *--at = (char)('0' + n % 10);
-    while (n /= 10);
+    end[-2] = '\r';
+    end[-1] = '\n';
     *--at = '$';
-    apm_buf_add(buf, at, (size_t)(head + sizeof(head) - at));
-    apm_buf_adds(buf, word);
-    apm_buf_add(buf, "\r\n", 2);
+    const size_t n = (size_t)(end - at);
+    if (word.len > SIZE_MAX - 32 || !(room = apm_buf_reserve(buf, n + word.len + 2))) {
+        buf->failed = true;
+        return;
+    }
+    memcpy(room, at, n);
+    if (word.len)
+        memcpy(room + n, word.p, word.len);
+    memcpy(room + n + word.len, "\r\n", 3);
+    buf->len += n + word.len + 2;
 }
 
 void
@@ -96,9 +110,11 @@ apm_resp_addz(apm_buf *buf, const char *word)
 void
 apm_resp_int(apm_buf *buf, int64_t word)
 {
-    char text[24];
-    int n = snprintf(text, sizeof(text), "%lld", (long long)word);
-    apm_resp_add(buf, (apm_str){ text, (size_t)n });
+    char text[24], *end = text + sizeof(text);
+    char *at = digits(end, word < 0 ? -(uint64_t)word : (uint64_t)word);
+    if (word < 0)
+        *--at = '-';
+    apm_resp_add(buf, (apm_str){ at, (size_t)(end - at) });
 }
 
 /* ---- the end ---- */

@@ -17,24 +17,34 @@
 #define CALL_UNITS 64 /* 16 to 64 settlements a call measured best; 128 is slower */
 #define CALL_BYTES (1 << 20)
 #define COPY_BYTES                                                                                 \
-    (64 << 10)          /* a unit of this size that is alone in its call is not copied into it */
-#define VALUE_ROOM   24 /* for a value's length, which is known when it is composed */
-#define CALL_WORTH   24 /* so many waiting units are worth a further unanswered call */
+    (64 << 10)           /* a unit of this size that is alone in its call is not copied into it */
+#define VALUE_ROOM   24  /* for a value's length, which is known when it is composed */
+#define RUN_MAX      200 /* values of one push: Lua's stack is not large */
+#define CALL_WORTH   24  /* so many waiting units are worth a further unanswered call */
+#define BYTES_WORTH  (32 << 10) /* ... and so are so many bytes */
 #define MAX_CALLS    3
 #define TOKEN_LIFE_S "86400"
 #define LATER_MS     500
 
-static apm_redis_script unit_script = { .text = redis_unit_lua };
+static apm_redis_script unit_script = { .text = redis_unit_lua },
+                        usual_script = { .text = redis_unit_lua_usual };
 
 struct redis_unit {
     apm_unit head;
     apm_buf words;
     size_t n_words;
     bool unacked, unencodable;
+    bool rare; /* has operations that the usual script lacks */
     struct {
         size_t words_len, n_words, at; /* before its operation, and where it begins */
-        bool failed;
+        bool failed, in_run;
     } value; /* that is composed in place */
+    struct {
+        size_t count_at, key_at, key_len, end; /* in words; `end`: nothing came since */
+        unsigned n;                            /* 0: there is none */
+        int db;
+        bool right;
+    } run; /* of pushes to one end of one list: an operation that grows */
     int64_t started_ms;
     redis_unit *next;
 };
@@ -117,6 +127,13 @@ wordz(redis_unit *unit, const char *text)
 }
 
 static void
+rare_op(redis_unit *unit, const char *name)
+{
+    wordz(unit, name);
+    unit->rare = true;
+}
+
+static void
 wordi(redis_unit *unit, int64_t n)
 {
     apm_resp_int(&unit->words, n);
@@ -143,9 +160,24 @@ word_value(redis_unit *unit, apm_str value, size_t words_len, size_t n_words, bo
     unit->value.words_len = words_len;
     unit->value.n_words = n_words;
     unit->value.failed = failed;
+    unit->value.in_run = false;
     unit->value.at = unit->words.len;
     if (room)
         unit->words.len += VALUE_ROOM;
+}
+
+/* One more value is in the run: its count is four digits, written over. */
+static void
+run_grew(redis_unit *unit)
+{
+    char *at = unit->words.p + unit->run.count_at;
+
+    unit->run.n++;
+    unit->run.end = unit->words.len;
+    if (unit->words.failed)
+        return;
+    for (unsigned n = unit->run.n, i = 4; i-- > 0; n /= 10)
+        at[i] = (char)('0' + n % 10);
 }
 
 apm_buf *
@@ -168,6 +200,8 @@ apm_redis_unit_value_end(apm_unit *base, size_t max, size_t *len)
         words->failed = false;
         words->len = unit->value.words_len;
         unit->n_words = unit->value.n_words;
+        if (unit->value.in_run && unit->run.n)
+            unit->run.end = words->len;
         return false;
     }
     char *at = words->p + unit->value.at;
@@ -177,6 +211,8 @@ apm_redis_unit_value_end(apm_unit *base, size_t max, size_t *len)
     words->len -= VALUE_ROOM - (size_t)n;
     apm_buf_addz(words, "\r\n");
     unit->n_words++;
+    if (unit->value.in_run)
+        run_grew(unit);
     return true;
 }
 
@@ -227,7 +263,7 @@ apm_redis_unit_arrive(apm_unit *base, int db, apm_str key, bool ordered, apm_str
                       apm_str head, apm_str member, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "J");
+    rare_op(unit, "J");
     wordi(unit, db);
     word(unit, key);
     wordz(unit, ordered ? "1" : "0");
@@ -242,7 +278,7 @@ void
 apm_redis_unit_claim(apm_unit *base, int db, apm_str key)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "Q");
+    rare_op(unit, "Q");
     wordi(unit, db);
     word(unit, key);
 }
@@ -251,11 +287,20 @@ void
 apm_redis_unit_extend(apm_unit *base, int db, apm_str key, int64_t by, int64_t expire_s)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "T");
+    rare_op(unit, "T");
     wordi(unit, db);
     word(unit, key);
     wordi(unit, by);
     wordi(unit, expire_s);
+}
+
+static bool
+goes_on(const redis_unit *unit, int db, apm_str key, bool right)
+{
+    return unit->run.n && unit->run.n < RUN_MAX && unit->run.end == unit->words.len &&
+           !unit->words.failed && unit->run.db == db && unit->run.right == right &&
+           unit->run.key_len == key.len &&
+           memcmp(unit->words.p + unit->run.key_at, key.p, key.len) == 0;
 }
 
 void
@@ -264,11 +309,24 @@ apm_redis_unit_push(apm_unit *base, int db, apm_str key, bool right, apm_str val
     redis_unit *unit = (redis_unit *)base;
     const size_t words_len = unit->words.len, n_words = unit->n_words;
     const bool failed = unit->words.failed;
-    wordz(unit, "P");
-    wordi(unit, db);
-    word(unit, key);
-    wordz(unit, right ? "RPUSH" : "LPUSH");
+    if (!goes_on(unit, db, key, right)) {
+        wordz(unit, "P");
+        wordi(unit, db);
+        word(unit, key);
+        unit->run.key_at = unit->words.len - key.len - 2;
+        wordz(unit, right ? "RPUSH" : "LPUSH");
+        wordz(unit, "0000");
+        unit->run.count_at = unit->words.len - 6;
+        unit->run.key_len = key.len;
+        unit->run.db = db;
+        unit->run.right = right;
+        unit->run.n = 0;
+    }
     word_value(unit, value, words_len, n_words, failed);
+    if (apm_str_is(value))
+        run_grew(unit);
+    else
+        unit->value.in_run = true;
 }
 
 void
@@ -278,7 +336,7 @@ apm_redis_unit_route(apm_unit *base, const apm_redis_keys *keys, const char *exc
     redis_unit *unit = (redis_unit *)base;
     const size_t words_len = unit->words.len, n_words = unit->n_words;
     const bool failed = unit->words.failed;
-    wordz(unit, "X");
+    rare_op(unit, "X");
     word_keys(unit, keys);
     wordz(unit, exchange);
     wordz(unit, topic ? "1" : "0");
@@ -304,7 +362,7 @@ void
 apm_redis_unit_sadd(apm_unit *base, int db, apm_str key, apm_str member)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "B");
+    rare_op(unit, "B");
     wordi(unit, db);
     word(unit, key);
     word(unit, member);
@@ -329,7 +387,7 @@ apm_redis_unit_park(apm_unit *base, const apm_redis_keys *keys, apm_str tag, apm
 
     snprintf(due, sizeof(due), "%lld.%06lld", (long long)(due_us / 1000000),
              (long long)(due_us % 1000000));
-    wordz(unit, "K");
+    rare_op(unit, "K");
     word_keys(unit, keys);
     word(unit, tag);
     word(unit, parked_tag);
@@ -341,7 +399,7 @@ void
 apm_redis_unit_bury(apm_unit *base, const apm_redis_keys *keys, apm_str doc, int64_t keep)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "D");
+    rare_op(unit, "D");
     word_keys(unit, keys);
     word(unit, doc);
     wordi(unit, keep);
@@ -352,7 +410,7 @@ apm_redis_unit_bury_entry(apm_unit *base, const apm_redis_keys *keys, apm_str ta
                           apm_str tail, int64_t keep)
 {
     redis_unit *unit = (redis_unit *)base;
-    wordz(unit, "E");
+    rare_op(unit, "E");
     word_keys(unit, keys);
     word(unit, tag);
     word(unit, head);
@@ -439,13 +497,13 @@ on_call(void *arg, const redisReply *reply, const apium_error *err)
 
 /* Take up to a call's worth of units from the front. */
 static redis_unit *
-take_units(apm_redis *link, size_t *n, bool *unacked)
+take_units(apm_redis *link, size_t *n, bool *unacked, bool *rare)
 {
     redis_unit *first = NULL, **tail = &first;
     size_t bytes = 0;
 
     *n = 0;
-    *unacked = false;
+    *unacked = *rare = false;
     while (link->units && *n < CALL_UNITS) {
         redis_unit *unit = link->units;
         if (*n && bytes + unit->words.len > CALL_BYTES)
@@ -456,6 +514,7 @@ take_units(apm_redis *link, size_t *n, bool *unacked)
         *tail = unit;
         tail = &unit->next;
         *unacked |= unit->unacked;
+        *rare |= unit->rare;
         ++*n;
     }
     if (!link->units)
@@ -469,17 +528,17 @@ static void
 send_call(apm_redis *link)
 {
     redis_call *call = calloc(1, sizeof(*call));
-    bool unacked;
+    bool unacked, rare;
 
     if (!call)
         return; /* they stay gathered: the next turn may have memory */
     call->link = link;
-    call->units = take_units(link, &call->n, &unacked);
+    call->units = take_units(link, &call->n, &unacked, &rare);
     snprintf(call->token, sizeof(call->token), "%s:%llu", link->once,
              (unsigned long long)++link->call_no);
 
     apm_redis_req *req =
-        apm_redis_begin_script(&link->base, &unit_script, link->target.db,
+        apm_redis_begin_script(&link->base, rare ? &unit_script : &usual_script, link->target.db,
                                APM_REDIS_REPEAT | (unacked ? APM_REDIS_UNACKED : 0), on_call, call);
     link->calls++;
     if (!req) {
@@ -565,7 +624,7 @@ redis_units_pump(apm_redis *link)
     if (link->calls && redis_gap_ms(link))
         return;
     while (link->units && link->calls < MAX_CALLS &&
-           (link->calls == 0 || link->n_units >= CALL_WORTH || link->units_bytes >= CALL_BYTES)) {
+           (link->calls == 0 || link->n_units >= CALL_WORTH || link->units_bytes >= BYTES_WORTH)) {
         size_t before = link->n_units;
         send_call(link);
         if (link->n_units == before)

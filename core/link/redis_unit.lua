@@ -10,7 +10,7 @@
 -- - A settlement is first checked in all its operations, then applied in all: Lua does not roll back. A failure of one does
 --   not touch its neighbours.
 -- - Tags are removed last, all at once.
--- - The token remembers the answers of this call: sent again (its answer was lost) it changes nothing and says the same.
+-- - The token remembers the answers of this call, as numbers or, with texts among them, as JSON: sent again (its answer was lost) it changes nothing and says the same.
 -- - SELECT before every access whose database is not the selected one; the variable `db` follows exactly what
 --   SELECT did, so a neighbour that failed cannot leave us in the wrong one.
 -- - No unpack beyond a few hundred values (Lua's stack).
@@ -19,7 +19,11 @@ local now = call('TIME')
 local answers = {tonumber(now[1]), tonumber(now[2])}
 local seen = call('GET', A[1])
 if seen then
-  for _, a in ipairs(cjson.decode(seen)) do answers[#answers + 1] = a end
+  if seen:sub(1, 1) == '[' then
+    for _, a in ipairs(cjson.decode(seen)) do answers[#answers + 1] = a end
+  else
+    for a in seen:gmatch('%d+') do answers[#answers + 1] = tonumber(a) end
+  end
   return answers
 end
 local spent = at
@@ -40,6 +44,36 @@ end
 local function must_be(key, kind)
   local is = call('TYPE', key)['ok']
   if is ~= 'none' and is ~= kind then error('WRONGTYPE ' .. key .. ' is a ' .. is .. ', not a ' .. kind, 0) end
+end
+local fenced, arrivals, completed
+local note, stored = {}, {}
+-- what the check of the operation at that word found out for its application; what this settlement has stored, as database and key
+local lists_db, lists_key
+-- The key that was seen last to be a list, or nothing; whatever may make something else of it forgets that.
+-- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
+local function succeeded(key)
+  local start = call('GETRANGE', key, 0, 63)
+  if start == '' then return false end
+  local state = start:match('^%s*{%s*"status"%s*:%s*"([^"\\]*)"')
+  if not state then
+    local ok, doc = pcall(cjson.decode, call('GET', key))
+    state = ok and type(doc) == 'table' and doc.status
+  end
+  return state == 'SUCCESS'
+end
+local function held(set, tag)
+  if db ~= set.db then use(set.db) end
+  if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
+  if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
+end
+local check, apply, width
+-- rarely: a call whose settlements store, push, publish and acknowledge alone does without all this, for making so many functions
+-- costs more than what they do. By operation: its check, its application, and of how many words it is.
+check, apply = {}, {}
+width = {J = 8, Q = 3, T = 5, X = 9, B = 4, K = 5, D = 4, E = 6}
+local function remove(set, tag)
+  set.gone[#set.gone + 1] = tag
+  set.is_gone[tag] = true
 end
 -- Python's stored pattern (escaped words, .*? and [^\.]) as a Lua pattern.
 local function fits(pattern, text)
@@ -75,26 +109,6 @@ local function bound(set, exchange, topic, key, step)
   end
   for _, list in ipairs(lists) do must_be(list, 'list') end
   return lists
-end
-local fenced, arrivals, completed
-local note = {}
--- what the check of the operation at that word found out for its application
-local function held(set, tag)
-  use(set.db)
-  if not set.sound then must_be(set.index, 'zset') must_be(set.unacked, 'hash') set.sound = true end
-  if set.is_gone[tag] or call('HEXISTS', set.unacked, tag) == 0 then fenced = true end
-end
-local width = {J = 8, Q = 3, T = 5, S = 5, P = 5, X = 9, C = 3, B = 4, A = 3, K = 5, D = 4, E = 6}
--- Is a SUCCESS stored there? Documents begin with their state as Celery writes them; others are decoded.
-local function succeeded(key)
-  local start = call('GETRANGE', key, 0, 63)
-  if start == '' then return false end
-  local state = start:match('^%s*{%s*"status"%s*:%s*"([^"\\]*)"')
-  if not state then
-    local ok, doc = pcall(cjson.decode, call('GET', key))
-    state = ok and type(doc) == 'table' and doc.status
-  end
-  return state == 'SUCCESS'
 end
 -- Chord parts are members such as [1, "<id>", "SUCCESS", 5]; what they begin with, up to and with the comma behind the id, tells them
 -- apart. Celery's workers add theirs without a look at what is there: one that ran again with another result stands there twice.
@@ -181,118 +195,156 @@ local function line_up(key, head, member, life)
   call('EXPIRE', i, math.min(life == '0' and 3600 or tonumber(life), 3600)) -- without it the list is read anew
   return call('LLEN', j)
 end
-local stored
--- the keys this settlement has stored, as database and key
-local check = {
-  S = function(i) use(A[i + 1]) note[i] = succeeded(A[i + 2]) end,
-  P = function(i) use(A[i + 1]) must_be(A[i + 2], 'list') end,
-  J = function(i)
-    use(A[i + 1])
-    must_be(A[i + 2] .. '.j', A[i + 3] == '1' and 'zset' or 'list')
-    must_be(A[i + 2] .. '.i', 'hash')
-    must_be(A[i + 2] .. '.s', 'string')
-    must_be(A[i + 2] .. '.t', 'string')
-  end,
-  Q = function(i)
-    use(A[i + 1])
-    if call('EXISTS', A[i + 2] .. '.s') == 0 then
-      error('CLAIMED the chord ' .. A[i + 2] .. ' is completed already', 0)
-    end
-  end,
-  T = function(i)
-    use(A[i + 1])
-    must_be(A[i + 2] .. '.t', 'string')
-    if not tonumber(call('GET', A[i + 2] .. '.t') or '0') then error('ERR ' .. A[i + 2] .. '.t is not a number', 0) end
-  end,
-  X = function(i)
-    note[i] = bound(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5])
-    if #note[i] == 0 and A[i + 6] == '1' then
-      error('UNROUTABLE no queue is bound to the exchange "' .. A[i + 2] .. '" for the routing key "' .. A[i + 4] .. '"', 0)
-    end
-  end,
-  C = function() end,
-  B = function(i) use(A[i + 1]) must_be(A[i + 2], 'set') end,
-  A = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end,
-  K = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end,
-  D = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end,
-  E = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end,
-}
-local function remove(set, tag)
-  set.gone[#set.gone + 1] = tag
-  set.is_gone[tag] = true
-end
 local function bury(set, doc, keep)
   use(set.db)
   call('LPUSH', set.dead, doc)
   call('LTRIM', set.dead, 0, keep - 1)
 end
-local apply = {
-  S = function(i)
-    local which = A[i + 1] .. ' ' .. A[i + 2]
-    use(A[i + 1])
-    if note[i] or (stored[which] and succeeded(A[i + 2])) then return end
-    stored[which] = true
-    if A[i + 3] == '0' then call('SET', A[i + 2], A[i + 4]) else call('SETEX', A[i + 2], A[i + 3], A[i + 4]) end
-    call('PUBLISH', A[i + 2], A[i + 4])
-  end,
-  J = function(i)
-    use(A[i + 1])
-    local key, ordered, life = A[i + 2], A[i + 3] == '1', A[i + 7]
-    local n = ordered and rank(key .. '.j', A[i + 4], A[i + 5], A[i + 6]) or line_up(key, A[i + 5], A[i + 6], life)
-    local size = tonumber(call('GET', key .. '.s') or '')
-    local all = size and size + (tonumber(call('GET', key .. '.t') or '') or 0)
-    if all and n >= all and (not ordered or unlike(key .. '.j', n) >= all) then completed = completed + 2 ^ arrivals end
-    arrivals = arrivals + 1
-    if life ~= '0' then for _, k in ipairs({'.j', '.t', '.s'}) do call('EXPIRE', key .. k, life) end end
-  end,
-  Q = function(i)
-    use(A[i + 1])
-    for _, k in ipairs({'.j', '.t', '.s', '.i'}) do call('UNLINK', A[i + 2] .. k) end
-  end,
-  T = function(i)
-    use(A[i + 1])
-    call('INCRBY', A[i + 2] .. '.t', A[i + 3])
-    if A[i + 4] ~= '0' then call('EXPIRE', A[i + 2] .. '.t', A[i + 4]) end
-  end,
-  P = function(i) use(A[i + 1]) call(A[i + 3], A[i + 2], A[i + 4]) end,
-  X = function(i)
-    use(sets[tonumber(A[i + 1])].db)
-    for _, list in ipairs(note[i]) do call(A[i + 7], list, A[i + 8]) end
-  end,
-  C = function(i) call('PUBLISH', A[i + 1], A[i + 2]) end,
-  B = function(i) use(A[i + 1]) call('SADD', A[i + 2], A[i + 3]) end,
-  A = function(i) remove(sets[tonumber(A[i + 1])], A[i + 2]) end,
-  K = function(i)
-    local set = sets[tonumber(A[i + 1])]
-    use(set.db)
-    local due, soon = tonumber(A[i + 4]), now[1] + now[2] / 1000000 + 0.001
-    if due < soon then due = soon end
-    -- "above now until due" is how a parked entry is known to be in time
-    call('HSET', set.unacked, A[i + 3], call('HGET', set.unacked, A[i + 2]))
-    call('ZADD', set.index, string.format('%.6f', due), A[i + 3])
-    remove(set, A[i + 2])
-  end,
-  D = function(i) bury(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3]) end,
-  E = function(i)
-    local set = sets[tonumber(A[i + 1])]
-    use(set.db)
-    local text = call('HGET', set.unacked, A[i + 2]) or ''
-    bury(set, A[i + 3] .. cjson.encode(text) .. A[i + 4], A[i + 5])
-  end,
-}
-local function each(from, to, phase)
-  local i = from
-  while i < to and not fenced do
-    local op = A[i]
-    phase[op](i)
-    i = i + width[op]
+check.J = function(i)
+  use(A[i + 1])
+  must_be(A[i + 2] .. '.j', A[i + 3] == '1' and 'zset' or 'list')
+  must_be(A[i + 2] .. '.i', 'hash')
+  must_be(A[i + 2] .. '.s', 'string')
+  must_be(A[i + 2] .. '.t', 'string')
+end
+check.Q = function(i)
+  use(A[i + 1])
+  if call('EXISTS', A[i + 2] .. '.s') == 0 then
+    error('CLAIMED the chord ' .. A[i + 2] .. ' is completed already', 0)
   end
 end
-local function settle(from, to)
-  stored = {}
-  each(from, to, check)
-  if not fenced then each(from, to, apply) end
+check.T = function(i)
+  use(A[i + 1])
+  must_be(A[i + 2] .. '.t', 'string')
+  if not tonumber(call('GET', A[i + 2] .. '.t') or '0') then error('ERR ' .. A[i + 2] .. '.t is not a number', 0) end
 end
+check.X = function(i)
+  note[i] = bound(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3] == '1', A[i + 4], A[i + 5])
+  if #note[i] == 0 and A[i + 6] == '1' then
+    error('UNROUTABLE no queue is bound to the exchange "' .. A[i + 2] .. '" for the routing key "' .. A[i + 4] .. '"', 0)
+  end
+end
+check.B = function(i) use(A[i + 1]) must_be(A[i + 2], 'set') end
+check.K = function(i) held(sets[tonumber(A[i + 1])], A[i + 2]) end
+check.D = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end
+check.E = function(i) local set = sets[tonumber(A[i + 1])] use(set.db) must_be(set.dead, 'list') end
+apply.J = function(i)
+  use(A[i + 1])
+  local key, ordered, life = A[i + 2], A[i + 3] == '1', A[i + 7]
+  local n = ordered and rank(key .. '.j', A[i + 4], A[i + 5], A[i + 6]) or line_up(key, A[i + 5], A[i + 6], life)
+  local size = tonumber(call('GET', key .. '.s') or '')
+  local all = size and size + (tonumber(call('GET', key .. '.t') or '') or 0)
+  if all and n >= all and (not ordered or unlike(key .. '.j', n) >= all) then completed = completed + 2 ^ arrivals end
+  arrivals = arrivals + 1
+  if life ~= '0' then for _, k in ipairs({'.j', '.t', '.s'}) do call('EXPIRE', key .. k, life) end end
+end
+apply.Q = function(i)
+  use(A[i + 1])
+  for _, k in ipairs({'.j', '.t', '.s', '.i'}) do call('UNLINK', A[i + 2] .. k) end
+end
+apply.T = function(i)
+  use(A[i + 1])
+  call('INCRBY', A[i + 2] .. '.t', A[i + 3])
+  if A[i + 4] ~= '0' then call('EXPIRE', A[i + 2] .. '.t', A[i + 4]) end
+end
+apply.X = function(i)
+  use(sets[tonumber(A[i + 1])].db)
+  for _, list in ipairs(note[i]) do call(A[i + 7], list, A[i + 8]) end
+end
+apply.B = function(i) use(A[i + 1]) call('SADD', A[i + 2], A[i + 3]) end
+apply.K = function(i)
+  local set = sets[tonumber(A[i + 1])]
+  use(set.db)
+  local due, soon = tonumber(A[i + 4]), now[1] + now[2] / 1000000 + 0.001
+  if due < soon then due = soon end
+  -- "above now until due" is how a parked entry is known to be in time
+  call('HSET', set.unacked, A[i + 3], call('HGET', set.unacked, A[i + 2]))
+  call('ZADD', set.index, string.format('%.6f', due), A[i + 3])
+  remove(set, A[i + 2])
+end
+apply.D = function(i) bury(sets[tonumber(A[i + 1])], A[i + 2], A[i + 3]) end
+apply.E = function(i)
+  local set = sets[tonumber(A[i + 1])]
+  use(set.db)
+  local text = call('HGET', set.unacked, A[i + 2]) or ''
+  bury(set, A[i + 3] .. cjson.encode(text) .. A[i + 4], A[i + 5])
+end
+-- always:
+local function settle(from, to)
+  local i, n_stored = from, 0
+  while i < to do
+    local op = A[i]
+    if op == 'S' then
+      -- The first operation of a settlement is looked at when it is applied: nothing has happened before it.
+      if i > from then use(A[i + 1]) note[i] = succeeded(A[i + 2]) end
+      i = i + 5
+    elseif op == 'A' then
+      held(sets[A[i + 1] + 0], A[i + 2])
+      i = i + 3
+    elseif op == 'P' then
+      if lists_key ~= A[i + 2] or lists_db ~= A[i + 1] then
+        use(A[i + 1])
+        must_be(A[i + 2], 'list')
+        lists_db, lists_key = A[i + 1], A[i + 2]
+      end
+      i = i + 5 + A[i + 4]
+    elseif op == 'C' then i = i + 3
+    else
+      check[op](i)
+      i = i + width[op]
+    end
+    if fenced then return end
+  end
+  i = from
+  while i < to do
+    local op = A[i]
+    if op == 'S' then
+      local key, life, doc, new = A[i + 2], A[i + 3], A[i + 4], false
+      use(A[i + 1])
+      if i == from then
+        -- what is not there needs no look: nearly always
+        if life == '0' then new = call('SET', key, doc, 'NX') else new = call('SET', key, doc, 'EX', life, 'NX') end
+      end
+      local keep = false
+      if not new then
+        if i == from then keep = succeeded(key)
+        elseif note[i] then keep = true
+        elseif n_stored > 0 then
+          if n_stored == 1 and A[from] == 'S' then stored[A[from + 1] .. ' ' .. A[from + 2]] = from end
+          keep = (stored[A[i + 1] .. ' ' .. key] or 0) >= from and succeeded(key)
+        end
+        if not keep then
+          if life == '0' then call('SET', key, doc) else call('SETEX', key, life, doc) end
+        end
+      end
+      if not keep then
+        n_stored = n_stored + 1
+        if i > from then stored[A[i + 1] .. ' ' .. key] = i end
+        call('PUBLISH', key, doc)
+      end
+      lists_key = nil
+      i = i + 5
+    elseif op == 'A' then
+      local set = sets[A[i + 1] + 0]
+      set.gone[#set.gone + 1] = A[i + 2]
+      set.is_gone[A[i + 2]] = true
+      i = i + 3
+    elseif op == 'P' then
+      use(A[i + 1])
+      call(A[i + 3], A[i + 2], unpack(A, i + 5, i + 4 + A[i + 4]))
+      i = i + 5 + A[i + 4]
+    elseif op == 'C' then
+      call('PUBLISH', A[i + 1], A[i + 2])
+      i = i + 3
+    else
+      lists_key = nil
+      apply[op](i)
+      i = i + width[op]
+    end
+  end
+end
+local told = false
+-- whether there are texts among the answers: cjson costs more than a push
 n = tonumber(A[at])
 at = at + 1
 for _ = 1, n do
@@ -303,6 +355,7 @@ for _ = 1, n do
   if not ok then
     if type(why) == 'table' then why = why.err or why[1] end
     answers[#answers + 1] = tostring(why):gsub('^@?user_script:%s*%d+:%s*%-?', '')
+    told = true
   -- Redis 6
   else
     answers[#answers + 1] = fenced and 1 or (arrivals > 0 and 2 + completed or 0)
@@ -320,5 +373,5 @@ use(home)
 -- Not before: a script that has written is let past the limit of memory.
 for i = 1, tonumber(A[spent]) do call('DEL', A[spent + i]) end
 -- Should this fail (no memory), only the protection of a call sent twice is missing.
-redis.pcall('SETEX', A[1], A[2], cjson.encode({unpack(answers, 3)}))
+redis.pcall('SETEX', A[1], A[2], told and cjson.encode({unpack(answers, 3)}) or table.concat(answers, ' ', 3))
 return answers

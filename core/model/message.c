@@ -237,23 +237,21 @@ apm_envelope_write(apm_buf *buf, const apm_message *msg, const char *tag)
     apm_buf_addc(buf, '"');
     add_member(buf, "content-encoding", msg->content_encoding);
     add_member(buf, "content-type", msg->content_type);
-    apm_json_add_key(buf, "headers");
+    apm_buf_addz(buf, ", \"headers\": ");
     apm_buf_adds(buf, apm_str_is(msg->headers) ? msg->headers : APM_STR("{}"));
-    apm_json_add_key(buf, "properties");
-    apm_buf_addc(buf, '{');
+    apm_buf_addz(buf, ", \"properties\": {");
     add_member(buf, "correlation_id", msg->correlation_id);
     add_member(buf, "reply_to", msg->reply_to);
     add_member(buf, "expiration", msg->expiration);
     apm_json_add_key(buf, "delivery_mode");
     apm_json_add_int(buf, msg->delivery_mode ? msg->delivery_mode : 2);
     /* Python dies of a message whose delivery_info lacks one of the two. */
-    apm_json_add_key(buf, "delivery_info");
-    apm_buf_addz(buf, "{\"exchange\": ");
+    apm_buf_addz(buf, ", \"delivery_info\": {\"exchange\": ");
     apm_json_add_string(buf, apm_str_is(msg->exchange) ? msg->exchange : APM_STR(""));
     apm_buf_addz(buf, ", \"routing_key\": ");
     apm_json_add_string(buf, apm_str_is(msg->routing_key) ? msg->routing_key : APM_STR(""));
     apm_buf_addz(buf, msg->redelivered ? ", \"redelivered\": true}" : "}");
-    apm_json_add_key(buf, "priority");
+    apm_buf_addz(buf, ", \"priority\": ");
     apm_json_add_int(buf, msg->priority == APM_PRIORITY_NONE ? 0 : msg->priority);
     apm_buf_addz(buf, ", \"body_encoding\": \"base64\", \"delivery_tag\": ");
     apm_json_add_stringz(buf, tag ? tag : "");

@@ -72,6 +72,41 @@ APIUM_API apium_status apium_call(apium_app *app, const char *task, apium_value 
                                   const apium_send_opts *opts, apium_run **run, apium_error *err);
 
 /*
+ * Many calls without waiting for each: they travel together, some hundreds are on their way at a time, and the end of
+ * the batch waits for all of them.
+ *
+ *     apium_batch *batch = NULL;
+ *     size_t n = 0;
+ *     st = apium_batch_new(app, &batch, &err);
+ *     for (int i = 0; i < 100000 && st == APIUM_OK; i++)
+ *         st = apium_batch_call(batch, "tasks.add", apium_jsonf("[%d, 1]", i), NULL, NULL, &err);
+ *     if (st == APIUM_OK)
+ *         st = apium_batch_end(batch, &n, &err);
+ *     apium_batch_free(batch);
+ *
+ * A batch belongs to the thread that made it. What it has called may run before the batch is ended.
+ */
+typedef struct apium_batch apium_batch;
+
+APIUM_API apium_status apium_batch_new(apium_app *app, apium_batch **out, apium_error *err);
+/*
+ * As apium_call(), but APIUM_OK only says that the call is on its way. It waits while too many are. What
+ * is wrong with one call is answered here and harms no other; a failure of the broker is too, for calls
+ * before this one: then nothing more is sent until apium_batch_end(). A few calls may wait for company
+ * until the batch is ended.
+ */
+APIUM_API apium_status apium_batch_call(apium_batch *batch, const char *task, apium_value args,
+                                        const apium_send_opts *opts, apium_run **run,
+                                        apium_error *err);
+/*
+ * Wait until the broker has all of them; the first failure, if there was one. *sent, which may be NULL, is how
+ * many it surely has, always. The batch can be used again afterwards.
+ */
+APIUM_API apium_status apium_batch_end(apium_batch *batch, size_t *sent, apium_error *err);
+/* Release batch, which may be NULL. What was not waited for may arrive or not. */
+APIUM_API void apium_batch_free(apium_batch *batch);
+
+/*
  * A signature (apium_sig, named in apium/task.h) is a call that is not made yet, of one task or of a
  * workflow (apium/canvas.h).
  *

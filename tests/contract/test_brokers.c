@@ -896,6 +896,7 @@ START_TEST(two_consumers_share_and_each_message_goes_to_one)
     }
     side_consume(a, queue, 8);
     side_consume(b, queue, 8);
+    run_until(a->n_got && b->n_got); /* neither can hold them all */
     while (settled < N) {
         run_until(a->n_got || b->n_got);
         for (int i = 0; i < 2; i++) {

@@ -84,6 +84,7 @@ def endless(peer):
 
 
 GOOD = (200, {}, DOC)
+SOON = 2 if harness.SANITIZED else 0.5  # seconds to reach a server
 
 
 class Case(unittest.TestCase):
@@ -127,25 +128,25 @@ class Faults(Case):
 
     def test_a_server_that_says_nothing_is_given_up(self):
         for trouble in (silent, (500, {}, ""), cut):
-            done, took = self.result(Server(trouble).url(), "--state", patience=0.3, http_timeout=1)
+            done, took = self.result(Server(trouble).url(), "--state", patience=SOON, http_timeout=1)
             self.bad(done)
             self.assertLess(took, 20)
 
     def test_a_server_that_is_not_there_is_said(self):
-        done, took = self.result(f"http://127.0.0.1:{harness.free_port()}/", "--state", patience=0.3)
+        done, took = self.result(f"http://127.0.0.1:{harness.free_port()}/", "--state", patience=SOON)
         self.bad(done, "127.0.0.1")
         self.assertLess(took, 20)
-        done, took = self.result("http://nowhere.invalid/", "--state", patience=0.3)
+        done, took = self.result("http://nowhere.invalid/", "--state", patience=SOON)
         self.bad(done)
         self.assertLess(took, 40)
 
     def test_an_answer_without_end_is_cut(self):
-        done, _ = self.result(Server(endless).url(), "--state", patience=0.3, http_timeout=30)
+        done, _ = self.result(Server(endless).url(), "--state", patience=SOON, http_timeout=30)
         self.bad(done, codes=(1, 69, 75))
 
     def test_an_answer_that_is_no_document_is_an_error(self):
         for text in ("", "nonsense", "[]", "{", '"x"'):
-            done, _ = self.result(Server((200, {}, text)).url(), "--timeout", "2", patience=0.3)
+            done, _ = self.result(Server((200, {}, text)).url(), "--timeout", "2", patience=SOON)
             self.bad(done, codes=(1, 69, 75))
 
     def test_a_url_that_makes_no_sense_is_refused(self):
@@ -164,7 +165,7 @@ class Locks(Case):
         self.assertEqual(server.asked[0][2]["authorization"], "Basic " + base64.b64encode(b"ann:pass word").decode())
 
     def test_no_secret_is_shown(self):
-        done, _ = self.result((f"http://ann:hidden@127.0.0.1:{harness.free_port()}/"), "--state", patience=0.3)
+        done, _ = self.result((f"http://ann:hidden@127.0.0.1:{harness.free_port()}/"), "--state", patience=SOON)
         self.bad(done)
         self.assertNotIn("hidden", done.stderr)
         report = harness.apium("report", "--all", env={"APIUM_RESULT_BACKEND_TRANSPORT_OPTIONS": '{"http_token": "hidden"}'})
@@ -177,7 +178,7 @@ class Locks(Case):
         access.chmod(0o600)
         web = harness.Web(None, "--access", str(access)).start()
         self.addCleanup(web.stop)
-        self.bad(self.result(web.url(), "--state", patience=0.3, http_token="wrong")[0], "401")
+        self.bad(self.result(web.url(), "--state", patience=SOON, http_token="wrong")[0], "401")
         done, _ = self.result(web.url(), "--state", http_token="right")
         self.assertEqual(done.stdout, "PENDING\n", done.stderr)
 
@@ -192,13 +193,13 @@ class Locks(Case):
         cert, key = self.certificate("-days", "2")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=2)[0], "certificate")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=SOON)[0], "certificate")
         self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=cert)[0])
         self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_verify=False)[0])
         other, _ = self.certificate("-days", "2")
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=2, http_ca=other)[0], "certificate")
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=SOON, http_ca=other)[0], "certificate")
         name = Server(GOOD, tls=context)
-        self.bad(self.result(f"https://localhost:{name.port}/", "--state", patience=2, http_ca=cert)[0])
+        self.bad(self.result(f"https://localhost:{name.port}/", "--state", patience=SOON, http_ca=cert)[0])
 
     def test_an_expired_certificate_is_refused(self):
         where = harness.folder("ca")
@@ -223,7 +224,7 @@ class Locks(Case):
         context.load_verify_locations(own)
         context.verify_mode = ssl.CERT_REQUIRED
         self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=cert, http_cert=own, http_key=own_key)[0])
-        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=0.3, http_ca=cert)[0])
+        self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=SOON, http_ca=cert)[0])
 
 
 class Work(Case):

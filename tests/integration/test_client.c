@@ -536,6 +536,97 @@ START_TEST(an_ignored_result_is_not_waited_for)
 }
 END_TEST
 
+START_TEST(a_batch_is_answered_call_by_call)
+{
+    enum { CALLS = 300 }; /* several units */
+    apium_batch *batch;
+    apium_run *runs[CALLS];
+    apium_result *res;
+    int64_t sum = 0;
+    size_t sent = 0;
+    ck_ok(apium_batch_new(app, &batch, err));
+    for (int i = 0; i < CALLS; i++)
+        ck_ok(apium_batch_call(batch, "t.add", apium_jsonf("[%d, 1]", i), NULL, &runs[i], err));
+    ck_ok(apium_batch_end(batch, &sent, err));
+    ck_assert_uint_eq(sent, CALLS);
+    for (int i = 0; i < CALLS; i++) {
+        ck_ok(apium_get(runs[i], 20000, &res, err));
+        sum += atoi(apium_result_json(res));
+        apium_result_free(res);
+        apium_run_free(runs[i]);
+    }
+    ck_assert_int_eq(sum, CALLS * (CALLS + 1) / 2);
+    ck_ok(apium_batch_end(batch, &sent, err)); /* nothing since */
+    ck_assert_uint_eq(sent, 0);
+    apium_batch_free(batch);
+}
+END_TEST
+
+START_TEST(a_call_that_cannot_be_made_does_not_harm_its_batch)
+{
+    apium_batch *batch;
+    apium_run *first, *last;
+    apium_result *res;
+    size_t sent;
+    ck_ok(apium_batch_new(app, &batch, err));
+    ck_ok(apium_batch_call(batch, "t.add", apium_json("[1, 2]"), NULL, &first, err));
+    ck_fails(apium_batch_call(batch, "t.add", apium_json("[1"), NULL, NULL, err), APIUM_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(err->text, "cannot send t.add: its arguments"));
+    ck_fails(apium_batch_call(batch, "t.add", apium_json("[1]"),
+                              &(apium_send_opts){ .serializer = "pickle" }, NULL, err),
+             APIUM_E_UNSUPPORTED);
+    ck_ok(apium_batch_call(batch, "t.add", apium_json("[3, 4]"), NULL, &last, err));
+    ck_ok(apium_batch_end(batch, &sent, err));
+    ck_assert_uint_eq(sent, 2);
+    ck_ok(apium_get(first, 10000, &res, err));
+    ck_assert_str_eq(apium_result_json(res), "3");
+    apium_result_free(res);
+    ck_ok(apium_get(last, 10000, &res, err));
+    ck_assert_str_eq(apium_result_json(res), "7");
+    apium_result_free(res);
+    apium_run_free(first);
+    apium_run_free(last);
+    apium_batch_free(batch);
+}
+END_TEST
+
+START_TEST(a_batch_that_is_released_unended_leaves_the_app_usable)
+{
+    apium_batch *batch;
+    apium_batch_free(NULL);
+    ck_ok(apium_batch_new(app, &batch, err));
+    for (int i = 0; i < 200; i++)
+        ck_ok(apium_batch_call(batch, "t.add", apium_json("[1, 2]"), NULL, NULL, err));
+    apium_batch_free(batch);
+    apium_result_free(result_of("t.add", apium_json("[1]"), NULL));
+}
+END_TEST
+
+START_TEST(a_batch_whose_broker_is_out_of_reach_says_so_once_and_sends_no_more)
+{
+    apium_app *lost;
+    apium_batch *batch;
+    apium_error first;
+    apium_status st = APIUM_OK;
+    size_t sent = 9;
+    ck_ok(apium_app_new("lost", NULL, &lost, err));
+    ck_ok(apium_app_set(lost, "broker_url", "redis://127.0.0.1:1/0", err));
+    ck_ok(apium_app_set(lost, "task_publish_retry", "false", err));
+    ck_ok(apium_app_set(lost, "broker_connection_timeout", "1", err));
+    ck_ok(apium_batch_new(lost, &batch, err));
+    for (int i = 0; i < 5000 && st == APIUM_OK; i++)
+        st = apium_batch_call(batch, "t.add", apium_json("[1, 2]"), NULL, NULL, &first);
+    ck_assert_int_eq(st, APIUM_E_CLOSED);
+    ck_assert_ptr_nonnull(strstr(first.text, "cannot send a batch: cannot reach"));
+    ck_fails(apium_batch_call(batch, "t.add", apium_json("[1]"), NULL, NULL, err), APIUM_E_CLOSED);
+    ck_assert_str_eq(err->text, first.text);
+    ck_fails(apium_batch_end(batch, &sent, err), APIUM_E_CLOSED);
+    ck_assert_uint_eq(sent, 0);
+    apium_batch_free(batch);
+    apium_app_free(lost);
+}
+END_TEST
+
 int
 main(int argc, char **argv)
 {
@@ -558,6 +649,10 @@ main(int argc, char **argv)
         eager_results_are_stored_when_the_settings_say_so,
         a_call_leaves_the_programs_signals_alone,
         an_ignored_result_is_not_waited_for,
+        a_batch_is_answered_call_by_call,
+        a_call_that_cannot_be_made_does_not_harm_its_batch,
+        a_batch_that_is_released_unended_leaves_the_app_usable,
+        a_batch_whose_broker_is_out_of_reach_says_so_once_and_sends_no_more,
     };
     if (argc != 3)
         return 2;

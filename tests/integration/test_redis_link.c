@@ -245,16 +245,18 @@ START_TEST(a_unit_sent_twice_is_applied_once)
     side *s = side_with(true, false);
     count c = { 0 };
 
-    ck_ok(side_publish(s, queue, "first", err)); /* the queue is declared, the script known */
+    ck_ok(side_publish(s, queue, "first", err));
+    ck_ok(side_publish(s, queue, "second", err)); /* the queue is declared on this connection ... */
+    ck_ok(side_publish(s, queue, "third", err));  /* ... and the script of ordinary units known */
     proxy_swallow(net, true);
     publish_many(s, queue, 1, &c);
-    run_until(ask("LLEN %s", queue->name) == 2);
+    run_until(ask("LLEN %s", queue->name) == 4);
     proxy_cut(net);
     proxy_swallow(net, false);
     run_until(c.ok + c.failed + c.fenced);
     ck_assert_uint_eq(c.ok, 1);
     run_for(100);
-    ck_assert_int_eq(ask("LLEN %s", queue->name), 2);
+    ck_assert_int_eq(ask("LLEN %s", queue->name), 4);
     side_free(s);
     /* A clean end leaves only what was meant to stay. */
     ck_assert_int_le(ask("KEYS apium-once*"), 1);

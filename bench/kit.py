@@ -1,0 +1,165 @@
+"""kit - servers, workers of both kinds, alternated rounds, and what is said of them.
+
+A contender is a function that runs once and gives {metric: number}. Rounds alternate their order; medians and extremes are of all
+rounds; a ratio is the median of the ratios within each round. Absolute figures belong to a machine and a minute.
+"""
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+import harness
+
+BENCH = pathlib.Path(__file__).resolve().parent
+PROGRAMS = harness.BUILD / "bench"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Options:
+    """What the command line asked for."""
+    rounds, tasks, json_path, quick = 5, 20000, None, False
+
+
+reports = []
+
+
+def show(value):
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+class Report:
+    """One measure: its contenders' figures, ratios within the rounds, and what has to be said with them."""
+
+    def __init__(self, name, what):
+        self.name, self.what = name, what
+        self.samples, self.ratios, self.notes = {}, [], []
+
+    def median(self, who, metric):
+        values = [s[metric] for s in self.samples.get(who, []) if metric in s]
+        return statistics.median(values) if values else None
+
+    def ratio(self, text, above, below, metric, wanted=None, at_most=False):
+        """above and below are contenders, or (contender, metric) pairs; wanted is what a promise says."""
+        pairs = zip(self.samples.get(above, []), self.samples.get(below, []))
+        values = [a[metric] / b[metric] for a, b in pairs if a.get(metric) and b.get(metric)]
+        if values:
+            self.ratios.append({"text": text, "median": statistics.median(values), "low": min(values), "high": max(values),
+                                "wanted": wanted, "at_most": at_most})
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def done(self):
+        reports.append(self)
+        print(f"\n{self.name}: {self.what}")
+        metrics = []
+        for samples in self.samples.values():
+            metrics += [m for m in samples[0] if m not in metrics]
+        print(f"  {'':22}" + "".join(f"{m:>26}" for m in metrics))
+        for who, samples in self.samples.items():
+            line = f"  {who:22}"
+            for metric in metrics:
+                values = [s[metric] for s in samples if metric in s]
+                cell = f"{show(statistics.median(values))} ({show(min(values))}-{show(max(values))})" if values else ""
+                line += f"{cell:>26}"
+            print(line)
+        for r in self.ratios:
+            wanted = ""
+            if r["wanted"] is not None:
+                holds = r["median"] <= r["wanted"] if r["at_most"] else r["median"] >= r["wanted"]
+                wanted = f"   goal {'<=' if r['at_most'] else '>='} {show(r['wanted'])}: {'yes' if holds else 'NO'}"
+            print(f"  {r['text']}: {show(r['median'])} ({show(r['low'])}-{show(r['high'])}){wanted}")
+        for note in self.notes:
+            print(f"  {note}")
+        sys.stdout.flush()
+
+    def data(self):
+        return {"name": self.name, "what": self.what, "samples": self.samples, "ratios": self.ratios, "notes": self.notes}
+
+
+def alternate(report, contenders, rounds=None):
+    for i in range(rounds or Options.rounds):
+        names = list(contenders)
+        for who in names if i % 2 == 0 else reversed(names):
+            report.samples.setdefault(who, []).append(contenders[who]())
+    report.samples.update({who: report.samples[who] for who in contenders})
+    return report
+
+
+def write_json():
+    if not Options.json_path:
+        return
+    found = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": Options.rounds, "tasks": Options.tasks,
+             "cores": os.cpu_count(), "load": os.getloadavg(), "measures": [r.data() for r in reports]}
+    text = json.dumps(found, indent=1)
+    if Options.json_path == "-":
+        print(text)
+    else:
+        pathlib.Path(Options.json_path).write_text(text + "\n")
+
+
+# ---- what a process costs ----
+
+def cpu_s(pids):
+    """CPU seconds that these processes, with all their threads, have used."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        except OSError:
+            pass
+    return total / TICK
+
+
+class Spent:
+    """CPU time of a worker and of a server between two moments, in microseconds a task."""
+
+    def __init__(self, worker_pid, server_pid):
+        self.pids = {"worker us": worker_pid, "server us": server_pid}
+        self.before = {name: cpu_s(harness.tree(pid)) for name, pid in self.pids.items() if pid}
+
+    def each(self, n):
+        return {name: (cpu_s(harness.tree(self.pids[name])) - before) / n * 1e6 for name, before in self.before.items()}
+
+
+# ---- workers ----
+
+class Apium(harness.Worker):
+    """At WARNING nobody says "ready": a probe task tells when it is up."""
+
+    def __init__(self, broker, backend, *options, conf=None, pool="prefork"):
+        super().__init__(broker, backend, "-c", "2", "-P", pool, *options, level="WARNING", conf=conf)
+
+    def start(self):
+        self.began = time.monotonic()
+        return harness.Process.start(self)
+
+
+class Celery(harness.Process):
+    def __init__(self, broker, backend, *options, conf=None):
+        super().__init__("celery", [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-l", "WARNING", "-c", "2",
+                                    "--without-gossip", "--without-mingle", "--without-heartbeat", *options],
+                         celery_environment(broker, backend, conf))
+
+    def start(self):
+        self.began = time.monotonic()
+        return super().start()
+
+    def stop(self, timeout=0):
+        """Its warm shutdown sometimes does not end, and nothing is to be kept."""
+        self.kill_group()
+
+
+def celery_environment(broker, backend, conf=None):
+    return {"BENCH_BROKER": broker, "BENCH_BACKEND": backend or "", "BENCH_CONF": json.dumps(conf or {}), "PYTHONPATH": str(BENCH)}
+
+
+def program(name, *args, **env):
+    """Run one of bench's programs; the numbers it prints."""
+    import subprocess
+    out = subprocess.run([PROGRAMS / name, *map(str, args)], check=True, stdout=subprocess.PIPE, text=True, timeout=900,
+                         env={**os.environ, **env}).stdout
+    return [float(word) for word in out.split()]

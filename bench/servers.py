@@ -1,0 +1,187 @@
+"""servers - where the bench's tasks go: filling a queue, and knowing when all that was in it is done."""
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import time
+import uuid
+
+import envelopes
+import harness
+import kit
+
+
+@contextlib.contextmanager
+def asleep(workers):
+    """The workers stand still: a queue is filled that they are to find full."""
+    pids = [pid for worker in workers for pid in harness.tree(worker.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+class OnRedis:
+    """Redis as broker and result store."""
+    name = "redis"
+
+    def __init__(self):
+        self.server = harness.Redis().start()
+        self.redis = self.server.client()
+        self.broker = self.backend = self.server.url()
+        self.pid = self.server.pid
+
+    def clean(self):
+        self.redis.flushall()
+
+    def fill(self, n, queue, **headers):
+        pipe = self.redis.pipeline(transaction=False)
+        for i in range(n):
+            pipe.lpush(queue, envelopes.redis(str(uuid.uuid4()), **headers))
+            if i % 1000 == 999:
+                pipe.execute()
+        pipe.execute()
+
+    def probe(self):
+        task_id = str(uuid.uuid4())
+        self.redis.lpush("celery", envelopes.redis(task_id))
+        harness.eventually(lambda: not self.redis.exists("celery") and not self.redis.exists("unacked"), 60,
+                           "the probe task is done", every=0.002)
+
+    def drain(self, n, workers, results=True):
+        """The workers are up and idle; the tasks appear all at once."""
+        self.redis.flushall()
+        self.fill(n, "staged")
+        spent = kit.Spent(workers[0].pid, self.pid)
+        begin = time.monotonic()
+        self.redis.rename("staged", "celery")
+        if results:
+            harness.eventually(lambda: self.redis.dbsize() >= n, 600, "nearly all results are there", every=0.01)
+        harness.eventually(lambda: not self.redis.exists("celery", "unacked"), 600, "all tasks are done", every=0.005)
+        return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
+
+    def bare(self, n, results=True, batch=64):
+        self.redis.flushall()
+        self.fill(n, "celery")
+        spent = kit.Spent(None, self.pid)
+        rate = kit.program("redis_drain", self.server.port, "celery", n, batch, "results" if results else "none")[0]
+        return {"tasks/s": rate, **spent.each(n)}
+
+    def stop(self):
+        self.server.stop()
+
+
+class OnRabbit:
+    """RabbitMQ as broker, results in Redis."""
+
+    def __init__(self, quorum=False):
+        import amqp
+        self.name = "rabbitmq quorum" if quorum else "rabbitmq classic"
+        self.server = harness.RabbitMQ().start()
+        self.results = harness.Redis().start()
+        self.redis = self.results.client()
+        self.broker, self.backend = self.server.url(), self.results.url()
+        self.pid = self.server.pid
+        self.amqp = amqp
+        self.connection = amqp.Connection(f"127.0.0.1:{self.server.port}")
+        self.connection.connect()
+        self.channel = self.connection.channel()
+        self.conf = {}
+        kind = {}
+        if quorum:
+            kind = {"x-queue-type": "quorum"}
+            self.conf = {"task_default_queue_type": "quorum", "broker_native_delayed_delivery_queue_type": "quorum"}
+        self.channel.exchange_declare("celery", "direct", durable=True, auto_delete=False)
+        self.channel.queue_declare("celery", durable=True, auto_delete=False, arguments=kind)
+        self.channel.queue_bind("celery", "celery", "celery")
+
+    def clean(self):
+        self.redis.flushall()
+        self.channel.queue_purge("celery")
+
+    def publish(self, task_id, **headers):
+        self.channel.basic_publish(self.amqp.Message(
+            envelopes.body(), content_type="application/json", content_encoding="utf-8",
+            application_headers=envelopes.headers(task_id, **headers), delivery_mode=2, priority=0, correlation_id=task_id),
+            routing_key="celery")
+
+    def depth(self):
+        return self.channel.queue_declare("celery", passive=True).message_count
+
+    def fill(self, n, queue="celery", **headers):
+        for _ in range(n):
+            self.publish(str(uuid.uuid4()), **headers)
+
+    def probe(self):
+        before = self.redis.dbsize()
+        self.publish(str(uuid.uuid4()))
+        harness.eventually(lambda: self.redis.dbsize() > before, 60, "the probe task is done", every=0.002)
+
+    def drain(self, n, workers, results=True):
+        """The workers stand still while the queue is filled: RabbitMQ cannot rename. They hold at most their window then."""
+        with asleep(workers):
+            self.redis.flushall()
+            self.fill(n)
+            harness.eventually(lambda: self.depth() + 4096 >= n, 60, "the queue is filled")
+            spent = kit.Spent(workers[0].pid, self.pid)
+            begin = time.monotonic()
+        harness.eventually(lambda: self.redis.dbsize() >= n, 600, "all results are there", every=0.005)
+        return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
+
+    def bare(self, n, results=True, batch=64):
+        self.redis.flushall()
+        self.fill(n)
+        harness.eventually(lambda: self.depth() >= n, 60, "the queue is filled")
+        spent = kit.Spent(None, self.pid)
+        rate = kit.program("amqp_drain", self.server.port, "celery", n, self.results.port)[0]
+        return {"tasks/s": rate, **spent.each(n)}
+
+    def stop(self):
+        self.server.stop()
+        self.results.stop()
+
+
+class OnSqlite:
+    """One SQLite file as broker and result store, on the disk that holds the build, with synchronous=FULL."""
+    name = "sqlite"
+    pid = None
+
+    def __init__(self):
+        self.folder = harness.BUILD / f"bench-sqlite-{os.getpid()}"
+        self.folder.mkdir(exist_ok=True)
+        self.path = self.folder / "queue.db"
+        self.broker = self.backend = f"sqlite:///{self.path}"
+
+    def clean(self):
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+
+    def fill(self, n, queue="celery"):
+        kit.program("client", "bulk", n, **harness.environment(self.broker, self.backend))
+
+    def count(self, table):
+        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10)) as db:
+            try:
+                return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            except sqlite3.OperationalError:
+                return 0
+
+    def probe(self):
+        self.fill(1)
+        harness.eventually(lambda: self.count("apium_messages") == 0, 60, "the probe task is done", every=0.005)
+
+    def drain(self, n, workers, results=True):
+        with asleep(workers):
+            self.fill(n)
+            spent = kit.Spent(workers[0].pid, None)
+            begin = time.monotonic()
+        harness.eventually(lambda: self.count("apium_messages") == 0, 600, "all tasks are done", every=0.02)
+        return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
+
+    def stop(self):
+        shutil.rmtree(self.folder)
