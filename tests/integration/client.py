@@ -29,6 +29,8 @@ class Client(unittest.TestCase):
         self.over(redis.url(), redis.url(), FLOW)
 
     def test_over_http(self):
+        if "http:yes" not in harness.apium("report").stdout:
+            harness.lacking("libcurl")
         redis = harness.Redis().start()
         self.addCleanup(redis.stop)
         web = harness.Web().start()
