@@ -44,7 +44,8 @@ find_adapter(const char *scheme)
 }
 
 apium_status
-apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_backend **out, apium_error *err)
+apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_backend **out,
+                 apium_error *err)
 {
     if (!url || !*url || strcmp(url, "disabled") == 0)
         url = "disabled://";
@@ -55,21 +56,29 @@ apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_ba
     char shown[256];
     apm_url_mask(url, shown, sizeof(shown));
     if (!ops)
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "cannot use \"%s\" as a result backend: no adapter for \"%s\" in this build",
-                        shown, scheme);
+        return apm_fail(
+            err, APIUM_E_UNSUPPORTED,
+            "cannot use \"%s\" as a result backend: no adapter for \"%s\" in this build", shown,
+            scheme);
     apm_link *link = NULL;
     if (!(ops->features & APM_BACKEND_NONE)) {
         /* rpc:// has no server of its own: replies travel over the broker's. */
-        apium_status st = apm_link_get(set, ops->features & APM_BACKEND_REPLY ? broker_url : url, &link, err);
+        apium_status st =
+            apm_link_get(set, ops->features & APM_BACKEND_REPLY ? broker_url : url, &link, err);
         if (st != APIUM_OK)
             return st;
     }
     apm_backend *backend = calloc(1, ops->size);
     if (!backend) {
         apm_link_release(link);
-        return apm_fail(err, APIUM_E_NOMEM, "cannot open the result backend \"%s\": out of memory", shown);
+        return apm_fail(err, APIUM_E_NOMEM, "cannot open the result backend \"%s\": out of memory",
+                        shown);
     }
-    *backend = (apm_backend){ .ops = ops, .link = link, .settings = apm_links_settings(set), .features = ops->features, .url = url };
+    *backend = (apm_backend){ .ops = ops,
+                              .link = link,
+                              .settings = apm_links_settings(set),
+                              .features = ops->features,
+                              .url = url };
     apium_status st = ops->open(backend, err);
     backend->url = NULL;
     if (st != APIUM_OK) {

@@ -15,13 +15,14 @@
 typedef struct apm_broker apm_broker;
 
 enum {
-    APM_BROKER_PRIORITY = 1u << 0, /* priorities are honoured */
+    APM_BROKER_PRIORITY = 1u << 0,  /* priorities are honoured */
     APM_BROKER_LOW_FIRST = 1u << 1, /* the lowest number is served first (Redis), not the highest */
-    APM_BROKER_PARK = 1u << 2,     /* can keep a delivery until a time: far etas cost no memory */
-    APM_BROKER_FENCE = 1u << 3,    /* a settlement of a delivery that is not ours any more applies nothing */
-    APM_BROKER_REPLIES = 1u << 4,  /* direct reply queues: rpc:// works over it */
-    APM_BROKER_LOCAL = 1u << 5,    /* lives in this process alone (memory://) */
-    APM_BROKER_FANOUT = 1u << 6,   /* has exchanges whose messages reach every listener */
+    APM_BROKER_PARK = 1u << 2,      /* can keep a delivery until a time: far etas cost no memory */
+    APM_BROKER_FENCE =
+        1u << 3, /* a settlement of a delivery that is not ours any more applies nothing */
+    APM_BROKER_REPLIES = 1u << 4, /* direct reply queues: rpc:// works over it */
+    APM_BROKER_LOCAL = 1u << 5,   /* lives in this process alone (memory://) */
+    APM_BROKER_FANOUT = 1u << 6,  /* has exchanges whose messages reach every listener */
 };
 
 /*
@@ -41,15 +42,15 @@ typedef struct apm_delivery {
     apm_message msg;
     const char *queue; /* the queue it came from; lives as long as the broker */
     apm_hold hold;
-    int64_t received_ms; /* monotonic */
+    int64_t received_ms;              /* monotonic */
     struct apm_delivery *prev, *next; /* the adapter's list of what is held */
     void *owner;                      /* the receiver's; NULL at first */
     /* The adapter's tag follows in its own struct, of which this is the first member. */
 } apm_delivery;
 
 typedef enum apm_disposition {
-    APM_ACK,     /* done with */
-    APM_REJECT,  /* refuse for good: kept in the dead-letter place with the reason */
+    APM_ACK,    /* done with */
+    APM_REJECT, /* refuse for good: kept in the dead-letter place with the reason */
     APM_REQUEUE, /* back to its queue, served last where the broker can choose: Reject(requeue=True) */
     APM_RESTORE, /* back to its queue, served next, marked redelivered: given back unstarted, or its process was lost */
 } apm_disposition;
@@ -82,14 +83,15 @@ typedef struct apm_binding {
 /* A message in the dead-letter place. */
 typedef struct apm_dead {
     const char *queue, *reason;
-    int64_t at_us; /* wall */
+    int64_t at_us;   /* wall */
     apm_str message; /* as JSON envelope text where the broker has it, else the body */
 } apm_dead;
 
 typedef void apm_done_cb(void *arg, apium_status status, const apium_error *err);
 typedef void apm_count_cb(void *arg, apium_status status, int64_t count, const apium_error *err);
 typedef void apm_infos_cb(void *arg, const apm_queue_info *infos, size_t n, const apium_error *err);
-typedef void apm_bindings_cb(void *arg, const apm_binding *bindings, size_t n, const apium_error *err);
+typedef void
+apm_bindings_cb(void *arg, const apm_binding *bindings, size_t n, const apium_error *err);
 typedef void apm_dead_cb(void *arg, const apm_dead *dead, size_t n, const apium_error *err);
 
 typedef struct apm_broker_ops {
@@ -118,30 +120,34 @@ typedef struct apm_broker_ops {
 
     /* Append to a unit of the broker's link; nothing happens until it is committed. msg and route are copied. The queue of a
      * route is declared first if this process has not yet. An unroutable mandatory message fails the unit: E_UNROUTABLE. */
-    apium_status (*publish)(apm_broker *broker, apm_unit *unit, const apm_route *route, const apm_message *msg,
-                            apium_error *err);
+    apium_status (*publish)(apm_broker *broker, apm_unit *unit, const apm_route *route,
+                            const apm_message *msg, apium_error *err);
     /* Append the settlement of a held delivery (its hold becomes APM_SETTLED). With APM_BROKER_FENCE it is also the unit's
      * fence. reason is for APM_REJECT. A LOST one appends nothing and is fine. */
-    apium_status (*settle)(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, apm_disposition how,
-                           const char *reason, apium_error *err);
+    apium_status (*settle)(apm_broker *broker, apm_unit *unit, apm_delivery *delivery,
+                           apm_disposition how, const char *reason, apium_error *err);
     /* With APM_BROKER_PARK: append "keep it until due_us (wall), belonging to nobody"; it comes back through on_batch, of this or another
      * node, not as a redelivery. */
-    apium_status (*park)(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, int64_t due_us, apium_error *err);
+    apium_status (*park)(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, int64_t due_us,
+                         apium_error *err);
     /* Release a delivery's memory. */
     void (*free_delivery)(apm_delivery *delivery);
 
     /* Looking after queues. Text in the answers lives during the callback. `queues` NULL: all that are known. */
-    void (*inspect)(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
-    void (*purge)(apm_broker *broker, const char *queue, apm_count_cb *done, void *arg); /* parked ones too */
-    void (*bindings)(apm_broker *broker, apm_bindings_cb *done, void *arg);              /* NULL: cannot tell */
-    void (*dead)(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg);        /* newest first */
+    void (*inspect)(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                    void *arg);
+    void (*purge)(apm_broker *broker, const char *queue, apm_count_cb *done,
+                  void *arg);                                               /* parked ones too */
+    void (*bindings)(apm_broker *broker, apm_bindings_cb *done, void *arg); /* NULL: cannot tell */
+    void (*dead)(apm_broker *broker, size_t limit, apm_dead_cb *done, void *arg); /* newest first */
 } apm_broker_ops;
 
 struct apm_broker {
     const apm_broker_ops *ops;
     apm_link *link;
     apm_broker_opts opts;
-    const char *url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
+    const char *
+        url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
 
 /* All adapters built in, ended by NULL (brokers.c). */
@@ -149,8 +155,8 @@ extern const apm_broker_ops *const apm_brokers[];
 
 /* Find the adapter for the URL's scheme, get its link from the set, open it. A producer passes opts without callbacks. Close with
  * apm_broker_close. */
-apium_status apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts, apm_broker **out,
-                             apium_error *err);
+apium_status apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts,
+                             apm_broker **out, apium_error *err);
 void apm_broker_close(apm_broker *broker); /* NULL is fine */
 
 /* Thin calls of the table: apm_broker_declare(broker, ...) and so on, so that nobody writes broker->ops->declare. */
@@ -185,8 +191,8 @@ apm_broker_stop(apm_broker *broker, apm_done_cb *done, void *arg)
     broker->ops->stop(broker, done, arg);
 }
 static inline apium_status
-apm_broker_publish(apm_broker *broker, apm_unit *unit, const apm_route *route, const apm_message *msg,
-                   apium_error *err)
+apm_broker_publish(apm_broker *broker, apm_unit *unit, const apm_route *route,
+                   const apm_message *msg, apium_error *err)
 {
     return broker->ops->publish(broker, unit, route, msg, err);
 }
@@ -197,7 +203,8 @@ apm_broker_settle(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, ap
     return broker->ops->settle(broker, unit, delivery, how, reason, err);
 }
 static inline apium_status
-apm_broker_park(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, int64_t due_us, apium_error *err)
+apm_broker_park(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, int64_t due_us,
+                apium_error *err)
 {
     return broker->ops->park(broker, unit, delivery, due_us, err);
 }

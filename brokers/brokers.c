@@ -35,7 +35,8 @@ find_adapter(const char *scheme)
 }
 
 apium_status
-apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts, apm_broker **out, apium_error *err)
+apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts, apm_broker **out,
+                apium_error *err)
 {
     apm_link *link;
     apium_status st = apm_link_get(set, url, &link, err);
@@ -46,7 +47,8 @@ apm_broker_open(apm_links *set, const char *url, const apm_broker_opts *opts, ap
     if (!ops)
         st = apm_fail(err, APIUM_E_UNSUPPORTED, "cannot use \"%s\" as a broker", link->shown);
     else if (!broker)
-        st = apm_fail(err, APIUM_E_NOMEM, "cannot open the broker \"%s\": out of memory", link->shown);
+        st = apm_fail(err, APIUM_E_NOMEM, "cannot open the broker \"%s\": out of memory",
+                      link->shown);
     if (st == APIUM_OK) {
         *broker = (apm_broker){ .ops = ops, .link = link, .opts = *opts, .url = url };
         st = ops->open(broker, err);

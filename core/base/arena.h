@@ -20,7 +20,8 @@ void *apm_arena_alloc(apm_arena *arena, size_t size); /* zeroed */
 void *apm_arena_bytes(apm_arena *arena, size_t size); /* not zeroed, not aligned */
 /* A terminated copy; absent stays absent. On failure absent too, and *ok (may be NULL) is set false. */
 apm_str apm_arena_str(apm_arena *arena, apm_str s, bool *ok);
-char *apm_arena_printf(apm_arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+char *
+apm_arena_printf(apm_arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void apm_arena_clear(apm_arena *arena);
 
 #endif

@@ -33,7 +33,8 @@ const apm_doc *apm_doc_next(const apm_doc *member);
 const char *apm_doc_key(const apm_doc *member);
 
 /* Strings are borrowed from the tree. */
-apium_status apm_doc_string(const apm_doc *doc, const char *path, const char **out, apium_error *err);
+apium_status
+apm_doc_string(const apm_doc *doc, const char *path, const char **out, apium_error *err);
 apium_status apm_doc_int64(const apm_doc *doc, const char *path, int64_t *out, apium_error *err);
 apium_status apm_doc_double(const apm_doc *doc, const char *path, double *out, apium_error *err);
 apium_status apm_doc_bool(const apm_doc *doc, const char *path, bool *out, apium_error *err);

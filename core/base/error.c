@@ -19,8 +19,7 @@ apium_status_text(apium_status status)
     return "unknown status";
 }
 
-static void
-fill(apium_error *err, apium_status status, int sys, const char *fmt, va_list ap)
+static void fill(apium_error *err, apium_status status, int sys, const char *fmt, va_list ap)
     __attribute__((format(printf, 4, 0)));
 
 static void
@@ -32,7 +31,8 @@ fill(apium_error *err, apium_status status, int sys, const char *fmt, va_list ap
     *err = (apium_error){
         .status = status,
         .sys = sys,
-        .retriable = status == APIUM_E_TIMEOUT || status == APIUM_E_CLOSED || status == APIUM_E_BUSY,
+        .retriable =
+            status == APIUM_E_TIMEOUT || status == APIUM_E_CLOSED || status == APIUM_E_BUSY,
     };
     memcpy(err->text, text, sizeof(text));
 }

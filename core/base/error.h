@@ -13,7 +13,7 @@ apium_status apm_fail(apium_error *err, apium_status status, const char *fmt, ..
     __attribute__((format(printf, 3, 4)));
 
 /* E_SYSTEM (E_NOMEM for ENOMEM) with ": <strerror>" appended. */
-apium_status apm_fail_sys(apium_error *err, int sys, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+apium_status
+apm_fail_sys(apium_error *err, int sys, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

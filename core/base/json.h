@@ -14,7 +14,8 @@
 #include "core/base/arena.h"
 #include "core/base/buf.h"
 
-#define APM_JSON_DEPTH 512 /* deepest nesting accepted; Python's own parser gives up at about 1,000 */
+#define APM_JSON_DEPTH                                                                             \
+    512 /* deepest nesting accepted; Python's own parser gives up at about 1,000 */
 
 typedef enum apm_json_type {
     APM_JSON_NONE, /* absent: a zeroed apm_json */
@@ -77,9 +78,11 @@ apium_status apm_json_bool(apm_json val, const char *what, bool *out, apium_erro
 /* Text without quotes and escapes, as UTF-8 with lone surrogates encoded as three bytes each (WTF-8). May
  * hold NUL bytes. Borrowed from the JSON text when it has no escapes, otherwise in the arena, which also
  * makes it terminated; use apm_json_cstr for a C string. */
-apium_status apm_json_string(apm_json val, const char *what, apm_arena *arena, apm_str *out, apium_error *err);
+apium_status
+apm_json_string(apm_json val, const char *what, apm_arena *arena, apm_str *out, apium_error *err);
 /* The same as a terminated string in the arena; a NUL inside is E_INVALID. */
-apium_status apm_json_cstr(apm_json val, const char *what, apm_arena *arena, const char **out, apium_error *err);
+apium_status
+apm_json_cstr(apm_json val, const char *what, apm_arena *arena, const char **out, apium_error *err);
 
 /* Appending, in the exact form of Python's json.dumps (ASCII only, lower-case \uXXXX, shortest floats).
  * Bytes that are not (W)UTF-8 make the buffer fail: check with apm_utf8_valid first where they may occur. */

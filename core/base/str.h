@@ -17,7 +17,7 @@ typedef struct apm_str {
 #define APM_STR(literal) ((apm_str){ "" literal, sizeof(literal) - 1 })
 #define APM_STR_NONE     ((apm_str){ NULL, 0 })
 /* For printf's "%.*s". */
-#define APM_STR_ARG(s) (int)(s).len, (s).p ? (s).p : ""
+#define APM_STR_ARG(s)   (int)(s).len, (s).p ? (s).p : ""
 
 static inline apm_str
 apm_strz(const char *z)

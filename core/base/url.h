@@ -11,12 +11,13 @@
 #include "core/base/arena.h"
 
 typedef struct apm_url {
-    const char *scheme; /* lower case, e.g. "redis", "redis+socket", "sqlite" */
+    const char *scheme;          /* lower case, e.g. "redis", "redis+socket", "sqlite" */
     const char *user, *password; /* NULL when absent */
     const char *host;            /* "" when absent; without brackets for IPv6 */
     int port;                    /* 0 when absent */
-    const char *path;            /* after the host, without the first slash, decoded; NULL when there is no slash */
-    const char *query;           /* raw, after '?'; NULL when absent */
+    const char
+        *path; /* after the host, without the first slash, decoded; NULL when there is no slash */
+    const char *query; /* raw, after '?'; NULL when absent */
 } apm_url;
 
 typedef struct apm_urls {

@@ -89,8 +89,9 @@ apm_link_get(apm_links *set, const char *url, apm_link **out, apium_error *err)
     apm_url_mask(url, shown, sizeof(shown));
     const apm_link_ops *kind = find_kind(urls.items[0].scheme);
     if (!kind) {
-        st = apm_fail(err, APIUM_E_UNSUPPORTED, "cannot use \"%s\": no adapter for the scheme \"%s\" in this build",
-                      shown, urls.items[0].scheme);
+        st = apm_fail(err, APIUM_E_UNSUPPORTED,
+                      "cannot use \"%s\": no adapter for the scheme \"%s\" in this build", shown,
+                      urls.items[0].scheme);
         goto out;
     }
     for (apm_link *link = set->links; link; link = link->next) {

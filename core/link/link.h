@@ -43,9 +43,9 @@ struct apm_unit {
 };
 
 typedef struct apm_link_ops {
-    const char *kind;            /* "redis", for logs */
-    const char *const *schemes;  /* ended by NULL */
-    size_t size;                 /* of the kind's link; its first member is an apm_link */
+    const char *kind;           /* "redis", for logs */
+    const char *const *schemes; /* ended by NULL */
+    size_t size;                /* of the kind's link; its first member is an apm_link */
     /* Do these URLs name one server, so that one link serves both? */
     bool (*same)(const apm_link *link, const apm_urls *urls);
     /* Start (connect in the background). The link is in its set already; link->urls is parsed. */

@@ -307,7 +307,8 @@ START_TEST(several_queues_are_served_in_turn)
     }
     /* Which queue is next is RabbitMQ's choice, queue by queue as they come to speak: there none may starve. */
     int least = apm_broker_can(s->broker, APM_BROKER_REPLIES) ? 1 : 5;
-    ck_assert_msg(from_b >= least, "%d of 5 messages of the short queue among the first 14", from_b);
+    ck_assert_msg(from_b >= least, "%d of 5 messages of the short queue among the first 14",
+                  from_b);
     side_free(s);
 }
 END_TEST

@@ -129,9 +129,9 @@ put(apium_task *task, const char *word, const char *key)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     int fd = open(getenv("FLOWS"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    int n = snprintf(line, sizeof(line), "%s %s %d %ld %lld", word, key,
-                     apium_task_redelivered(task), (long)getpid(),
-                     now.tv_sec * 1000LL + now.tv_nsec / 1000000);
+    int n =
+        snprintf(line, sizeof(line), "%s %s %d %ld %lld", word, key, apium_task_redelivered(task),
+                 (long)getpid(), now.tv_sec * 1000LL + now.tv_nsec / 1000000);
     bool ok = fd >= 0 && n < 127;
     if (ok) {
         memset(line + n, ' ', 127 - (size_t)n);

@@ -264,7 +264,8 @@ comes_to(apium_sig *flow, const char *expected)
     apium_run *run;
     apium_result *res;
     ck_ok(apium_send(app, flow, NULL, &run, err));
-    ck_assert_msg(apium_get(run, 0, &res, err) == APIUM_OK, "%s instead of %s", err->text, expected);
+    ck_assert_msg(apium_get(run, 0, &res, err) == APIUM_OK, "%s instead of %s", err->text,
+                  expected);
     ck_assert_str_eq(apium_result_json(res), expected);
     apium_result_free(res);
     apium_run_free(run);

@@ -298,9 +298,9 @@ START_TEST(transport_options_have_known_members)
     ck_assert_str_eq(s.sentinel_password, "x");
     set("broker_transport_options", "{}");
     ck_assert_double_eq(s.visibility_timeout, 3600);
-    ck_assert_ptr_nonnull(
-        strstr(refusal("broker_transport_options", "{\"visibility_timout\": 1}"),
-               "unknown member visibility_timout of the options (did you mean visibility_timeout?)"));
+    ck_assert_ptr_nonnull(strstr(
+        refusal("broker_transport_options", "{\"visibility_timout\": 1}"),
+        "unknown member visibility_timout of the options (did you mean visibility_timeout?)"));
     ck_assert_ptr_nonnull(
         strstr(refusal("broker_transport_options", "{\"priority_steps\": [3, 1]}"), "rising"));
     ck_assert_ptr_nonnull(
