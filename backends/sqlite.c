@@ -38,6 +38,8 @@ typedef struct watched {
     apm_change_cb *on_change;
     void *arg;
     int64_t version; /* newest one seen */
+    uint64_t serial; /* of this watch */
+    bool looked;     /* once at least: from now on everything is news */
     UT_hash_handle hh;
 } watched;
 
@@ -57,6 +59,7 @@ struct sqlite_backend {
     watched *watched;
     look_op *looking;
     bool look_again, listening;
+    uint64_t watches; /* so far */
     int64_t cleaned_ms;
     struct one_op *asked; /* fetches and forgets under way */
     apm_sqlite_parts_op *parts;
@@ -318,6 +321,7 @@ struct look_op {
     struct ask {
         const char *task_id;
         int64_t version;
+        uint64_t serial;
     } * asks;
     size_t n_asks;
     struct news {
@@ -392,13 +396,19 @@ look_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
         if (!w || w->version >= news->version)
             continue;
         /* A first look finds old states beside the present one: only that is news. */
-        if (w->version == 0 && news->next && strcmp(news->next->task_id, news->task_id) == 0)
+        if (!w->looked && news->next && strcmp(news->next->task_id, news->task_id) == 0)
             continue;
         w->version = news->version;
         w->on_change(w->arg, apm_strz(news->task_id), news->doc);
     }
     if (!op->owner)
         return; /* closed by a callback */
+    for (size_t i = 0; status == APIUM_OK && i < op->n_asks; i++) {
+        watched *w;
+        HASH_FIND_STR(b->watched, op->asks[i].task_id, w);
+        if (w && w->serial == op->asks[i].serial)
+            w->looked = true;
+    }
     b->looking = NULL;
     if (b->look_again)
         look(b);
@@ -431,6 +441,7 @@ look(sqlite_backend *b)
         struct ask *one = &op->asks[op->n_asks++];
         one->task_id = apm_arena_str(&op->arena, apm_strz(w->task_id), &ok).p;
         one->version = w->version;
+        one->serial = w->serial;
     }
     if (!ok) {
         release_look(&op->op);
@@ -473,6 +484,7 @@ backend_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, 
     }
     w->on_change = on_change;
     w->arg = arg;
+    w->serial = ++b->watches;
     HASH_ADD_KEYPTR(hh, b->watched, w->task_id, strlen(w->task_id), w);
     if (!w->hh.tbl) {
         free(w->task_id);

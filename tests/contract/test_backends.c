@@ -318,6 +318,35 @@ START_TEST(a_watcher_sees_every_state_in_order)
 }
 END_TEST
 
+START_TEST(states_that_are_stored_together_are_each_seen)
+{
+    apium_error error, *err = &error;
+    side *s = side_with(false, true);
+    const char *id = fresh_id();
+    seen look = { 0 };
+
+    ck_ok(s->backend->ops->watch(s->backend, id, on_change, &look, err));
+    (void)fetch(s, id); /* the watch is on its way before this question */
+    run_for(100);
+    apm_unit *unit = apm_unit_new(s->backend->link);
+    static const char *const docs[] = { "{\"status\": \"STARTED\", \"result\": 1}",
+                                        "{\"status\": \"PROGRESS\", \"result\": 2}",
+                                        "{\"status\": \"SUCCESS\", \"result\": 3}" };
+    static const char *const states[] = { "STARTED", "PROGRESS", "SUCCESS" };
+    for (int i = 0; i < 3; i++) {
+        const apm_record record = { .task_id = apm_strz(id),
+                                    .state = apm_strz(states[i]),
+                                    .doc = apm_strz(docs[i]) };
+        ck_ok(s->backend->ops->record(s->backend, unit, &record, err));
+    }
+    apm_unit_commit(unit, NULL, NULL);
+    run_until(look.n >= 3);
+    for (int i = 0; i < 3; i++)
+        ck_assert_str_eq(look.docs[i], docs[i]);
+    side_free(s);
+}
+END_TEST
+
 START_TEST(a_watcher_is_told_the_present_state_first)
 {
     apium_error error, *err = &error;
@@ -512,6 +541,7 @@ static const struct {
     { &a_result_expires },
     { &cleaning_up_keeps_what_has_not_expired },
     { &a_watcher_sees_every_state_in_order },
+    { &states_that_are_stored_together_are_each_seen },
     { &a_watcher_is_told_the_present_state_first },
     { &a_watcher_hears_at_once },
     { &after_unwatching_nothing_is_heard },
