@@ -126,8 +126,8 @@ class Words(Command):
         self.assertIn("--countdown", complete("call", "--co"))
         self.assertEqual(complete("worker", "-P", "thr"), ["threads"])
         self.assertEqual(complete("canvas", "sh"), ["show"])
-        self.assertEqual(complete("canvas", "show", "/etc/host"), complete("call", "--canvas", "/etc/host"))
-        self.assertIn("/etc/hosts", complete("call", "--canvas", "/etc/host"))
+        self.assertEqual(complete("canvas", "show", "/etc/passw"), complete("call", "--canvas", "/etc/passw"))
+        self.assertIn("/etc/passwd", complete("call", "--canvas", "/etc/passw"))
 
 
 class Queues(Command):
