@@ -21,6 +21,9 @@ enum {
     APM_BACKEND_LOCAL = 1u << 3, /* lives in this process alone (memory://) */
     /* The server has not said yet what it can do: other features may come until this one goes, which is before its link is up */
     APM_BACKEND_UNKNOWN = 1u << 4,
+    /* The server tells of a stored result at once, and watching for one costs it next to nothing: who waits for what he sends watches
+     * before he sends, as Celery's client does */
+    APM_BACKEND_TELLS = 1u << 5,
 };
 
 /* One state of one task, to be stored. */

@@ -5,15 +5,10 @@
 local A, call = ARGV, redis.call
 local unacked, index, prefix, want = A[1], A[2], A[3], tonumber(A[4])
 local largest, full, steps, rotate, many = tonumber(A[5]), tonumber(A[6]), tonumber(A[7]), A[8] == '1', A[9] == '1'
--- Lua does not roll back: look before popping.
-local t = call('TYPE', unacked)['ok']
-if t ~= 'hash' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. unacked .. ' is a ' .. t) end
-t = call('TYPE', index)['ok']
-if t ~= 'zset' and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. index .. ' is a ' .. t) end
 local now = call('TIME')
 local score = string.format('%d.%06d', now[1], now[2])
 local out, n, bytes = {tonumber(now[1]), tonumber(now[2]), 0}, 0, 0
-local entries, scores = {}, {}
+local entries, scores, taken, from = {}, {}, {}, {}
 local function take(q, s, m)
   n = n + 1
   bytes = bytes + #m
@@ -24,6 +19,8 @@ local function take(q, s, m)
   scores[2 * n] = tag
   out[#out + 1] = q * 16 + s
   out[#out + 1] = #m > largest and #m or m
+  taken[n] = m
+  from[n] = A[q + s]
 end
 local function pop(q, s, count)
   local list = A[q + s]
@@ -34,13 +31,6 @@ local function pop(q, s, count)
   if got.err then out[#out + 1] = q * 16 + s out[#out + 1] = -1 return 0 end
   for _, m in ipairs(got) do take(q, s, m) end
   return #got
-end
--- A small sorted set is a list that is searched from its head, with each score read as text: dozens of additions cost more than all
--- else. A member of over 64 bytes makes a tree of it, and it stays one when that member has gone.
-local function plant()
-  local seed = prefix .. string.rep('-', 65)
-  call('ZADD', index, score, seed)
-  return seed
 end
 local order = {}
 for i = 1, tonumber(A[10]) do order[i] = 11 + (i - 1) * (steps + 1) end
@@ -58,11 +48,27 @@ for s = 1, steps do
   end
   if live > 0 then out[3] = 1 break end
 end
-local seed = n >= 8 and plant()
+-- A small sorted set is a list that is searched from its head, with each score read as text: dozens of additions cost more than all
+-- else. A member of over 64 bytes makes a tree of it, and it stays one when that member has gone.
+local seed = n >= 8 and prefix .. string.rep('-', 65)
+if seed then redis.pcall('ZADD', index, score, seed) end
 for i = 1, 2 * n, 200 do
   local last = math.min(i + 199, 2 * n)
-  call('HSET', unacked, unpack(entries, i, last))
-  call('ZADD', index, unpack(scores, i, last))
+  local put = redis.pcall('HSET', unacked, unpack(entries, i, last))
+  if type(put) == 'number' then put = redis.pcall('ZADD', index, unpack(scores, i, last)) end
+  if type(put) ~= 'number' then
+    -- Lua does not roll back: put all back where it was, and say why.
+    for k = n, 1, -1 do
+      call('RPUSH', from[k], taken[k])
+      redis.pcall('HDEL', unacked, entries[2 * k - 1])
+      redis.pcall('ZREM', index, entries[2 * k - 1])
+    end
+    for key, kind in pairs({[unacked] = 'hash', [index] = 'zset'}) do
+      local t = call('TYPE', key)['ok']
+      if t ~= kind and t ~= 'none' then return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. t) end
+    end
+    return put
+  end
 end
 if seed then call('ZREM', index, seed) end
 return out

@@ -33,6 +33,7 @@ struct apm_conn {
     apm_link_watch backend_watch;
     int64_t down_since_ms; /* the backend's link; 0 while it is up */
     char down_why[256];
+    bool waits; /* somebody has waited for a result here */
     watched *watches;
     apm_conn *next;
 };
@@ -266,6 +267,19 @@ apm_conn_backend_down_ms(const apm_conn *conn, const char **why)
 {
     *why = conn->down_why;
     return conn->down_since_ms ? apm_clock_ms() - conn->down_since_ms : 0;
+}
+
+void
+apm_conn_waits(apm_conn *conn)
+{
+    conn->waits = true;
+}
+
+apm_backend *
+apm_conn_watcher(const apm_conn *conn)
+{
+    bool watch = conn->waits && conn->backend && apm_backend_can(conn->backend, APM_BACKEND_TELLS);
+    return watch ? conn->backend : NULL;
 }
 
 bool

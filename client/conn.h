@@ -40,6 +40,11 @@ apium_status apm_conn_backend_known(apm_conn *conn, apm_backend **out, apium_err
  */
 bool apm_conn_turn(apm_conn *conn, const bool *done, int64_t timeout_ms);
 
+/* This thread waits for results: what it sends from now on is watched for before it is sent, where that is cheap. */
+void apm_conn_waits(apm_conn *conn);
+/* The backend, when what is sent now should be watched for; NULL otherwise. */
+apm_backend *apm_conn_watcher(const apm_conn *conn);
+
 /* Milliseconds that an answer may take before we give up: what the settings allow for reaching a
  * server. */
 int64_t apm_conn_patience_ms(const apm_conn *conn);

@@ -300,23 +300,25 @@ apm_call_write(apium_app *app, apm_call *call, apm_message *msg, apium_error *er
 }
 
 /* With rpc:// the answer comes to a queue of this conn's backend, which has to be there before the
- * task can run. */
+ * task can run; others are watched before it if this thread is one that waits. */
 static apium_status
-expect_reply(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
+expect_answer(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
 {
     const char *url = apm_links_settings(apm_conn_links(conn))->result_backend;
     apm_backend *backend;
 
-    if (!run || run->ignored || !url || strncmp(url, "rpc", 3) != 0 ||
-        apm_str_is(call->req.reply_to))
+    if (!run || run->ignored || apm_str_is(call->req.reply_to))
+        return APIUM_OK;
+    if (apm_conn_watcher(conn))
+        return apm_run_watch(run, conn, err);
+    if (!url || strncmp(url, "rpc", 3) != 0)
         return APIUM_OK;
     apium_status st = apm_conn_backend(conn, &backend, err);
     if (st != APIUM_OK || !apm_backend_can(backend, APM_BACKEND_REPLY))
         return st;
-    st = apm_conn_watch(conn, run->id, &run->waiter, err);
+    st = apm_run_watch(run, conn, err);
     if (st != APIUM_OK)
         return st;
-    run->watching = conn;
     call->req.reply_to = apm_strz(backend->ops->reply_to(backend));
     return APIUM_OK;
 }
@@ -331,7 +333,7 @@ apm_call_put(apm_conn *conn, apm_call *call, apium_run *run, apm_broker *broker,
 
     apium_status st = apm_call_route(app, call, &route, err);
     if (st == APIUM_OK)
-        st = expect_reply(conn, call, run, err);
+        st = expect_answer(conn, call, run, err);
     if (st == APIUM_OK)
         st = apm_call_write(app, call, &msg, err);
     if (st == APIUM_OK)

@@ -233,7 +233,7 @@ wait_task(apium_run *run, int64_t timeout_ms, apium_run **failed, apium_error *e
     if (run->waiter.ready || run->eager)
         return APIUM_OK;
     apium_status st = apm_run_backend(run, &conn, &backend, err);
-    if (st == APIUM_OK && (timeout_ms == 0 || failed))
+    if (st == APIUM_OK && (timeout_ms == 0 || (failed && run->parent)))
         st = apm_run_look(run, conn, backend, err);
     if (st != APIUM_OK || run->waiter.ready)
         return st;
@@ -249,6 +249,7 @@ wait_task(apium_run *run, int64_t timeout_ms, apium_run **failed, apium_error *e
         goto out;
     }
     bool watched = apm_run_watched(run, conn);
+    apm_conn_waits(conn);
     if (!watched && (st = apm_conn_watch(conn, run->id, &run->waiter, err)) != APIUM_OK)
         goto out;
     st = wait_watched(run, conn, backend, timeout_ms, before.n ? &before : NULL, failed, err);

@@ -3,7 +3,8 @@
  *
  *   redis.c           the life of the link: connect, greet, lose, try again, close
  *   redis_request.c   commands and scripts waiting, sent, lost, sent again
- *   redis_unit.c      units, gathered into calls of one script (redis_unit.lua)
+ *   redis_unit.c      units: their operations, written down as words
+ *   redis_call.c      units gathered into calls: a transaction of pushes, or a script (redis_settle.lua, redis_unit.lua)
  *   redis_sub.c       subscriptions
  *   redis_sentinel.c  asking sentinels for the master
  */
@@ -18,17 +19,60 @@
 typedef struct redis_unit redis_unit;
 typedef struct redis_call redis_call;
 
+/* A part of a buffer; a place in it may move in memory. */
+typedef struct span {
+    size_t at, end;
+} span;
+
+/* What a unit consists of: the two usual kinds leave in calls that are made for them. */
+typedef enum unit_shape {
+    UNIT_EMPTY,
+    UNIT_STORED,  /* one result */
+    UNIT_SETTLED, /* one delivery acknowledged, with its result if it has one */
+    UNIT_PUSHED,  /* pushes to one end of one list */
+    UNIT_ANY,
+} unit_shape;
+
+struct redis_unit {
+    apm_unit head;
+    apm_buf words;
+    size_t n_words;
+    bool unacked, unencodable;
+    bool rare; /* has operations that the usual script lacks */
+    unit_shape shape;
+    span key, value, tag; /* words, as they are encoded: where it stores or pushes and what; what it acknowledges */
+    int db;               /* of the key */
+    unsigned keyset;      /* of the tag */
+    int64_t expire_s;     /* of the result */
+    struct {
+        size_t words_len, n_words, at; /* before its operation, and where it begins */
+        bool failed, in_run;
+    } composed; /* a value that is composed in place */
+    struct {
+        size_t count_at, key_at, key_len, end; /* in words; `end`: nothing came since */
+        unsigned n;                            /* 0: there is none */
+        int db;
+        bool right;
+    } run; /* of pushes to one end of one list: an operation that grows */
+    int64_t started_ms;
+    redis_unit *next;
+};
+
 struct apm_redis_req {
     apm_redis_req *prev, *next;           /* on link->all */
     apm_redis_req *wait_prev, *wait_next; /* on link->waiting */
     apm_link *link;
     apm_redis_script *script;
+    bool atomic;  /* the words are whole commands, to be executed as one transaction */
+    char *refused; /* what the server said of one of them; NULL none */
+    unsigned n_commands;
     apm_buf words;
     apm_str tail; /* words behind them that another keeps until this is answered; absent none */
     size_t n_words;
     int db;
     unsigned flags;
     bool waiting, full_text; /* full_text: EVAL, because the server does not know the script */
+    bool unheard;            /* the server refused it as a whole: sending it again is no repetition */
     int64_t started_ms, not_before_ms;
     apm_redis_answer *done;
     void *arg;
@@ -111,6 +155,10 @@ void redis_attempt_failed(apm_redis *link, apium_status status, const char *why)
 bool redis_handle_closed(apm_redis *link); /* count one down; true when the link itself is gone */
 
 /* redis_request.c */
+/* A transaction: each command is opened with its number of words, then they are added. Its answer is that of EXEC. What was lost with the
+ * connection is told to redis_call_lost() with `arg`. */
+apm_redis_req *redis_begin_atomic(apm_redis *link, int db, apm_redis_answer *done, void *arg);
+void redis_open_command(apm_redis_req *req, size_t n_words);
 void redis_requests_pump(apm_redis *link);
 void redis_requests_tick(apm_redis *link);                                       /* patience */
 void redis_requests_fail(apm_redis *link, apium_status status, const char *why); /* all that wait */
@@ -126,7 +174,12 @@ bool redis_says_later(const char *text, bool *lose);
 /* redis_unit.c */
 apm_unit *redis_unit_new(apm_link *link);
 void redis_unit_drop(apm_unit *unit);
+/* Release it and tell who committed it. */
+void redis_unit_answer(redis_unit *unit, apium_status status, const apium_error *err);
+
+/* redis_call.c */
 void redis_unit_commit(apm_unit *unit);
+void redis_call_lost(apm_redis *link, void *call); /* the answer to its transaction */
 void redis_units_pump(apm_redis *link);
 void redis_units_tick(apm_redis *link);
 void redis_units_clear(apm_redis *link, apium_status status, const char *why);

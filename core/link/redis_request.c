@@ -47,6 +47,7 @@ req_free(apm_redis *link, apm_redis_req *req)
     if (req->next)
         req->next->prev = req->prev;
     apm_buf_clear(&req->words);
+    free(req->refused);
     free(req);
 }
 
@@ -101,6 +102,22 @@ apm_redis_begin_script(apm_link *base, apm_redis_script *script, int db, unsigne
     if (req)
         req->script = script;
     return req;
+}
+
+apm_redis_req *
+redis_begin_atomic(apm_redis *link, int db, apm_redis_answer *done, void *arg)
+{
+    apm_redis_req *req = apm_redis_begin(&link->base, db, 0, done, arg);
+    if (req)
+        req->atomic = true;
+    return req;
+}
+
+void
+redis_open_command(apm_redis_req *req, size_t n_words)
+{
+    apm_resp_open(&req->words, n_words);
+    req->n_commands++;
 }
 
 void
@@ -188,6 +205,16 @@ redis_says_later(const char *text, bool *lose)
     return false;
 }
 
+/* Of a command of a transaction: why it could not be queued, then nothing of it is executed. */
+static void
+on_queued(void *arg, const redisReply *reply)
+{
+    apm_redis_req *req = arg;
+
+    if (reply && reply->type == REDIS_REPLY_ERROR && !req->refused)
+        req->refused = strdup(reply->str);
+}
+
 static void
 on_reply(void *arg, const redisReply *reply)
 {
@@ -209,19 +236,20 @@ on_reply(void *arg, const redisReply *reply)
         wait_append(&link->waiting, req);
         return;
     }
-    if (redis_says_later(reply->str, &lose)) {
+    const char *text = req->refused ? req->refused : reply->str;
+    if (redis_says_later(text, &lose)) {
         if (lose) {
             wait_append(&link->lost, req);
-            req->flags |= APM_REDIS_REPEAT; /* it was refused, so nothing happened */
-            redis_lose(link, APIUM_E_CLOSED, reply->str);
+            req->unheard = true;
+            redis_lose(link, APIUM_E_CLOSED, text);
             return;
         }
         req->not_before_ms = apm_clock_ms() + LATER_MS;
-        snprintf(link->last_error, sizeof(link->last_error), "%s", reply->str);
+        snprintf(link->last_error, sizeof(link->last_error), "%s", text);
         wait_append(&link->waiting, req);
         return;
     }
-    apm_fail(&err, APIUM_E_REFUSED, "%s", reply->str);
+    apm_fail(&err, APIUM_E_REFUSED, "%s", text);
     req_answer(link, req, NULL, &err);
 }
 
@@ -274,13 +302,34 @@ write_select(apm_redis *link, int db, apm_redis_reply_cb *cb)
 
 /* ---- sending ---- */
 
+/* MULTI, its commands, EXEC: the last answer is the one that counts. */
+static void
+write_atomic(apm_redis *link, apm_redis_req *req)
+{
+    free(req->refused);
+    req->refused = NULL;
+    apm_redis_conn_send(link->cmd, APM_STR("*1\r\n$5\r\nMULTI\r\n"), 0, on_queued, req);
+    for (unsigned i = 0; i < req->n_commands && link->cmd; i++)
+        apm_redis_conn_send(link->cmd, i ? APM_STR_NONE : apm_buf_str(&req->words), 0, on_queued,
+                            req);
+    if (link->cmd)
+        apm_redis_conn_send(link->cmd, APM_STR("*1\r\n$4\r\nEXEC\r\n"), 0, on_reply, req);
+    else
+        wait_append(&link->waiting, req);
+}
+
 static void
 write_request(apm_redis *link, apm_redis_req *req)
 {
     apm_buf head;
 
+    req->unheard = false;
     if (link->current_db != req->db)
         write_select(link, req->db, NULL);
+    if (req->atomic) {
+        write_atomic(link, req);
+        return;
+    }
     apm_buf_init(&head, 1 << 20);
     if (req->script) {
         apm_resp_open(&head, req->n_words + 3);
@@ -388,7 +437,7 @@ redis_requests_lost(apm_redis *link)
     /* Back to the front, keeping their order: from the last to the first. */
     for (apm_redis_req *req = lost.tail, *prev; req; req = prev) {
         prev = req->wait_prev;
-        if (!(req->flags & APM_REDIS_REPEAT))
+        if (!(req->flags & APM_REDIS_REPEAT) && !req->unheard)
             continue;
         wait_remove(&lost, req);
         req->wait_prev = NULL;
@@ -400,6 +449,12 @@ redis_requests_lost(apm_redis *link)
     while (lost.head) {
         apm_redis_req *req = lost.head;
         wait_remove(&lost, req);
+        if (req->atomic) {
+            void *call = req->arg;
+            req_free(link, req);
+            redis_call_lost(link, call);
+            continue;
+        }
         req_answer(link, req, NULL, &err);
     }
 }

@@ -17,8 +17,11 @@
 local A, call, at = ARGV, redis.call, 4
 local now = call('TIME')
 local answers = {tonumber(now[1]), tonumber(now[2])}
+-- whether a transaction of pushes alone (redis_call.c) was executed, with this token, whose answer was lost
+local pushed = false
 local seen = call('GET', A[1])
-if seen then
+if seen == 'pushed' then pushed = true
+elseif seen then
   if seen:sub(1, 1) == '[' then
     for _, a in ipairs(cjson.decode(seen)) do answers[#answers + 1] = a end
   else
@@ -295,6 +298,7 @@ local function settle(from, to)
     end
     if fenced then return end
   end
+  if pushed then return end
   i = from
   while i < to do
     local op = A[i]
