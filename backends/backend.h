@@ -21,9 +21,6 @@ enum {
     APM_BACKEND_LOCAL = 1u << 3, /* lives in this process alone (memory://) */
     /* The server has not said yet what it can do: other features may come until this one goes, which is before its link is up */
     APM_BACKEND_UNKNOWN = 1u << 4,
-    /* The server tells of a stored result at once, and watching for one costs it next to nothing: who waits for what he sends watches
-     * before he sends, as Celery's client does */
-    APM_BACKEND_TELLS = 1u << 5,
 };
 
 /* One state of one task, to be stored. */
@@ -101,6 +98,11 @@ typedef struct apm_backend_ops {
     /* Survives reconnection (what was missed meanwhile is fetched). One watcher per id and backend. */
     apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change,
                           void *arg, apium_error *err);
+    /* The same for a task that is sent next: nothing can be stored, so nothing is looked for. But what is stored before the server has
+     * heard of the watching is not told: whoever has waited in vain for a moment looks. NULL where watching costs more than next to
+     * nothing. */
+    apium_status (*watch_sent)(apm_backend *backend, const char *task_id, apm_change_cb *on_change,
+                               void *arg, apium_error *err);
     void (*unwatch)(apm_backend *backend, const char *task_id);
     void (*forget)(apm_backend *backend, const char *task_id, apm_backend_done *done, void *arg);
     /* Delete what has expired, where the store does not do it by itself; NULL where it does. */

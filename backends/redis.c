@@ -18,6 +18,7 @@ typedef struct apm_redis_watched {
     apm_change_cb *on_change;
     void *arg;
     apm_redis_sub *sub;
+    bool unsent; /* when it was subscribed to: nothing was stored */
     UT_hash_handle hh;
     char *key;
     char id[];
@@ -137,6 +138,10 @@ on_message(void *arg, apm_str channel, const apm_str *payload)
         w->on_change(w->arg, apm_strz(w->id), *payload);
         return;
     }
+    if (w->unsent) {
+        w->unsent = false;
+        return;
+    }
     /* Subscribed, now or again: only from here on nothing is missed, so only now look at what is stored. */
     question *q = calloc(1, sizeof(*q));
     if (q)
@@ -149,8 +154,8 @@ on_message(void *arg, apm_str channel, const apm_str *payload)
 }
 
 static apium_status
-redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
-            apium_error *err)
+watch(apm_backend *base, const char *task_id, bool unsent, apm_change_cb *on_change, void *arg,
+      apium_error *err)
 {
     redis_backend *backend = redis_of(base);
     size_t len = strlen(task_id);
@@ -162,7 +167,7 @@ redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, vo
     w = calloc(1, sizeof(*w) + len + 1);
     if (!w)
         goto no_memory;
-    *w = (watched){ .backend = backend, .on_change = on_change, .arg = arg };
+    *w = (watched){ .backend = backend, .on_change = on_change, .arg = arg, .unsent = unsent };
     memcpy(w->id, task_id, len);
     w->key = meta_key(backend, apm_strz(task_id));
     w->sub = w->key ? apm_redis_subscribe(base->link, w->key, on_message, w) : NULL;
@@ -175,6 +180,20 @@ redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, vo
     return APIUM_OK;
 no_memory:
     return apm_fail(err, APIUM_E_NOMEM, "cannot watch the result of %s: out of memory", task_id);
+}
+
+static apium_status
+redis_watch(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
+            apium_error *err)
+{
+    return watch(base, task_id, false, on_change, arg, err);
+}
+
+static apium_status
+redis_watch_sent(apm_backend *base, const char *task_id, apm_change_cb *on_change, void *arg,
+                 apium_error *err)
+{
+    return watch(base, task_id, true, on_change, arg, err);
 }
 
 static void
@@ -272,7 +291,7 @@ const apm_backend_ops apm_redis_backend = {
     .name = "redis",
     .schemes = (const char *const[]){ "redis", "rediss", "redis+socket", "sentinel", NULL },
     .size = sizeof(redis_backend),
-    .features = APM_BACKEND_BARRIER | APM_BACKEND_TELLS,
+    .features = APM_BACKEND_BARRIER,
     .open = redis_open,
     .close = redis_close,
     .record = redis_record,
@@ -286,6 +305,7 @@ const apm_backend_ops apm_redis_backend = {
     .forget_group = apm_redis_forget_group,
     .fetch = redis_fetch,
     .watch = redis_watch,
+    .watch_sent = redis_watch_sent,
     .unwatch = redis_unwatch,
     .forget = redis_forget,
 };

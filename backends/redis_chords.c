@@ -100,8 +100,6 @@ apm_redis_claim(apm_backend *base, apm_unit *unit, apm_str group_id, apium_error
 
 /* ---- the parts of a complete header ---- */
 
-static apm_redis_script parts_script = { .text = redis_parts_lua };
-
 typedef struct pages {
     apm_redis_store *backend;
     apm_parts_cb *done;
@@ -140,7 +138,7 @@ ask_page(pages *p)
 {
     apm_link *link = p->backend->base.link;
     apm_redis_req *req =
-        apm_redis_begin_script(link, &parts_script, p->backend->db, APM_REDIS_REPEAT, on_page, p);
+        apm_redis_begin_script(link, &redis_parts_script, p->backend->db, APM_REDIS_REPEAT, on_page, p);
 
     if (!req)
         return false;

@@ -150,6 +150,8 @@ bool redis_entry_split(apm_str entry, apm_str *message, apm_str *queue_json);
 apium_status redis_wait_open(redis_broker *broker);
 void redis_wait_close(redis_broker *broker);
 void redis_wait_arm(redis_broker *broker);  /* the lists were empty */
+/* Somebody waits on this list, so it is empty: when it is not he wakes. */
+bool redis_wait_holds(const redis_queue *queue, int step);
 void redis_wait_down(redis_broker *broker); /* the link is lost, or we stop */
 void redis_wait_drop(redis_broker *broker, redis_queue *queue);
 

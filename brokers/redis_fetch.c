@@ -20,10 +20,6 @@
 #define UNLIMITED_BATCH 128       /* a fetch without a window */
 #define ERROR_PAUSE_MS  1000
 
-static apm_redis_script fetch_script = { .text = redis_fetch_lua };
-
-static apm_redis_script adopt_script = { .text = redis_adopt_lua };
-
 static void
 tag_prefix(const redis_broker *broker, uint64_t number, char out[TAG_MAX])
 {
@@ -248,7 +244,7 @@ send_fetch(redis_broker *broker, unsigned count)
 
     if (!fetch)
         return;
-    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &fetch_script, broker->db,
+    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &redis_fetch_script, broker->db,
                                                 APM_REDIS_UNACKED, on_fetched, fetch);
     if (!req) {
         free(fetch);
@@ -268,7 +264,8 @@ send_fetch(redis_broker *broker, unsigned count)
     for (size_t i = 0; i < fetch->n_queues; i++) {
         apm_redis_addz(req, fetch->queues[i]->json);
         for (int s = 0; s < broker->n_steps; s++)
-            apm_redis_addz(req, fetch->queues[i]->list[s]);
+            apm_redis_addz(req, redis_wait_holds(fetch->queues[i], s) ? ""
+                                                                      : fetch->queues[i]->list[s]);
     }
     broker->fetching = fetch;
     broker->reserved += count;
@@ -365,7 +362,7 @@ redis_fetch_adopt(redis_broker *broker)
         char prefix[TAG_MAX];
         next = orphans->next;
         apm_redis_req *req =
-            apm_redis_begin_script(broker->base.link, &adopt_script, broker->db,
+            apm_redis_begin_script(broker->base.link, &redis_adopt_script, broker->db,
                                    APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_adopted, orphans);
         if (!req) {
             orphans->next = broker->orphans;

@@ -52,14 +52,6 @@ typedef struct redis_lease {
     seen *seen;
 } redis_lease;
 
-static apm_redis_script renew_script = { .text = redis_renew_lua };
-
-static apm_redis_script due_script = { .text = redis_due_lua };
-
-static apm_redis_script stale_script = { .text = redis_stale_lua };
-
-static apm_redis_script take_script = { .text = redis_take_lua };
-
 static void schedule(redis_broker *broker);
 
 static bool
@@ -73,7 +65,7 @@ feed_clock(redis_broker *broker, const redisReply *reply)
 }
 
 static apm_redis_req *
-begin(redis_broker *broker, apm_redis_script *script, unsigned flags, apm_redis_answer *done)
+begin(redis_broker *broker, const apm_redis_script *script, unsigned flags, apm_redis_answer *done)
 {
     return apm_redis_begin_script(broker->base.link, script, broker->db, flags, done, broker);
 }
@@ -130,7 +122,7 @@ renew(redis_broker *broker)
     lease->renew_failed = false;
     lease->renew_ms = 0;
     do { /* also when nothing is held: it shows that renewing works */
-        apm_redis_req *req = begin(broker, &renew_script, APM_REDIS_UNACKED, on_renewed);
+        apm_redis_req *req = begin(broker, &redis_renew_script, APM_REDIS_UNACKED, on_renewed);
         lease->renewing++;
         if (!req) {
             on_renewed(broker, NULL, NULL);
@@ -177,7 +169,7 @@ on_due(void *arg, const redisReply *reply, const apium_error *err)
 static void
 look_for_due(redis_broker *broker)
 {
-    apm_redis_req *req = begin(broker, &due_script, APM_REDIS_UNACKED, on_due);
+    apm_redis_req *req = begin(broker, &redis_due_script, APM_REDIS_UNACKED, on_due);
 
     broker->lease->due_ms = 0;
     broker->lease->looking = true;
@@ -385,7 +377,7 @@ on_stale(void *arg, const redisReply *reply, const apium_error *err)
             continue;
         }
         if (!req) {
-            req = begin(broker, &take_script, APM_REDIS_UNACKED, on_taken);
+            req = begin(broker, &redis_take_script, APM_REDIS_UNACKED, on_taken);
             if (!req)
                 break;
             lease->take_no = ++broker->fetch_no;
@@ -414,7 +406,7 @@ sweep(redis_broker *broker)
 {
     redis_lease *lease = broker->lease;
     double timeout = apm_links_settings(broker->base.link->set)->visibility_timeout;
-    apm_redis_req *req = begin(broker, &stale_script, 0, on_stale);
+    apm_redis_req *req = begin(broker, &redis_stale_script, 0, on_stale);
     char seconds[32];
 
     lease->sweep_ms = apm_clock_ms() + broker->times.sweep_ms;

@@ -14,12 +14,6 @@
 
 #define PAGE "1000"
 
-static apm_redis_script count_script = { .text = redis_count_lua };
-
-static apm_redis_script dead_script = { .text = redis_dead_lua };
-
-static apm_redis_script purge_script = { .text = redis_purge_lua };
-
 /* ---- a walk: what is found out step by step for one caller ---- */
 
 typedef struct found {
@@ -70,7 +64,7 @@ walk_end(walk *w, const apium_error *err)
 }
 
 static apm_redis_req *
-ask(walk *w, apm_redis_script *script, const char *command, apm_redis_answer *done)
+ask(walk *w, const apm_redis_script *script, const char *command, apm_redis_answer *done)
 {
     apm_link *link = w->broker->base.link;
     apm_redis_req *req =
@@ -139,7 +133,7 @@ on_dead_page(void *arg, const redisReply *reply, const apium_error *err)
         return;
     }
     w->from += reply->element[0]->integer;
-    apm_redis_req *req = ask(w, &dead_script, NULL, on_dead_page);
+    apm_redis_req *req = ask(w, &redis_dead_script, NULL, on_dead_page);
     if (!req)
         return;
     apm_redis_addz(req, w->broker->dead);
@@ -172,7 +166,7 @@ on_count_page(void *arg, const redisReply *reply, const apium_error *err)
         return;
     }
     w->from = 0;
-    apm_redis_req *req = ask(w, &dead_script, NULL, on_dead_page);
+    apm_redis_req *req = ask(w, &redis_dead_script, NULL, on_dead_page);
     if (!req)
         return;
     apm_redis_addz(req, w->broker->dead);
@@ -184,7 +178,7 @@ on_count_page(void *arg, const redisReply *reply, const apium_error *err)
 static void
 count_page(walk *w)
 {
-    apm_redis_req *req = ask(w, &count_script, NULL, on_count_page);
+    apm_redis_req *req = ask(w, &redis_count_script, NULL, on_count_page);
     if (!req)
         return;
     apm_redis_addz(req, w->broker->unacked);
@@ -194,8 +188,6 @@ count_page(walk *w)
     apm_redis_addi(req, w->from + 499);
     apm_redis_send(w->broker->base.link, req, w->broker);
 }
-
-static apm_redis_script length_script = { .text = redis_length_lua };
 
 static void measure(walk *w);
 
@@ -220,7 +212,7 @@ measure(walk *w)
         count_page(w);
         return;
     }
-    apm_redis_req *req = ask(w, &length_script, NULL, on_length);
+    apm_redis_req *req = ask(w, &redis_length_script, NULL, on_length);
     if (!req)
         return;
     redis_queue *queue = redis_queue_get(w->broker, w->counting->info.name);
@@ -440,7 +432,7 @@ static void
 purge_page(purge *p)
 {
     redis_broker *broker = p->broker;
-    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &purge_script, broker->db,
+    apm_redis_req *req = apm_redis_begin_script(broker->base.link, &redis_purge_script, broker->db,
                                                 APM_REDIS_UNACKED, on_purged, p);
 
     if (!req) {

@@ -203,6 +203,12 @@ wait_on(redis_broker *broker, redis_queue *queue, int step, int64_t now)
     return waiter->conn != NULL;
 }
 
+bool
+redis_wait_holds(const redis_queue *queue, int step)
+{
+    return queue->waiter[step] && queue->waiter[step]->blocked;
+}
+
 void
 redis_wait_arm(redis_broker *broker)
 {

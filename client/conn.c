@@ -275,11 +275,10 @@ apm_conn_waits(apm_conn *conn)
     conn->waits = true;
 }
 
-apm_backend *
-apm_conn_watcher(const apm_conn *conn)
+bool
+apm_conn_watches(const apm_conn *conn)
 {
-    bool watch = conn->waits && conn->backend && apm_backend_can(conn->backend, APM_BACKEND_TELLS);
-    return watch ? conn->backend : NULL;
+    return conn->waits && conn->backend && conn->backend->ops->watch_sent;
 }
 
 bool
@@ -415,8 +414,10 @@ on_change(void *arg, apm_str task_id, apm_str doc)
 }
 
 apium_status
-apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_error *err)
+apm_conn_watch(apm_conn *conn, const char *task_id, bool unsent, apm_waiter *waiter,
+               apium_error *err)
 {
+    const apm_backend_ops *ops = conn->backend->ops;
     watched *w;
     HASH_FIND_STR(conn->watches, task_id, w);
     if (!w) {
@@ -427,7 +428,8 @@ apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_er
             free(w);
             return apm_fail(err, APIUM_E_NOMEM, "out of memory");
         }
-        apium_status st = conn->backend->ops->watch(conn->backend, task_id, on_change, conn, err);
+        apium_status st = (unsent ? ops->watch_sent : ops->watch)(conn->backend, task_id, on_change,
+                                                                  conn, err);
         if (st != APIUM_OK) {
             free(w->id);
             free(w);

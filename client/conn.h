@@ -42,8 +42,7 @@ bool apm_conn_turn(apm_conn *conn, const bool *done, int64_t timeout_ms);
 
 /* This thread waits for results: what it sends from now on is watched for before it is sent, where that is cheap. */
 void apm_conn_waits(apm_conn *conn);
-/* The backend, when what is sent now should be watched for; NULL otherwise. */
-apm_backend *apm_conn_watcher(const apm_conn *conn);
+bool apm_conn_watches(const apm_conn *conn);
 
 /* Milliseconds that an answer may take before we give up: what the settings allow for reaching a
  * server. */
@@ -94,8 +93,9 @@ typedef struct apm_gather {
     apm_waiter *first, *last;
 } apm_gather;
 
-apium_status
-apm_conn_watch(apm_conn *conn, const char *task_id, apm_waiter *waiter, apium_error *err);
+/* unsent: it is sent next (apm_backend_ops.watch_sent). */
+apium_status apm_conn_watch(apm_conn *conn, const char *task_id, bool unsent, apm_waiter *waiter,
+                            apium_error *err);
 void apm_conn_unwatch(apm_conn *conn, const char *task_id, apm_waiter *waiter);
 /* Keep doc as the newest of a waiter; no memory: what it had stays. */
 void apm_waiter_set(apm_waiter *waiter, apm_str doc);

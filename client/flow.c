@@ -209,8 +209,8 @@ make_run(struct flow *flow, const apm_handle *handle, apium_run **out, apium_err
     }
     if (st == APIUM_OK && flow->backend && apm_backend_can(flow->backend, APM_BACKEND_REPLY))
         st = apm_run_each(run, watch, flow->conn, err);
-    else if (st == APIUM_OK && !run->is_group && apm_conn_watcher(flow->conn))
-        st = watch(flow->conn, run, err);
+    else if (st == APIUM_OK && !run->is_group && !run->ignored && apm_conn_watches(flow->conn))
+        st = apm_run_watch_sent(run, flow->conn, err);
     if (st == APIUM_OK)
         *out = run;
     else

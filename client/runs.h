@@ -28,6 +28,7 @@ struct apium_run {
     char *id;
     apm_conn *watching; /* watches for it since it was sent; NULL: when somebody waits */
     apm_waiter waiter;
+    bool unlooked; /* it has been watched for since before it was sent, but never looked for */
     bool ignored; /* nothing will ever be stored */
     bool eager;   /* it has run here already; waiter.doc is its outcome */
     bool is_group;
@@ -58,6 +59,8 @@ apm_run_backend(apium_run *run, apm_conn **conn, apm_backend **backend, apium_er
 bool apm_run_watched(const apium_run *run, const apm_conn *conn);
 /* Watch for it from now on. */
 apium_status apm_run_watch(apium_run *run, apm_conn *conn, apium_error *err);
+/* The same for one that is sent next, where apm_conn_watches(). */
+apium_status apm_run_watch_sent(apium_run *run, apm_conn *conn, apium_error *err);
 void apm_run_unwatch(apium_run *run);
 /* Bring a task's document up to date without waiting for anything to happen. */
 apium_status apm_run_look(apium_run *run, apm_conn *conn, apm_backend *backend, apium_error *err);

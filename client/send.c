@@ -309,8 +309,8 @@ expect_answer(apm_conn *conn, apm_call *call, apium_run *run, apium_error *err)
 
     if (!run || run->ignored || apm_str_is(call->req.reply_to))
         return APIUM_OK;
-    if (apm_conn_watcher(conn))
-        return apm_run_watch(run, conn, err);
+    if (apm_conn_watches(conn))
+        return apm_run_watch_sent(run, conn, err);
     if (!url || strncmp(url, "rpc", 3) != 0)
         return APIUM_OK;
     apium_status st = apm_conn_backend(conn, &backend, err);

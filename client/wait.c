@@ -9,6 +9,8 @@
 /* How long one turn of a wait lasts while the backend is in reach; between turns we look whether it
  * still is, and how those fare that it depends on. */
 #define TURN_MS        1000
+/* When nothing was told of a task that was watched for before it was sent. */
+#define LOOK_MS        5
 /* How many of those are looked at in between. */
 #define PARENTS_A_TURN 64
 
@@ -68,9 +70,20 @@ apm_run_watch(apium_run *run, apm_conn *conn, apium_error *err)
 {
     if (apm_run_watched(run, conn))
         return APIUM_OK;
-    apium_status st = apm_conn_watch(conn, run->id, &run->waiter, err);
+    apium_status st = apm_conn_watch(conn, run->id, false, &run->waiter, err);
     if (st == APIUM_OK)
         run->watching = conn;
+    return st;
+}
+
+apium_status
+apm_run_watch_sent(apium_run *run, apm_conn *conn, apium_error *err)
+{
+    apium_status st = apm_conn_watch(conn, run->id, true, &run->waiter, err);
+    if (st == APIUM_OK) {
+        run->watching = conn;
+        run->unlooked = true;
+    }
     return st;
 }
 
@@ -211,6 +224,13 @@ wait_watched(apium_run *run, apm_conn *conn, apm_backend *backend, int64_t timeo
 {
     int64_t deadline = apm_run_deadline(timeout_ms);
     apium_status st = APIUM_OK;
+    if (run->unlooked) { /* nearly always we are told */
+        apm_conn_turn(conn, &run->waiter.ready,
+                      timeout_ms >= 0 && timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS);
+        if (!run->waiter.ready)
+            st = apm_run_look(run, conn, backend, err);
+        run->unlooked = false;
+    }
     while (st == APIUM_OK && !run->waiter.ready) {
         st = apm_run_turn(conn, &run->waiter.ready, deadline, err);
         if (st == APIUM_OK && before && !run->waiter.ready) {
@@ -250,7 +270,7 @@ wait_task(apium_run *run, int64_t timeout_ms, apium_run **failed, apium_error *e
     }
     bool watched = apm_run_watched(run, conn);
     apm_conn_waits(conn);
-    if (!watched && (st = apm_conn_watch(conn, run->id, &run->waiter, err)) != APIUM_OK)
+    if (!watched && (st = apm_conn_watch(conn, run->id, false, &run->waiter, err)) != APIUM_OK)
         goto out;
     st = wait_watched(run, conn, backend, timeout_ms, before.n ? &before : NULL, failed, err);
     if (st == APIUM_E_TIMEOUT)

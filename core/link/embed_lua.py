@@ -1,5 +1,6 @@
-"""Turn a Lua script into a C string of its name: redis_unit.lua gives redis_unit_lua. Comments and blank lines stay behind. What stands
-between "-- rarely:" and "-- always:" is left out of a second string, redis_unit_lua_usual."""
+"""Turn a Lua script into an apm_redis_script: redis_unit.lua gives redis_unit_script. Comments and blank lines stay behind. What stands
+between "-- rarely:" and "-- always:" is left out of a second one, redis_unit_usual_script."""
+import hashlib
 import pathlib
 import sys
 
@@ -12,11 +13,15 @@ for line in source.read_text(encoding="ascii").splitlines():
     elif text.startswith("-- always:"):
         rarely = False
     elif text and not text.startswith("--"):
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        lines.append(f'    "{escaped}\\n"')
+        lines.append(text + "\n")
         if not rarely:
             usual.append(lines[-1])
-name = source.name.replace(".", "_")
-strings = [(name, lines)] + ([(name + "_usual", usual)] if marked else [])
-target.write_text(f"/* Made from {source.name}. */\n" + "".join(
-    f"static const char {one}[] =\n" + "\n".join(text) + ";\n" for one, text in strings))
+
+
+def script(name, lines):
+    sha = hashlib.sha1("".join(lines).encode()).hexdigest()
+    text = [line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for line in lines]
+    return f'static const apm_redis_script {name}_script = {{\n    "{sha}",\n' + "\n".join(f'    "{line}"' for line in text) + "\n};\n"
+
+
+target.write_text(f"/* Made from {source.name}. */\n" + script(source.stem, lines) + (script(source.stem + "_usual", usual) if marked else ""))

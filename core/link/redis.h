@@ -15,10 +15,9 @@
 #include "core/link/link.h"
 #include "core/link/redis_conn.h"
 
-/* Text of a script and its SHA-1, filled in at first use. */
+/* A script, as embed_lua.py makes it of a file, and its SHA-1. */
 typedef struct apm_redis_script {
-    const char *text;
-    char sha[41];
+    const char *sha, *text;
 } apm_redis_script;
 
 /* Exactly one of reply (borrowed; never an error reply) and err is set. */
@@ -43,7 +42,7 @@ void apm_redis_addz(apm_redis_req *req, const char *word);
 void apm_redis_addi(apm_redis_req *req, int64_t word);
 void apm_redis_send(apm_link *link, apm_redis_req *req, const void *owner);
 /* The same for a script: the words are its ARGV. It declares no KEYS, which a single server does not need. */
-apm_redis_req *apm_redis_begin_script(apm_link *link, apm_redis_script *script, int db,
+apm_redis_req *apm_redis_begin_script(apm_link *link, const apm_redis_script *script, int db,
                                       unsigned flags, apm_redis_answer *done, void *arg);
 /* The owner goes away: its requests are answered E_CLOSED now. */
 void apm_redis_disown(apm_link *link, const void *owner);

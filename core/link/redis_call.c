@@ -30,15 +30,13 @@
 #define TOKEN_MARGIN_S 60
 #define LATER_MS       500
 
-static apm_redis_script unit_script = { .text = redis_unit_lua },
-                        usual_script = { .text = redis_unit_lua_usual },
-                        settle_script = { .text = redis_settle_lua };
-
 struct redis_call {
     apm_redis *link;
     redis_unit *units;
     size_t n;
     bool unacked, rare;
+    bool untold; /* the script keeps no token: it cannot tell what a call that is sent again did before */
+    bool again;  /* it was */
     int64_t started_ms;
     char token[sizeof(((apm_redis *)0)->once) + 24];
 };
@@ -127,6 +125,8 @@ said(apm_redis *link, redis_unit *unit, const redisReply *answer)
 static void
 spend(apm_redis *link, const redis_call *call)
 {
+    if (call->untold)
+        return;
     if (link->spent.failed) /* they expire by themselves */
         apm_buf_reset(&link->spent), link->n_spent = 0;
     apm_resp_addz(&link->spent, call->token);
@@ -189,10 +189,13 @@ on_settled(void *arg, const redisReply *reply, const apium_error *err)
     spend(link, call);
     for (redis_unit *unit = call->units, *next; unit; unit = next) {
         next = unit->next;
-        if (all)
+        const redisReply *one = all ? NULL : reply->element[i++];
+        /* What is fenced when it is sent again has most likely been settled before, and if not, somebody else settles it. */
+        bool perhaps = one && call->untold && call->again && one->integer == 1;
+        if (all || perhaps)
             settled(unit, 0);
         else
-            said(link, unit, reply->element[i++]);
+            said(link, unit, one);
     }
     free(call);
 }
@@ -296,17 +299,20 @@ only_pushes(const redis_call *call)
 
 /* Deliveries of one broker acknowledged, with results of one life or without, all in our own database. */
 static bool
-only_settlements(const redis_call *call, int64_t *expire_s)
+only_settlements(redis_call *call, int64_t *expire_s)
 {
     const apm_redis *link = call->link;
 
     *expire_s = -1;
+    call->untold = true;
     for (const redis_unit *unit = call->units; unit; unit = unit->next) {
         if (unit->shape != UNIT_SETTLED || unit->keyset != call->units->keyset ||
             link->keysets[unit->keyset].db != link->target.db)
             return false;
-        if (unit->key.end == 0)
+        if (unit->key.end == 0) {
+            call->untold = false; /* an acknowledgement before the task runs: once we have it, nobody else does it */
             continue;
+        }
         if (unit->db != link->target.db || (*expire_s >= 0 && *expire_s != unit->expire_s))
             return false;
         *expire_s = unit->expire_s;
@@ -349,13 +355,14 @@ settlements(redis_call *call, int64_t expire_s)
     apm_redis *link = call->link;
     const keyset *set = &link->keysets[call->units->keyset];
     apm_redis_req *req =
-        apm_redis_begin_script(&link->base, &settle_script, link->target.db,
+        apm_redis_begin_script(&link->base, &redis_settle_script, link->target.db,
                                APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_settled, call);
     size_t spent = spent_now(link);
 
     if (!req)
         return NULL;
-    apm_redis_addz(req, call->token);
+    req->again = &call->again;
+    apm_redis_addz(req, call->untold ? "" : call->token);
     apm_redis_addi(req, token_life_s(link));
     if (expire_s < 0)
         apm_redis_addz(req, "");
@@ -387,7 +394,7 @@ any(redis_call *call)
 {
     apm_redis *link = call->link;
     apm_redis_req *req = apm_redis_begin_script(
-        &link->base, call->rare ? &unit_script : &usual_script, link->target.db,
+        &link->base, call->rare ? &redis_unit_script : &redis_unit_usual_script, link->target.db,
         APM_REDIS_REPEAT | (call->unacked ? APM_REDIS_UNACKED : 0), on_called, call);
     size_t spent = spent_now(link);
 
@@ -449,9 +456,14 @@ send_call(apm_redis *link)
     take_units(link, call);
     snprintf(call->token, sizeof(call->token), "%s:%llu", link->once,
              (unsigned long long)++link->call_no);
-    send_request(call, only_pushes(call)                    ? pushes(call)
-                       : only_settlements(call, &expire_s) ? settlements(call, expire_s)
-                                                            : any(call));
+    if (only_pushes(call)) {
+        send_request(call, pushes(call));
+    } else if (only_settlements(call, &expire_s)) {
+        send_request(call, settlements(call, expire_s));
+    } else {
+        call->untold = false;
+        send_request(call, any(call));
+    }
 }
 
 void

@@ -62,10 +62,11 @@ struct apm_redis_req {
     apm_redis_req *prev, *next;           /* on link->all */
     apm_redis_req *wait_prev, *wait_next; /* on link->waiting */
     apm_link *link;
-    apm_redis_script *script;
+    const apm_redis_script *script;
     bool atomic;  /* the words are whole commands, to be executed as one transaction */
     char *refused; /* what the server said of one of them; NULL none */
     unsigned n_commands;
+    bool *again; /* becomes true when it is sent a second time; NULL nobody asks */
     apm_buf words;
     apm_str tail; /* words behind them that another keeps until this is answered; absent none */
     size_t n_words;

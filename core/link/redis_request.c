@@ -7,7 +7,6 @@
  */
 #include "core/link/redis_inside.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -87,18 +86,11 @@ apm_redis_begin(apm_link *base, int db, unsigned flags, apm_redis_answer *done, 
 }
 
 apm_redis_req *
-apm_redis_begin_script(apm_link *base, apm_redis_script *script, int db, unsigned flags,
+apm_redis_begin_script(apm_link *base, const apm_redis_script *script, int db, unsigned flags,
                        apm_redis_answer *done, void *arg)
 {
     apm_redis_req *req = apm_redis_begin(base, db, flags, done, arg);
 
-    if (!script->sha[0]) {
-        unsigned char digest[EVP_MAX_MD_SIZE];
-        unsigned len = 0;
-        EVP_Digest(script->text, strlen(script->text), digest, &len, EVP_sha1(), NULL);
-        for (unsigned i = 0; i < len && i < 20; i++)
-            snprintf(script->sha + 2 * i, 3, "%02x", digest[i]);
-    }
     if (req)
         req->script = script;
     return req;
@@ -440,6 +432,8 @@ redis_requests_lost(apm_redis *link)
         if (!(req->flags & APM_REDIS_REPEAT) && !req->unheard)
             continue;
         wait_remove(&lost, req);
+        if (req->again && !req->unheard)
+            *req->again = true;
         req->wait_prev = NULL;
         req->wait_next = link->waiting.head;
         *(link->waiting.head ? &link->waiting.head->wait_prev : &link->waiting.tail) = req;

@@ -1,19 +1,21 @@
 -- Settlements that consist of an acknowledgement and perhaps a result, as they nearly all do: what redis_unit.lua does, for less.
 --
--- ARGV: token, its life in seconds, the life of the results ('' there is none, '0' they stay), unacked, index,
+-- ARGV: token ('' none is kept), its life in seconds, the life of the results ('' there is none, '0' they stay), unacked, index,
 --       n, tokens that may go,
 --       for each settlement: tag, key ('' no result), document.
 -- Answer: 0 (all applied), or for each settlement 0 (applied), 1 (fenced), or the text of an error. The token remembers it, as 0 or
 -- as JSON.
 local A, call, try = ARGV, redis.call, redis.pcall
 local life, unacked = A[3], A[4]
-local taken = try('SET', A[1], '0', 'NX', 'EX', A[2])
-if not taken then
-  local seen = call('GET', A[1])
-  return seen == '0' and 0 or cjson.decode(seen)
+if A[1] ~= '' then
+  local taken = try('SET', A[1], '0', 'NX', 'EX', A[2])
+  if not taken then
+    local seen = call('GET', A[1])
+    return seen == '0' and 0 or cjson.decode(seen)
+  end
+  -- Acknowledgements alone pass without memory for the token.
+  if taken.err and life ~= '' then return taken end
 end
--- Acknowledgements alone pass without memory for the token.
-if taken.err and life ~= '' then return taken end
 local gone, is_gone, n, said, first = {}, {}, 0, nil, 7 + A[6]
 for i = first, #A, 3 do
   local tag, key, answer = A[i], A[i + 1], 0
@@ -60,5 +62,5 @@ if first > 7 then try('DEL', unpack(A, 7, first - 1)) end
 if not said then return 0 end
 for i = 1, (#A - first + 1) / 3 do said[i] = said[i] or 0 end
 -- Should this fail, only the protection of a call sent twice is missing.
-pcall('SET', A[1], cjson.encode(said), 'EX', A[2])
+if A[1] ~= '' then try('SET', A[1], cjson.encode(said), 'EX', A[2]) end
 return said
