@@ -264,8 +264,8 @@ send_fetch(redis_broker *broker, unsigned count)
     for (size_t i = 0; i < fetch->n_queues; i++) {
         apm_redis_addz(req, fetch->queues[i]->json);
         for (int s = 0; s < broker->n_steps; s++)
-            apm_redis_addz(req, redis_wait_holds(fetch->queues[i], s) ? ""
-                                                                      : fetch->queues[i]->list[s]);
+            apm_redis_addz(req,
+                           redis_wait_holds(fetch->queues[i], s) ? "" : fetch->queues[i]->list[s]);
     }
     broker->fetching = fetch;
     broker->reserved += count;

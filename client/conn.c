@@ -428,8 +428,8 @@ apm_conn_watch(apm_conn *conn, const char *task_id, bool unsent, apm_waiter *wai
             free(w);
             return apm_fail(err, APIUM_E_NOMEM, "out of memory");
         }
-        apium_status st = (unsent ? ops->watch_sent : ops->watch)(conn->backend, task_id, on_change,
-                                                                  conn, err);
+        apium_status st =
+            (unsent ? ops->watch_sent : ops->watch)(conn->backend, task_id, on_change, conn, err);
         if (st != APIUM_OK) {
             free(w->id);
             free(w);

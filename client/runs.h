@@ -29,8 +29,8 @@ struct apium_run {
     apm_conn *watching; /* watches for it since it was sent; NULL: when somebody waits */
     apm_waiter waiter;
     bool unlooked; /* it has been watched for since before it was sent, but never looked for */
-    bool ignored; /* nothing will ever be stored */
-    bool eager;   /* it has run here already; waiter.doc is its outcome */
+    bool ignored;  /* nothing will ever be stored */
+    bool eager;    /* it has run here already; waiter.doc is its outcome */
     bool is_group;
     apium_run *parent;
     apium_run **members; /* of a group */

@@ -15,6 +15,9 @@
 #define SLOTS_PER_PROCESS 32
 #define SLOTS_MIN         64
 #define TICK_MAX_MS       50
+#define LINGER_NS         50000 /* for so long a process that was woken is waited for in place ... */
+#define QUICK_NS          20000 /* ... when the last job took less than this */
+#define LINGER_DOUBT      6     /* after so many waits in vain only one of 64 turns waits */
 #define TURNS             3 /* of a look: a state may name a job that a process has just begun */
 
 #define OWN_HANDLES(pool)                                                                          \
@@ -112,6 +115,7 @@ apm_pool_deliver(apm_pool *pool, apm_job *job, const apm_outcome *outcome)
     apm_slots_release(&pool->slots, job->slot);
     job->state = APM_JOB_OVER;
     pool->happened++;
+    pool->quick = outcome->runtime_ns < QUICK_NS;
     pool->events.on_done(pool->events.arg, job, outcome);
 }
 
@@ -260,6 +264,16 @@ apm_pool_states(apm_pool *pool, apm_process *process)
 
 /* ---- sleeping ---- */
 
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static void
 say_asleep(apm_pool *pool)
 {
@@ -303,6 +317,40 @@ on_prepare(uv_prepare_t *prepare)
         uv_idle_start(&pool->busy, on_busy);
     else
         uv_idle_stop(&pool->busy);
+}
+
+bool
+apm_pool_linger(apm_pool *pool)
+{
+    static long cpus;
+    unsigned out = pool->waiting + pool->n_running;
+    uint64_t before = pool->happened;
+
+    if (!pool->quick || out == 0 || out > pool->n_up)
+        return false;
+    if (pool->rest) {
+        pool->rest--;
+        return false;
+    }
+    if (!cpus)
+        cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cpus < 2)
+        return false;
+    apm_slots_main_state(&pool->slots, APM_MAIN_AWAKE); /* nobody needs to wake us */
+    int64_t until_ns = apm_clock_ns() + LINGER_NS;
+    while (!apm_slots_any_done(&pool->slots) && apm_clock_ns() < until_ns)
+        for (int i = 0; i < 16; i++)
+            relax();
+    if (apm_slots_any_done(&pool->slots)) {
+        pool->missed = 0;
+    } else {
+        pool->missed += pool->missed < LINGER_DOUBT;
+        pool->rest = 1u << pool->missed;
+    }
+    if (pool->asleep)
+        say_asleep(pool);
+    apm_pool_poll(pool);
+    return pool->happened != before;
 }
 
 static void

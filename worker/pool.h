@@ -119,6 +119,9 @@ bool apm_pool_take_back(apm_pool *pool, apm_job *job);
 /* Look now at what has begun and ended since the last look, calling the events. (The pool does so
  * by itself too.) */
 void apm_pool_poll(apm_pool *pool);
+/* Before the loop sleeps: when few jobs are out, and the last was over in no time, wait for one in place, which costs less than falling
+ * asleep and being woken. True: something happened. */
+bool apm_pool_linger(apm_pool *pool);
 /* Send a signal to the process that runs the job (revoke with terminate); the outcome will be
  * REVOKED. E_UNSUPPORTED for threads. */
 apium_status apm_pool_terminate(apm_pool *pool, apm_job *job, int signum, apium_error *err);

@@ -114,10 +114,13 @@ struct apm_pool {
     int wake_fd;
     unsigned tick_ms, handles;
     uint64_t happened; /* events so far */
-    bool seating;      /* the kind can fill seats now */
-    bool unread;       /* custom states wait for the begin of their job to be seen */
-    bool asleep;       /* between our last step of a turn and the first of the next */
-    bool rebuilding;   /* after the memory was written over */
+    bool quick;        /* the last job took next to no time */
+    unsigned missed,
+        rest;        /* waits in place in a row that were in vain; how many we do without now */
+    bool seating;    /* the kind can fill seats now */
+    bool unread;     /* custom states wait for the begin of their job to be seen */
+    bool asleep;     /* between our last step of a turn and the first of the next */
+    bool rebuilding; /* after the memory was written over */
     bool polling, ready, failed, stopping, now, ending, closing;
     apm_pool *next_abandoned;
     bool abandoned; /* threads still use all this: it is never released */

@@ -502,6 +502,12 @@ apm_slots_reseat(apm_slots *slots, unsigned seat)
     atomic_store(&slots->seat[seat].held, 0);
 }
 
+bool
+apm_slots_any_done(const apm_slots *slots)
+{
+    return atomic_load(&slots->shared->done) != slots->delivered;
+}
+
 void
 apm_slots_main_state(apm_slots *slots, uint32_t how)
 {

@@ -138,6 +138,8 @@ void apm_slots_unhold(apm_slots *slots, unsigned seat);
 void apm_slots_command(apm_slots *slots, unsigned seat, uint32_t command);
 /* Make a seat new for another process. */
 void apm_slots_reseat(apm_slots *slots, unsigned seat);
+/* Has a process finished something that we have not released yet? */
+bool apm_slots_any_done(const apm_slots *slots);
 /* Say how deep we sleep (or that we woke); look once more afterwards. */
 void apm_slots_main_state(apm_slots *slots, uint32_t how);
 

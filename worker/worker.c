@@ -25,12 +25,8 @@ on_idle(uv_idle_t *idle)
 }
 
 static void
-on_prepare(uv_prepare_t *prepare)
+pass(apm_worker *w)
 {
-    apm_worker *w = prepare->data;
-    uv_idle_stop(&w->idle);
-    if (w->pool_ready)
-        apm_pool_poll(w->pool);
     if (w->pass_due) {
         w->pass_due = false;
         apm_gate_window(w);
@@ -38,6 +34,18 @@ on_prepare(uv_prepare_t *prepare)
         apm_settle_turn(w);
     }
     apm_links_flush(w->links);
+}
+
+static void
+on_prepare(uv_prepare_t *prepare)
+{
+    apm_worker *w = prepare->data;
+    uv_idle_stop(&w->idle);
+    if (w->pool_ready)
+        apm_pool_poll(w->pool);
+    pass(w);
+    if (w->pool_ready && apm_pool_linger(w->pool))
+        pass(w);
     apm_log_flush();
     w->turn_over = true;
 }

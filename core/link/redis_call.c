@@ -21,8 +21,8 @@
 #define CALL_UNITS 64 /* 16 to 64 settlements a call measured best; 128 is slower */
 #define CALL_BYTES (1 << 20)
 #define COPY_BYTES                                                                                 \
-    (64 << 10)               /* a unit of this size that is alone in its call is not copied into it */
-#define CALL_WORTH     24    /* so many waiting units are worth a further unanswered call */
+    (64 << 10)            /* a unit of this size that is alone in its call is not copied into it */
+#define CALL_WORTH     24 /* so many waiting units are worth a further unanswered call */
 #define BYTES_WORTH    (32 << 10) /* ... and so are so many bytes */
 #define MAX_CALLS      3
 #define SPENT_WORTH    16    /* so many tokens are worth removing */
@@ -35,8 +35,9 @@ struct redis_call {
     redis_unit *units;
     size_t n;
     bool unacked, rare;
-    bool untold; /* the script keeps no token: it cannot tell what a call that is sent again did before */
-    bool again;  /* it was */
+    bool
+        untold; /* the script keeps no token: it cannot tell what a call that is sent again did before */
+    bool again; /* it was */
     int64_t started_ms;
     char token[sizeof(((apm_redis *)0)->once) + 24];
 };
@@ -310,7 +311,8 @@ only_settlements(redis_call *call, int64_t *expire_s)
             link->keysets[unit->keyset].db != link->target.db)
             return false;
         if (unit->key.end == 0) {
-            call->untold = false; /* an acknowledgement before the task runs: once we have it, nobody else does it */
+            call->untold =
+                false; /* an acknowledgement before the task runs: once we have it, nobody else does it */
             continue;
         }
         if (unit->db != link->target.db || (*expire_s >= 0 && *expire_s != unit->expire_s))

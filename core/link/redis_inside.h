@@ -40,10 +40,11 @@ struct redis_unit {
     bool unacked, unencodable;
     bool rare; /* has operations that the usual script lacks */
     unit_shape shape;
-    span key, value, tag; /* words, as they are encoded: where it stores or pushes and what; what it acknowledges */
-    int db;               /* of the key */
-    unsigned keyset;      /* of the tag */
-    int64_t expire_s;     /* of the result */
+    span key, value,
+        tag; /* words, as they are encoded: where it stores or pushes and what; what it acknowledges */
+    int db;           /* of the key */
+    unsigned keyset;  /* of the tag */
+    int64_t expire_s; /* of the result */
     struct {
         size_t words_len, n_words, at; /* before its operation, and where it begins */
         bool failed, in_run;
@@ -63,7 +64,7 @@ struct apm_redis_req {
     apm_redis_req *wait_prev, *wait_next; /* on link->waiting */
     apm_link *link;
     const apm_redis_script *script;
-    bool atomic;  /* the words are whole commands, to be executed as one transaction */
+    bool atomic;   /* the words are whole commands, to be executed as one transaction */
     char *refused; /* what the server said of one of them; NULL none */
     unsigned n_commands;
     bool *again; /* becomes true when it is sent a second time; NULL nobody asks */
@@ -73,7 +74,7 @@ struct apm_redis_req {
     int db;
     unsigned flags;
     bool waiting, full_text; /* full_text: EVAL, because the server does not know the script */
-    bool unheard;            /* the server refused it as a whole: sending it again is no repetition */
+    bool unheard; /* the server refused it as a whole: sending it again is no repetition */
     int64_t started_ms, not_before_ms;
     apm_redis_answer *done;
     void *arg;
