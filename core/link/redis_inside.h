@@ -15,6 +15,7 @@
 
 #define MAX_KEYSETS 16
 #define MAX_DBS     64
+#define MAX_SCRIPTS 32
 
 typedef struct redis_unit redis_unit;
 typedef struct redis_call redis_call;
@@ -127,6 +128,8 @@ typedef struct apm_redis {
         db_state state;
     } dbs[MAX_DBS];
     unsigned n_dbs;
+    const apm_redis_script *scripts[MAX_SCRIPTS]; /* that were sent as a whole to this connection */
+    unsigned n_scripts;
 
     int64_t
         server_ahead_us; /* server's wall clock minus our monotonic one; the least delayed sample */

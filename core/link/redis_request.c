@@ -294,6 +294,21 @@ write_select(apm_redis *link, int db, apm_redis_reply_cb *cb)
 
 /* ---- sending ---- */
 
+/* Who stays sends a script as a whole when he first needs it: the server then knows it, and no answer has to be read to learn that it
+ * did not (a solo pool's task keeps the loop from reading). Who comes for one call believes that it does. */
+static bool
+as_a_whole(apm_redis *link, apm_redis_req *req)
+{
+    if (req->full_text || apm_links_patience_ms(link->base.set) >= 0)
+        return req->full_text;
+    for (unsigned i = 0; i < link->n_scripts; i++)
+        if (link->scripts[i] == req->script)
+            return false;
+    if (link->n_scripts < MAX_SCRIPTS)
+        link->scripts[link->n_scripts++] = req->script;
+    return req->full_text = true;
+}
+
 /* MULTI, its commands, EXEC: the last answer is the one that counts. */
 static void
 write_atomic(apm_redis *link, apm_redis_req *req)
@@ -325,8 +340,9 @@ write_request(apm_redis *link, apm_redis_req *req)
     apm_buf_init(&head, 1 << 20);
     if (req->script) {
         apm_resp_open(&head, req->n_words + 3);
-        apm_resp_addz(&head, req->full_text ? "EVAL" : "EVALSHA");
-        apm_resp_addz(&head, req->full_text ? req->script->text : req->script->sha);
+        bool whole = as_a_whole(link, req);
+        apm_resp_addz(&head, whole ? "EVAL" : "EVALSHA");
+        apm_resp_addz(&head, whole ? req->script->text : req->script->sha);
         apm_resp_addz(&head, "0");
     } else {
         apm_resp_open(&head, req->n_words);
@@ -456,7 +472,7 @@ redis_requests_lost(apm_redis *link)
 void
 redis_requests_fresh(apm_redis *link)
 {
-    link->n_dbs = 0;
+    link->n_dbs = link->n_scripts = 0;
     link->current_db = link->target.db;
     for (apm_redis_req *req = link->waiting.head; req; req = req->wait_next)
         req->not_before_ms = 0;
