@@ -86,6 +86,7 @@ typedef struct redis_broker {
     unsigned window;
     bool windowed;
     bool ready;             /* the lists may hold something */
+    size_t quiet;           /* queues in a row that were looked at and hold nothing any more */
     size_t last_found;      /* messages of the last fetch */
     int64_t pause_until_ms; /* after an error of the server */
     redis_fetch *fetching;  /* at most one */
@@ -143,13 +144,15 @@ void redis_fetch_pump(redis_broker *broker);
 void redis_fetch_adopt(redis_broker *broker); /* the link is up: what became of lost fetches? */
 void redis_fetch_clear(redis_broker *broker);
 void redis_unhold(redis_delivery *delivery);
+/* This queue is looked at by the next fetch. */
+void redis_fetch_first(redis_broker *broker, const redis_queue *queue);
 /* Split an entry of `unacked` written by an apium node: [message,"",queue]. */
 bool redis_entry_split(apm_str entry, apm_str *message, apm_str *queue_json);
 
 /* redis_wait.c */
 apium_status redis_wait_open(redis_broker *broker);
 void redis_wait_close(redis_broker *broker);
-void redis_wait_arm(redis_broker *broker);  /* the lists were empty */
+void redis_wait_arm(redis_broker *broker); /* the lists were empty */
 /* Somebody waits on this list, so it is empty: when it is not he wakes. */
 bool redis_wait_holds(const redis_queue *queue, int step);
 void redis_wait_down(redis_broker *broker); /* the link is lost, or we stop */

@@ -18,7 +18,9 @@
 #define BATCH_MAX       256       /* messages of one fetch */
 #define BATCH_BYTES     (4 << 20) /* a fetch stops after so many bytes */
 #define UNLIMITED_BATCH 128       /* a fetch without a window */
-#define ERROR_PAUSE_MS  1000
+#define FETCH_QUEUES                                                                               \
+    64 /* that one fetch looks at: with hundreds their names cost more than all else */
+#define ERROR_PAUSE_MS 1000
 
 static void
 tag_prefix(const redis_broker *broker, uint64_t number, char out[TAG_MAX])
@@ -151,6 +153,36 @@ rotate(redis_broker *broker, const redis_queue *served)
     }
 }
 
+void
+redis_fetch_first(redis_broker *broker, const redis_queue *queue)
+{
+    if (!broker->rotate || broker->n_order <= FETCH_QUEUES)
+        return;
+    for (size_t i = 0; i < broker->n_order; i++) {
+        if (broker->order[i] != queue)
+            continue;
+        redis_queue *first = broker->order[i];
+        memmove(&broker->order[1], &broker->order[0], i * sizeof(*broker->order));
+        broker->order[0] = first;
+        return;
+    }
+}
+
+/* Whether there may be something left, after a fetch; the queues that it emptied give way to those it did not look at. */
+static void
+look_on(redis_broker *broker, const redis_fetch *fetch, bool more)
+{
+    if (more)
+        broker->quiet = 0;
+    else
+        broker->quiet = fetch->n_queues + (broker->last_found ? 0 : broker->quiet);
+    broker->ready = more || broker->quiet < broker->n_order;
+    if (!broker->ready)
+        broker->quiet = 0;
+    for (size_t i = 0; i < fetch->n_queues && broker->ready && !more; i++)
+        rotate(broker, fetch->queues[i]);
+}
+
 static void
 take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
 {
@@ -215,8 +247,8 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
         broker->pause_until_ms = apm_clock_ms() + ERROR_PAUSE_MS;
     } else {
         feed_clock(broker, reply);
-        broker->ready = reply->element[2]->integer != 0;
         take_batch(broker, fetch, reply);
+        look_on(broker, fetch, reply->element[2]->integer != 0);
     }
     free(fetch);
 }
@@ -224,14 +256,15 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
 static redis_fetch *
 fetch_new(redis_broker *broker, unsigned count)
 {
-    redis_fetch *fetch = calloc(1, sizeof(*fetch) + broker->n_order * sizeof(*fetch->queues));
+    size_t n = broker->rotate && broker->n_order > FETCH_QUEUES ? FETCH_QUEUES : broker->n_order;
+    redis_fetch *fetch = calloc(1, sizeof(*fetch) + n * sizeof(*fetch->queues));
     if (!fetch)
         return NULL;
     fetch->broker = broker;
     fetch->number = ++broker->fetch_no;
     fetch->count = count;
-    fetch->n_queues = broker->n_order;
-    memcpy(fetch->queues, broker->order, broker->n_order * sizeof(*fetch->queues));
+    fetch->n_queues = n;
+    memcpy(fetch->queues, broker->order, n * sizeof(*fetch->queues));
     return fetch;
 }
 

@@ -20,6 +20,8 @@
 #define OLD_MAX_MS  50 /* before 6.2 that is all there is, so look often */
 #define REST_MIN_MS 50
 #define REST_MAX_MS 1000
+#define LISTS_A_MS                                                                                 \
+    4 /* for each so many lists that nobody waits on a millisecond passes between looks */
 
 struct redis_waiter {
     redis_broker *broker;
@@ -82,6 +84,7 @@ on_woken(void *arg, const redisReply *reply)
     if (reply->type == REDIS_REPLY_STRING) {
         broker->ready = true;
         waiter->woken = true;
+        redis_fetch_first(broker, waiter->queue);
     }
 }
 
@@ -214,13 +217,13 @@ redis_wait_arm(redis_broker *broker)
 {
     redis_wait *wait = broker->wait;
     int version = apm_redis_version(broker->base.link);
-    bool old = wait->no_blmove || (version && version < 602), all = !old;
-    int64_t now = apm_clock_ms();
+    bool old = wait->no_blmove || (version && version < 602);
+    int64_t now = apm_clock_ms(), alone = 0; /* lists that nobody waits on */
 
-    for (size_t q = 0; q < broker->n_order && !old; q++)
-        for (int s = 0; s < broker->n_steps; s++)
-            all &= wait_on(broker, broker->order[q], s, now);
-    if (all) {
+    for (int s = 0; s < broker->n_steps && !old; s++)
+        for (size_t q = 0; q < broker->n_order; q++)
+            alone += !wait_on(broker, broker->order[q], s, now);
+    if (!old && !alone) {
         wait->poll_ms = 0;
         return;
     }
@@ -228,7 +231,12 @@ redis_wait_arm(redis_broker *broker)
         return;
     if (broker->last_found)
         wait->poll_ms = 0;
-    int64_t least = old ? POLL_MIN_MS : REST_MIN_MS, most = old ? OLD_MAX_MS : REST_MAX_MS;
+    /* The longer a look takes, the rarer it is. */
+    int64_t rest = alone / LISTS_A_MS, least = old ? POLL_MIN_MS : REST_MIN_MS,
+            most = old                  ? OLD_MAX_MS
+                   : rest < REST_MIN_MS ? REST_MIN_MS
+                   : rest > REST_MAX_MS ? REST_MAX_MS
+                                        : rest;
     wait->poll_ms = wait->poll_ms < least      ? least
                     : wait->poll_ms * 2 > most ? most
                                                : wait->poll_ms * 2;

@@ -203,6 +203,58 @@ START_TEST(a_call_that_is_sent_twice_says_twice_which_of_its_units_failed)
 }
 END_TEST
 
+/* A call of settlements whose answer is lost: one that is fine, one of a delivery that is not ours, one whose result has no place. */
+static void
+settle_twice(bool one_without_result)
+{
+    static const apm_redis_keys keys = { 0, "unacked", "unacked_index", "apium.dead", "", "|" };
+    redis_through_proxy();
+    side *s = side_with(true, false);
+    count c[4] = { 0 };
+    const char *const tags[] = { "fine", "gone", "bad", "early" };
+
+    ask("RPUSH list x");
+    ask("HSET unacked fine 1 bad 1 early 1 other 1");
+    apm_unit *warm = apm_unit_new(s->broker->link); /* from then on the server has the script */
+    apm_redis_unit_ack(warm, &keys, APM_STR("other"));
+    apm_unit_commit(warm, on_counted, &c[0]);
+    run_until(c[0].ok);
+    c[0].ok = 0;
+    proxy_swallow(net, true);
+    for (int i = 0; i < (one_without_result ? 4 : 3); i++) {
+        apm_unit *unit = apm_unit_new(s->broker->link);
+        if (i < 3)
+            apm_redis_unit_record(unit, 0, i == 2 ? APM_STR("list") : APM_STR("stored"), 100,
+                                  APM_STR("{\"status\": \"FAILURE\"}"));
+        apm_redis_unit_ack(unit, &keys, apm_strz(tags[i]));
+        apm_unit_commit(unit, on_counted, &c[i]);
+    }
+    run_until(ask("HLEN unacked") == (one_without_result ? 1 : 2));
+    proxy_cut(net);
+    proxy_swallow(net, false);
+    run_until(c[0].ok && c[1].ok + c[1].failed && c[2].failed);
+    ck_assert_ptr_nonnull(strstr(c[2].why, "WRONGTYPE"));
+    if (one_without_result) {
+        run_until(c[3].ok);
+        ck_assert_uint_eq(c[1].failed, 1);
+    }
+    expect_text("{\"status\": \"FAILURE\"}", "GET %s", "stored");
+    ck_assert_int_eq(ask("HEXISTS unacked bad"), 1);
+    side_free(s);
+}
+
+START_TEST(settlements_that_are_sent_twice_are_settled_once)
+{
+    settle_twice(false);
+}
+END_TEST
+
+START_TEST(an_acknowledgement_without_result_that_is_sent_twice_is_still_known)
+{
+    settle_twice(true);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -213,6 +265,8 @@ main(void)
         a_result_whose_key_is_a_list_fails_its_unit_before_anything_happens,
         a_list_that_is_none_any_more_is_noticed_within_a_call,
         a_call_that_is_sent_twice_says_twice_which_of_its_units_failed,
+        settlements_that_are_sent_twice_are_settled_once,
+        an_acknowledgement_without_result_that_is_sent_twice_is_still_known,
         NULL,
     };
     int rc = redis_installed();
