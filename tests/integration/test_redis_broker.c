@@ -602,6 +602,33 @@ START_TEST(more_lists_than_waiting_connections_are_all_served)
 }
 END_TEST
 
+START_TEST(more_queues_than_a_fetch_looks_at_are_all_served)
+{
+    enum { N = 150 };
+    static const int priorities[] = { 0, 9, 3 };
+    apium_error error, *err = &error;
+    side *sender = side_with(true, false), *s = side_with(true, false);
+    const apm_queue *queues[N];
+
+    for (int i = 0; i < N; i++) {
+        queues[i] = side_queue("q");
+        side_consume(s, queues[i], 1000);
+    }
+    for (int round = 1; round <= 3; round++) { /* awake in the first, asleep before the others */
+        for (int i = 0; i < N; i++) {
+            apm_message msg = side_message("x");
+            apm_route route = side_route(queues[i]);
+            msg.priority = priorities[(i + round) % 3];
+            ck_ok(side_publish_message(sender, &route, &msg, err));
+        }
+        run_until(s->n_got == (size_t)(round * N));
+        run_for(300);
+    }
+    side_free(s);
+    side_free(sender);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -625,6 +652,7 @@ main(void)
         idle_consumers_ask_for_next_to_nothing,
         without_blmove_the_lists_are_looked_at_often,
         more_lists_than_waiting_connections_are_all_served,
+        more_queues_than_a_fetch_looks_at_are_all_served,
         NULL,
     };
     int rc = redis_installed();
