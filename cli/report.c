@@ -1,11 +1,11 @@
 /* report.c - `apium report`: what a bug report should say. */
-#include <openssl/crypto.h>
 #include <sqlite3.h>
 #include <sys/utsname.h>
 #include <uv.h>
 
 #include "cli/cli.h"
 #include "config.h"
+#include "core/link/ssl_lib.h"
 
 struct values {
     bool all, json;
@@ -69,9 +69,12 @@ static void
 print_software(const apm_cli *cli)
 {
     struct utsname host = { 0 };
+    apium_error err;
     (void)uname(&host);
+    const char *openssl =
+        apm_ssl_load(&err) == APIUM_OK ? OpenSSL_version(OPENSSL_VERSION_STRING) : "none";
     printf("\nsoftware -> apium:%s libuv:%s sqlite:%s openssl:%s\n", APIUM_VERSION,
-           uv_version_string(), sqlite3_libversion(), OpenSSL_version(OPENSSL_VERSION_STRING));
+           uv_version_string(), sqlite3_libversion(), openssl);
     printf("platform -> system:%s release:%s machine:%s\n", host.sysname, host.release,
            host.machine);
     printf("adapters -> redis:%s amqp:%s http:%s sqlite:yes memory:yes\n",

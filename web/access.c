@@ -7,14 +7,13 @@
 #include "web/inner.h"
 
 #include <errno.h>
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/stat.h>
 
 #include "core/base/b64.h"
+#include "core/link/ssl_lib.h"
 
 typedef struct entry {
     apm_role role;

@@ -1,9 +1,10 @@
 /* chords.c - the parts of a chord's header as resources of their own, for whoever speaks plain HTTP; workers send units. */
 #include "web/inner.h"
 
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "core/link/ssl_lib.h"
 
 static bool
 counts(apm_web_call *call)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/link/ssl_lib.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
@@ -98,10 +99,10 @@ open_all(apm_web *web, apium_error *err)
     const apm_web_opts *opts = web->opts;
     const char *addr = opts->addr ? opts->addr : "127.0.0.1";
     const char *url = web->settings->result_backend;
-    apium_status st = APIUM_OK;
-    if (opts->access)
+    apium_status st = apm_ssl_load(err); /* its digests */
+    if (st == APIUM_OK && opts->access)
         st = apm_access_load(opts->access, &web->access, err);
-    else if (!is_loopback(addr))
+    else if (st == APIUM_OK && !is_loopback(addr))
         st = apm_fail(err, APIUM_E_CONFIG,
                       "cannot listen on %s for everybody: say by --access who may do what", addr);
     if (st == APIUM_OK)

@@ -2,7 +2,6 @@
 #include "core/httpd/httpd.h"
 
 #include <errno.h>
-#include <microhttpd.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/httpd/mhd_lib.h"
 
 #define SWEEP_MS 1000
 #define OVERHEAD                                                                                   \
@@ -621,8 +621,11 @@ keep_target(void *arg, struct MHD_Connection *mhd, char *text)
 apium_status
 apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, apium_error *err)
 {
-    apm_httpd *httpd = calloc(1, sizeof(*httpd));
+    apium_status st = apm_mhd_load(err);
+    apm_httpd *httpd = st == APIUM_OK ? calloc(1, sizeof(*httpd)) : NULL;
     int fd = -1;
+    if (st != APIUM_OK)
+        return st;
     if (!httpd)
         return apm_fail(err, APIUM_E_NOMEM, "cannot start an HTTP server: out of memory");
     httpd->opts = *opts;
@@ -633,7 +636,7 @@ apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, api
     o->idle_ms = o->idle_ms ? o->idle_ms : 75000;
     o->request_ms = o->request_ms ? o->request_ms : 30000;
     o->answer_ms = o->answer_ms ? o->answer_ms : 60000;
-    apium_status st = listen_on(opts, &fd, &httpd->port, err);
+    st = listen_on(opts, &fd, &httpd->port, err);
     if (st != APIUM_OK) {
         free(httpd);
         return st;

@@ -500,7 +500,10 @@ open_link(apm_link *base, apium_error *err)
 {
     apm_amqp_link *link = apm_amqp_link_of(base);
     uv_loop_t *loop = apm_links_loop(base->set);
+    apium_status st = apm_rabbitmq_load(err);
 
+    if (st != APIUM_OK)
+        return st;
     for (size_t i = 0; i < base->urls.n; i++) {
         const char *scheme = base->urls.items[i].scheme;
         if (strcmp(scheme, "amqp") != 0 && strcmp(scheme, "pyamqp") != 0 &&
@@ -514,7 +517,7 @@ open_link(apm_link *base, apium_error *err)
     link->refused.last = &link->refused.first;
     link->sent_first = link->sent_next = 1;
     apm_buf_init(&link->scratch, APM_BUF_MAX);
-    apium_status st = open_side(&link->publish, link, "publish", err);
+    st = open_side(&link->publish, link, "publish", err);
     if (st == APIUM_OK)
         st = open_side(&link->consume, link, "consume", err);
     if (st == APIUM_OK)

@@ -215,7 +215,7 @@ apm_amqp_channel_open(apm_amqp_channel *channel)
         return;
     channel->state = APM_AMQP_CHANNEL_OPENING;
     apm_amqp_send_on(channel->conn, channel->id, AMQP_CHANNEL_OPEN_METHOD,
-                     &(amqp_channel_open_t){ amqp_empty_bytes });
+                     &(amqp_channel_open_t){ (amqp_bytes_t){ 0 } });
 }
 
 /* 404 NOT_FOUND and so on, as our statuses. */

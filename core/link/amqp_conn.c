@@ -114,7 +114,7 @@ on_tune(apm_amqp_conn *conn, const amqp_connection_tune_t *tune)
     apm_amqp_send_on(conn, 0, AMQP_CONNECTION_OPEN_METHOD,
                      &(amqp_connection_open_t){
                          .virtual_host = apm_amqp_bytesz(path && *path ? path : "/"),
-                         .capabilities = amqp_empty_bytes,
+                         .capabilities = (amqp_bytes_t){ 0 },
                      });
 }
 

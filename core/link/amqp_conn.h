@@ -12,14 +12,7 @@
 #ifndef APM_LINK_AMQP_CONN_H
 #define APM_LINK_AMQP_CONN_H
 
-#if __has_include(<rabbitmq-c/amqp.h>)
-#include <rabbitmq-c/amqp.h>
-#include <rabbitmq-c/framing.h>
-#else
-#include <amqp.h>
-#include <amqp_framing.h>
-#endif
-
+#include "core/link/rabbitmq_lib.h"
 #include "core/link/stream.h"
 
 #define APM_AMQP_CALL_STEPS 6

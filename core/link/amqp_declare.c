@@ -115,7 +115,7 @@ apium_status
 apm_amqp_call_declare(apm_amqp_call *call, const apm_queue *queue, apium_error *err)
 {
     bool bound = queue->exchange && *queue->exchange;
-    amqp_table_t arguments = amqp_empty_table;
+    amqp_table_t arguments = { 0 };
     amqp_pool_t pool;
     apm_buf json, bytes;
     size_t offset = 0;

@@ -572,6 +572,9 @@ apium_status
 apm_http_open_multi(http_link *link, apium_error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    apium_status st = apm_curl_load(err);
+    if (st != APIUM_OK)
+        return st;
     pthread_once(&once, init_curl);
     link->multi = curl_multi_init();
     if (!link->multi)

@@ -2,7 +2,7 @@
 #ifndef APM_LINK_HTTP_INSIDE_H
 #define APM_LINK_HTTP_INSIDE_H
 
-#include <curl/curl.h>
+#include "core/link/curl_lib.h"
 
 #include "core/base/buf.h"
 #include "core/link/http.h"

@@ -6,11 +6,8 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-
 #include "core/base/error.h"
+#include "core/link/ssl_lib.h"
 
 struct apm_tls {
     SSL_CTX *ctx;
@@ -92,9 +89,11 @@ load_files(SSL_CTX *ctx, const apm_tls_opts *opts, apium_error *err)
 apium_status
 apm_tls_new(apm_tls **out, const apm_tls_opts *opts, const char *host, apium_error *err)
 {
-    apium_status st = APIUM_OK;
-    apm_tls *tls = calloc(1, sizeof(*tls));
+    apium_status st = apm_ssl_load(err);
+    apm_tls *tls = st == APIUM_OK ? calloc(1, sizeof(*tls)) : NULL;
 
+    if (st != APIUM_OK)
+        return st;
     if (!tls || !(tls->ctx = SSL_CTX_new(TLS_client_method()))) {
         st = apm_fail(err, APIUM_E_NOMEM, "cannot start TLS: out of memory");
         goto out;
