@@ -234,7 +234,7 @@ static void
 tell_stopped(redis_broker *broker)
 {
     /* Lost fetches wait for the next connection; a link that does not come back has nothing more to bring. */
-    bool busy = broker->fetching || broker->adopting || broker->own ||
+    bool busy = broker->n_fetching || broker->adopting || broker->own ||
                 (broker->orphans && broker->base.link->up);
     if (!broker->stopping || broker->stopped_told || busy)
         return;

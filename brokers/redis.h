@@ -89,7 +89,8 @@ typedef struct redis_broker {
     size_t quiet;           /* queues in a row that were looked at and hold nothing any more */
     size_t last_found;      /* messages of the last fetch */
     int64_t pause_until_ms; /* after an error of the server */
-    redis_fetch *fetching;  /* at most one */
+    unsigned n_fetching;    /* unanswered fetches: one, two of deep queues */
+    bool deep;              /* the last one left something behind */
     redis_fetch *orphans;   /* answers lost: what they took is to be adopted */
     unsigned adopting;
     size_t reserved; /* slots that a fetch or an orphan may fill */

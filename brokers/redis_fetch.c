@@ -3,8 +3,9 @@
  * message is nowhere. The script moves elements unread, by joining strings, under tags of our own; what is no message is sorted
  * out here and buried by the next call.
  *
- * At most one fetch is under way. If its answer is lost with the connection, the next connection asks for its tags and
- * adopts what is there: a fetch is never sent twice.
+ * A second fetch is under way only while the lists hold more than one brings: a far server then has something to do meanwhile.
+ * If an answer is lost with the connection, the next connection asks for its tags and adopts what is there: a fetch is never sent
+ * twice.
  */
 #include "brokers/redis.h"
 
@@ -20,6 +21,7 @@
 #define UNLIMITED_BATCH 128       /* a fetch without a window */
 #define FETCH_QUEUES                                                                               \
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
+#define SECOND_WORTH   64 /* messages that a second fetch may bring */
 #define ERROR_PAUSE_MS 1000
 
 static void
@@ -234,7 +236,8 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
     redis_fetch *fetch = arg;
     redis_broker *broker = fetch->broker;
 
-    broker->fetching = NULL;
+    broker->n_fetching--;
+    broker->deep = false;
     if (err && err->status == APIUM_E_CLOSED) {
         fetch->next = broker->orphans; /* its slots stay reserved until we know */
         broker->orphans = fetch;
@@ -248,7 +251,8 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
     } else {
         feed_clock(broker, reply);
         take_batch(broker, fetch, reply);
-        look_on(broker, fetch, reply->element[2]->integer != 0);
+        broker->deep = reply->element[2]->integer != 0;
+        look_on(broker, fetch, broker->deep);
     }
     free(fetch);
 }
@@ -300,7 +304,7 @@ send_fetch(redis_broker *broker, unsigned count)
             apm_redis_addz(req,
                            redis_wait_holds(fetch->queues[i], s) ? "" : fetch->queues[i]->list[s]);
     }
-    broker->fetching = fetch;
+    broker->n_fetching++;
     broker->reserved += count;
     apm_redis_send(broker->base.link, req, broker);
 }
@@ -308,8 +312,9 @@ send_fetch(redis_broker *broker, unsigned count)
 void
 redis_fetch_pump(redis_broker *broker)
 {
-    if (!broker->windowed || broker->stopping || !broker->n_order || broker->fetching ||
-        broker->orphans || apm_clock_ms() < broker->pause_until_ms)
+    if (!broker->windowed || broker->stopping || !broker->n_order ||
+        broker->n_fetching > (unsigned)broker->deep || broker->orphans ||
+        apm_clock_ms() < broker->pause_until_ms)
         return;
     if (!broker->ready) {
         redis_wait_arm(broker);
@@ -322,7 +327,7 @@ redis_fetch_pump(redis_broker *broker)
         if (count > BATCH_MAX)
             count = BATCH_MAX;
     }
-    if (count)
+    if (count >= (broker->n_fetching ? SECOND_WORTH : 1))
         send_fetch(broker, (unsigned)count);
 }
 

@@ -7,6 +7,8 @@
 #include "worker/errback.h"
 #include "worker/metrics.h"
 
+#define LONG_NS (5 * 1000 * 1000)
+
 static apm_work *
 work_of(apm_job *job)
 {
@@ -108,9 +110,9 @@ apm_settle_done(void *worker, apm_job *job, const apm_outcome *outcome)
     }
     apm_settle_count(w, outcome->kind);
     int64_t run_ns = outcome->runtime_ns > 0 ? outcome->runtime_ns : 1;
-    /* Quick to notice a long task, slow to believe in short ones. */
-    w->avg_run_ns = run_ns > w->avg_run_ns ? (w->avg_run_ns + run_ns) / 2 + 1
-                                           : w->avg_run_ns - (w->avg_run_ns - run_ns) / 16;
+    /* Quick to notice a long task, slow to believe in short ones; a few milliseconds may be the scheduler's. */
+    int64_t share = !w->avg_run_ns ? 1 : run_ns > LONG_NS && run_ns > w->avg_run_ns ? 2 : 16;
+    w->avg_run_ns += (run_ns - w->avg_run_ns) / share + 1;
     apm_settle_decide(work, outcome);
     apm_say_outcome(work, outcome);
     apm_settle(work, outcome);
