@@ -527,6 +527,7 @@ settle(apm_broker *broker, apm_unit *unit, apm_delivery *delivery, apm_dispositi
         return st;
     take_out(&self->held, delivery);
     delivery->hold = APM_SETTLED;
+    d->tag.patient = delivery->done && how == APM_ACK;
     apm_amqp_tag_settle(unit, &d->tag,
                         how == APM_ACK      ? APM_AMQP_ACK
                         : how == APM_REJECT ? APM_AMQP_REJECT

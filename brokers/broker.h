@@ -42,6 +42,7 @@ typedef struct apm_delivery {
     apm_message msg;
     const char *queue; /* the queue it came from; lives as long as the broker */
     apm_hold hold;
+    bool done; /* its task is over: the acknowledgement may be gathered for a few milliseconds */
     int64_t received_ms;              /* monotonic */
     struct apm_delivery *prev, *next; /* the adapter's list of what is held */
     void *owner;                      /* the receiver's; NULL at first */

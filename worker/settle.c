@@ -352,6 +352,8 @@ settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const ap
     if (work->station != APM_AT_SETTLING)
         apm_work_move(work, APM_AT_SETTLING);
     apm_settle_decide(work, outcome);
+    if (work->delivery)
+        work->delivery->done = work->late;
 
     apm_outcome written;
     apm_follow next = { .children = outcome->children };

@@ -528,8 +528,9 @@ open_link(apm_link *base, apium_error *err)
     uv_prepare_init(loop, &link->prepare);
     uv_idle_init(loop, &link->idle);
     uv_timer_init(loop, &link->tick);
-    link->prepare.data = link->idle.data = link->tick.data = link;
-    link->handles = 3;
+    uv_timer_init(loop, &link->gather);
+    link->prepare.data = link->idle.data = link->tick.data = link->gather.data = link;
+    link->handles = 4;
     uv_prepare_start(&link->prepare, on_prepare);
     /* It only takes its turn with others: the sockets, the tick and the idle handle keep the loop going. */
     uv_unref((uv_handle_t *)&link->prepare);
@@ -582,6 +583,7 @@ close_link(apm_link *base)
     uv_close((uv_handle_t *)&link->prepare, on_handle_closed);
     uv_close((uv_handle_t *)&link->idle, on_handle_closed);
     uv_close((uv_handle_t *)&link->tick, on_handle_closed);
+    uv_close((uv_handle_t *)&link->gather, on_handle_closed);
 }
 
 static const char *const schemes[] = { "amqp", "amqps", "pyamqp", NULL };

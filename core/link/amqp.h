@@ -60,7 +60,8 @@ struct apm_amqp_tag {
     uint64_t tag;
     apm_amqp_verdict verdict;
     bool in_unit;              /* a unit will settle it, */
-    bool due;                  /* and it has: with the next flush */
+    bool due;                  /* and it has: with the next flush, */
+    bool patient;              /* or a little later, so that one ack says it for many */
     bool orphan;               /* its owner has let go of it */
     apm_amqp_tag *prev, *next; /* the intake's, in the order of tags */
     apm_amqp_tag *next_in_unit;
@@ -123,6 +124,7 @@ struct apm_amqp_intake {
     size_t n_tags;
     apm_amqp_tag **due; /* those to be settled with the next flush */
     size_t n_due, cap_due;
+    int64_t gathering_since_ms; /* patient ones wait behind others; 0: none do */
     void (*when_quiet)(void *arg);
     void *quiet_arg;
 };

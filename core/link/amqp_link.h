@@ -87,6 +87,7 @@ struct apm_amqp_link {
     uv_idle_t
         idle; /* running while something waits for the next turn: keeps the loop from sleeping */
     uv_timer_t tick;
+    uv_timer_t gather; /* acks wait no longer than this */
 
     /* publishing */
     apm_amqp_channel publisher;

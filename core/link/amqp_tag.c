@@ -6,7 +6,11 @@
  */
 #include <stdlib.h>
 
+#include "core/base/clock.h"
 #include "core/link/amqp_link.h"
+
+#define GATHER_MS  5
+#define GATHER_MAX 128
 
 void
 apm_amqp_tag_hold(apm_amqp_tag *tag, apm_amqp_intake *intake, apm_amqp_consumer *consumer,
@@ -152,10 +156,36 @@ apm_amqp_tags_unit_done(apm_amqp_unit *unit)
 }
 
 static void
+on_gathered(uv_timer_t *timer)
+{
+    apm_amqp_wake(timer->data);
+}
+
+/* May an ack wait for those before it? Each one by itself costs the server nearly as much as one for a hundred. */
+static bool
+may_gather(apm_amqp_intake *intake, const apm_amqp_tag *tag, size_t waiting)
+{
+    apm_amqp_link *link = apm_amqp_link_of(intake->link);
+    int64_t now = apm_clock_ms();
+
+    if (!tag->patient || tag->verdict != APM_AMQP_ACK || tag == intake->tags || link->closing ||
+        waiting >= GATHER_MAX)
+        return false;
+    if (!intake->gathering_since_ms) {
+        intake->gathering_since_ms = now;
+        if (!uv_is_active((uv_handle_t *)&link->gather)) {
+            uv_update_time(link->gather.loop);
+            uv_timer_start(&link->gather, on_gathered, GATHER_MS, 0);
+        }
+    }
+    return now - intake->gathering_since_ms < GATHER_MS;
+}
+
+static void
 settle_due(apm_amqp_intake *intake)
 {
     apm_amqp_tag *last = NULL;
-    size_t in_a_row = 0;
+    size_t in_a_row = 0, waiting = 0;
 
     if (intake->n_due == 0)
         return;
@@ -172,6 +202,10 @@ settle_due(apm_amqp_intake *intake)
     }
     for (size_t i = 0; i < intake->n_due; i++) {
         apm_amqp_tag *tag = intake->due[i];
+        if (tag->intake && may_gather(intake, tag, waiting)) {
+            intake->due[waiting++] = tag;
+            continue;
+        }
         if (tag->intake) { /* not covered above */
             send_verdict(tag);
             unlink_tag(tag);
@@ -179,7 +213,9 @@ settle_due(apm_amqp_intake *intake)
         tag->due = false;
         free_orphan(tag);
     }
-    intake->n_due = 0;
+    intake->n_due = waiting;
+    if (!waiting)
+        intake->gathering_since_ms = 0;
 }
 
 void
@@ -208,6 +244,7 @@ apm_amqp_tags_lost(apm_amqp_intake *intake)
 void
 apm_amqp_tags_close(apm_amqp_intake *intake)
 {
+    intake->gathering_since_ms = 1; /* long ago */
     settle_due(intake);
     while (intake->tags)
         unlink_tag(intake->tags);
