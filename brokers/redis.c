@@ -313,6 +313,8 @@ settled(redis_delivery *delivery)
 {
     if (delivery->base.hold == APM_HELD)
         redis_unhold(delivery);
+    if (delivery->base.hold != APM_SETTLED)
+        redis_of(delivery->base.broker)->n_settling++;
     delivery->base.hold = APM_SETTLED;
 }
 
@@ -384,6 +386,8 @@ redis_free_delivery(apm_delivery *base)
     }
     if (base->hold == APM_HELD)
         redis_unhold((redis_delivery *)base);
+    if (base->hold == APM_SETTLED)
+        redis_of(base->broker)->n_settling--;
     apm_arena_clear(&base->arena);
     free(base);
 }

@@ -83,6 +83,7 @@ typedef struct redis_broker {
     size_t n_order;
     apm_delivery *held; /* unsettled */
     size_t n_held;
+    size_t n_settling; /* settled, but not heard of */
     unsigned window;
     bool windowed;
     bool ready;             /* the lists may hold something */

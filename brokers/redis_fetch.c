@@ -21,6 +21,7 @@
 #define UNLIMITED_BATCH 128       /* a fetch without a window */
 #define FETCH_QUEUES                                                                               \
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
+#define SETTLING_MAX   512
 #define SECOND_WORTH   64 /* messages that a second fetch may bring */
 #define ERROR_PAUSE_MS 1000
 
@@ -320,6 +321,9 @@ redis_fetch_pump(redis_broker *broker)
         redis_wait_arm(broker);
         return;
     }
+    /* The window is free of what is settled, but the server may be slow to hear of it. */
+    if (broker->n_settling >= SETTLING_MAX)
+        return;
     size_t count = UNLIMITED_BATCH;
     if (broker->window) {
         size_t busy = broker->n_held + broker->reserved;

@@ -30,7 +30,7 @@ class Watch(threading.Thread):
     def run(self):
         try:
             for command in self.monitor.listen():
-                if command["client_type"] == "lua":
+                if command["client_type"] == "lua" or command["command"].startswith("LPUSH "):
                     self.seen.append((command["time"], command["command"]))
         except (OSError, ValueError, AttributeError, redis.RedisError):
             pass  # the server has ended
