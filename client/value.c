@@ -328,25 +328,6 @@ keep(apm_buf *buf, apm_arena *arena, apm_str *out, apium_error *err)
     return ok ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "out of memory");
 }
 
-/* How deep validated JSON is nested. */
-static size_t
-depth_of(apm_str text)
-{
-    size_t depth = 0, deepest = 0;
-    for (const char *p = text.p, *end = text.p + text.len; p < end; p++) {
-        if (*p == '"') {
-            for (p++; *p != '"'; p++)
-                p += *p == '\\';
-        } else if (*p == '[' || *p == '{') {
-            if (++depth > deepest)
-                deepest = depth;
-        } else if (*p == ']' || *p == '}') {
-            depth--;
-        }
-    }
-    return deepest;
-}
-
 static apium_status
 take(const apium_value *value, apm_arena *arena, apm_json *out, apium_error *err)
 {
@@ -388,12 +369,12 @@ take(const apium_value *value, apm_arena *arena, apm_json *out, apium_error *err
             return apm_fail(err, APIUM_E_TOOBIG, "%zu bytes of JSON are too long", text.len);
         apium_error why;
         apm_json parsed;
-        apium_status st = apm_json_parse(text, &parsed, &why);
+        /* Deeper, and nobody could read the message or result around it. */
+        apium_status st = apm_json_parse_within(text, VALUE_DEPTH, &parsed, &why);
+        if (st == APIUM_E_TOOBIG)
+            return apm_fail(err, st, "nested deeper than %d", VALUE_DEPTH);
         if (st != APIUM_OK)
-            return apm_fail(err, st == APIUM_E_DECODE ? APIUM_E_ENCODE : st, "%s", why.text);
-        /* Nobody could read the message or result around it. */
-        if (parsed.text.len > 2 * VALUE_DEPTH && depth_of(parsed.text) > VALUE_DEPTH)
-            return apm_fail(err, APIUM_E_TOOBIG, "nested deeper than %d", VALUE_DEPTH);
+            return apm_fail(err, APIUM_E_ENCODE, "%s", why.text);
         bool ok = true;
         *out = (apm_json){ parsed.type, apm_arena_str(arena, parsed.text, &ok) };
         return ok ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "out of memory");

@@ -256,11 +256,17 @@ scan_value(scan *sc, const char *at, int depth, apm_json_type *type)
 apium_status
 apm_json_parse(apm_str text, apm_json *out, apium_error *err)
 {
+    return apm_json_parse_within(text, APM_JSON_DEPTH, out, err);
+}
+
+apium_status
+apm_json_parse_within(apm_str text, int depth, apm_json *out, apium_error *err)
+{
     scan sc = { .end = text.p + text.len };
     const char *start = apm_json_space(text.p, sc.end);
     apm_json_type type = APM_JSON_NONE;
 
-    const char *at = scan_value(&sc, start, 0, &type);
+    const char *at = scan_value(&sc, start, APM_JSON_DEPTH - depth, &type);
     if (!at)
         return fail(&sc, text.p, err);
     const char *rest = apm_json_space(at, sc.end);

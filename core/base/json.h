@@ -36,6 +36,8 @@ typedef struct apm_json {
 /* Validate a whole document: one value, valid UTF-8 (raw surrogates refused), space around it allowed.
  * E_DECODE names the byte offset and what is wrong; E_TOOBIG when nested deeper than APM_JSON_DEPTH. */
 apium_status apm_json_parse(apm_str text, apm_json *out, apium_error *err);
+/* The same for a value that is to be nested less deep: at most APM_JSON_DEPTH. */
+apium_status apm_json_parse_within(apm_str text, int depth, apm_json *out, apium_error *err);
 
 /*
  * Walk the members of an array or object. Works on unvalidated text: each member is validated as it is
