@@ -80,7 +80,6 @@ def pair():
     report = kit.Report("two workers, redis", f"{n} no-op tasks, late ack, results on, prefork -c 2 each")
     kit.alternate(report, {"one": lambda: run(where, kit.Apium, n, conf), "two": lambda: run(where, kit.Apium, n, conf, workers=2)})
     report.ratio("two / one", "two", "one", "tasks/s")
-    report.note("the worker's CPU is that of the first of the two")
     report.done()
     where.stop()
 

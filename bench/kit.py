@@ -19,14 +19,20 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 class Options:
     """What the command line asked for."""
-    rounds, tasks, json_path, quick = 5, 20000, None, False
+    rounds, tasks, deepest, json_path, quick = 5, 20000, 1000000, None, False
 
 
-reports = []
+found = {"measures": [], "curves": []}  # what the JSON will have
 
 
 def show(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def cell(samples, metric):
+    """median (lowest-highest)"""
+    values = [s[metric] for s in samples if metric in s]
+    return f"{show(statistics.median(values))} ({show(min(values))}-{show(max(values))})" if values else ""
 
 
 class Report:
@@ -52,19 +58,14 @@ class Report:
         self.notes.append(text)
 
     def done(self):
-        reports.append(self)
+        found["measures"].append(self.data())
         print(f"\n{self.name}: {self.what}")
         metrics = []
         for samples in self.samples.values():
             metrics += [m for m in samples[0] if m not in metrics]
         print(f"  {'':22}" + "".join(f"{m:>26}" for m in metrics))
         for who, samples in self.samples.items():
-            line = f"  {who:22}"
-            for metric in metrics:
-                values = [s[metric] for s in samples if metric in s]
-                cell = f"{show(statistics.median(values))} ({show(min(values))}-{show(max(values))})" if values else ""
-                line += f"{cell:>26}"
-            print(line)
+            print(f"  {who:22}" + "".join(f"{cell(samples, metric):>26}" for metric in metrics))
         for r in self.ratios:
             wanted = ""
             if r["wanted"] is not None:
@@ -91,9 +92,9 @@ def alternate(report, contenders, rounds=None):
 def write_json():
     if not Options.json_path:
         return
-    found = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": Options.rounds, "tasks": Options.tasks,
-             "cores": os.cpu_count(), "load": os.getloadavg(), "measures": [r.data() for r in reports]}
-    text = json.dumps(found, indent=1)
+    run = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": Options.rounds, "tasks": Options.tasks,
+           "cores": os.cpu_count(), "load": os.getloadavg(), **found}
+    text = json.dumps(run, indent=1)
     if Options.json_path == "-":
         print(text)
     else:
@@ -103,26 +104,34 @@ def write_json():
 # ---- what a process costs ----
 
 def cpu_s(pids):
-    """CPU seconds that these processes, with all their threads, have used."""
-    total = 0
+    """CPU seconds that these processes, with all their threads, have used: by the scheduler's nanoseconds where the kernel tells them."""
+    total = 0.0
     for pid in pids:
         try:
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
+            threads = list(pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+            if threads:
+                total += sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+            else:
+                fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                total += (int(fields[11]) + int(fields[12])) / TICK
         except OSError:
             pass
-    return total / TICK
+    return total
 
 
 class Spent:
-    """CPU time of a worker and of a server between two moments, in microseconds a task."""
+    """CPU time of all workers and of a server since then, in microseconds a task."""
 
-    def __init__(self, worker_pid, server_pid):
-        self.pids = {"worker us": worker_pid, "server us": server_pid}
-        self.before = {name: cpu_s(harness.tree(pid)) for name, pid in self.pids.items() if pid}
+    def __init__(self, workers, server_pid):
+        self.pids = {"worker us": [worker.pid for worker in workers], "server us": [server_pid] if server_pid else []}
+        self.before = {name: self.used(pids) for name, pids in self.pids.items() if pids}
+
+    @staticmethod
+    def used(pids):
+        return cpu_s(one for pid in pids for one in harness.tree(pid))
 
     def each(self, n):
-        return {name: (cpu_s(harness.tree(self.pids[name])) - before) / n * 1e6 for name, before in self.before.items()}
+        return {name: (self.used(self.pids[name]) - before) / n * 1e6 for name, before in self.before.items()}
 
 
 # ---- workers ----

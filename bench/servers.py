@@ -40,12 +40,20 @@ class OnRedis:
         self.redis.flushall()
 
     def fill(self, n, queue, **headers):
-        pipe = self.redis.pipeline(transaction=False)
-        for i in range(n):
-            pipe.lpush(queue, envelopes.redis(str(uuid.uuid4()), **headers))
-            if i % 1000 == 999:
+        """Tasks as envelopes.redis() writes them, a few megabytes at a time."""
+        pipe, waiting = self.redis.pipeline(transaction=False), 0
+        for _ in range(n):
+            text = envelopes.redis(str(uuid.uuid4()), **headers)
+            pipe.lpush(queue, text)
+            waiting += len(text)
+            if waiting > 2 << 20:
                 pipe.execute()
+                waiting = 0
         pipe.execute()
+
+    def push(self, n, queue):
+        """Many no-op tasks, fast; with the same ids each time."""
+        kit.program("redis_push", self.server.port, queue, n, 256)
 
     def probe(self):
         task_id = str(uuid.uuid4())
@@ -57,7 +65,7 @@ class OnRedis:
         """The workers are up and idle; the tasks appear all at once."""
         self.redis.flushall()
         self.fill(n, "staged")
-        spent = kit.Spent(workers[0].pid, self.pid)
+        spent = kit.Spent(workers, self.pid)
         begin = time.monotonic()
         self.redis.rename("staged", "celery")
         if results:
@@ -68,7 +76,7 @@ class OnRedis:
     def bare(self, n, results=True, batch=64):
         self.redis.flushall()
         self.fill(n, "celery")
-        spent = kit.Spent(None, self.pid)
+        spent = kit.Spent([], self.pid)
         rate = kit.program("redis_drain", self.server.port, "celery", n, batch, "results" if results else "none")[0]
         return {"tasks/s": rate, **spent.each(n)}
 
@@ -128,7 +136,7 @@ class OnRabbit:
             self.redis.flushall()
             self.fill(n)
             harness.eventually(lambda: self.depth() + 4096 >= n, 60, "the queue is filled")
-            spent = kit.Spent(workers[0].pid, self.pid)
+            spent = kit.Spent(workers, self.pid)
             begin = time.monotonic()
         harness.eventually(lambda: self.redis.dbsize() >= n, 600, "all results are there", every=0.005)
         return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
@@ -137,7 +145,7 @@ class OnRabbit:
         self.redis.flushall()
         self.fill(n)
         harness.eventually(lambda: self.depth() >= n, 60, "the queue is filled")
-        spent = kit.Spent(None, self.pid)
+        spent = kit.Spent([], self.pid)
         rate = kit.program("amqp_drain", self.server.port, "celery", n, self.results.port)[0]
         return {"tasks/s": rate, **spent.each(n)}
 
@@ -178,7 +186,7 @@ class OnSqlite:
     def drain(self, n, workers, results=True):
         with asleep(workers):
             self.fill(n)
-            spent = kit.Spent(workers[0].pid, None)
+            spent = kit.Spent(workers, None)
             begin = time.monotonic()
         harness.eventually(lambda: self.count("apium_messages") == 0, 600, "all tasks are done", every=0.02)
         return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
