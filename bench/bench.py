@@ -19,13 +19,14 @@ import drain  # noqa: E402
 import guard  # noqa: E402
 import kit  # noqa: E402
 import memory  # noqa: E402
+import peers  # noqa: E402
 import scale  # noqa: E402
 import workflows  # noqa: E402
 
 MEASURES = {
     "redis": drain.redis, "rabbitmq": drain.rabbitmq, "sqlite": drain.sqlite, "two-workers": drain.pair, "delay": drain.delayed,
     "publish": client.publish, "latency": client.latency, "memory": memory.measure, "workflows": workflows.measure,
-    "scale": scale.measure,
+    "peers": peers.measure, "scale": scale.measure,
 }
 PARTS = {f"scale-{name}": functools.partial(scale.measure, name) for name in scale.CURVES}
 
