@@ -24,7 +24,7 @@ import scale  # noqa: E402
 import workflows  # noqa: E402
 
 MEASURES = {
-    "redis": drain.redis, "rabbitmq": drain.rabbitmq, "sqlite": drain.sqlite, "two-workers": drain.pair, "delay": drain.delayed,
+    "redis": drain.redis, "rabbitmq": drain.rabbitmq, "sqlite": drain.sqlite, "two-workers": drain.pair, "delay": drain.delayed, "events": drain.events,
     "publish": client.publish, "latency": client.latency, "memory": memory.measure, "workflows": workflows.measure,
     "peers": peers.measure, "scale": scale.measure,
 }

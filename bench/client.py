@@ -84,8 +84,12 @@ def latency():
     report.done()
     n = 300
     report = kit.Report("latency with 1 ms of delay each way, redis", f"worker and sender behind the delay, {n} tasks")
-    kit.alternate(report, {"apium": served(kit.Apium, far, of_apium(far)), "bare": bare(port)})
+    kit.alternate(report, {
+        "apium": served(kit.Apium, far, of_apium(far)),
+        "celery": served(kit.Celery, far, lambda args: of_celery(far, far, *args[:1], max(n // 3, 70), *args[2:])),
+        "bare": bare(port)})
     report.ratio("alone, apium / bare", "apium", "bare", "alone p50 us", 1.5, at_most=True)
+    report.ratio("alone, celery / apium", "celery", "apium", "alone p50 us")
     report.done()
     slow.kill_group()
     where.stop()

@@ -10,9 +10,11 @@ def run(where, make, n, conf=None, results=True, workers=1, **more):
     conf = {**getattr(where, "conf", {}), **(conf or {})}
     if not results:
         conf["task_ignore_result"] = True
+        if isinstance(where, servers.OnRabbit):
+            more["counted"] = True  # nothing else tells when all is done
     up = [make(where.broker, where.backend if results else None, conf=conf, **more).start() for _ in range(workers)]
     try:
-        where.probe() if results or not isinstance(where, servers.OnRabbit) else None
+        where.probe(up, results)
         where.drain(min(n, 500), up, results)
         return where.drain(n, up, results)
     finally:
@@ -55,17 +57,19 @@ def rabbitmq():
         where = servers.OnRabbit(quorum)
         measure(where, late=True, results=True, celery=not quorum, goals={} if quorum else {"bare": 0.8})
         measure(where, late=False, results=True, celery=False, bare=False)
+        measure(where, late=True, results=False, celery=False)
         where.stop()
 
 
 def sqlite():
     where = servers.OnSqlite()
     n = kit.Options.tasks
-    report = kit.Report("drain, sqlite", f"{n} no-op tasks with results, prefork -c 2, synchronous=FULL")
+    report = kit.Report("drain, sqlite", f"{n} no-op tasks, prefork -c 2, synchronous=FULL")
     disk = {"one write and fsync": lambda: {"tasks/s": kit.program("fsync_rate", where.folder)[0]}}
     kit.alternate(report, {
         "apium late ack": lambda: run(where, kit.Apium, n, {"task_acks_late": True}),
-        "apium early ack": lambda: run(where, kit.Apium, n), **disk})
+        "apium early ack": lambda: run(where, kit.Apium, n),
+        "late ack, results off": lambda: run(where, kit.Apium, n, {"task_acks_late": True}, results=False), **disk})
     best = report.median("apium late ack", "tasks/s")
     report.note(f"late ack, goal >= 5000 a second: {'yes' if best >= 5000 else 'NO'}")
     report.done()
@@ -81,6 +85,27 @@ def pair():
     kit.alternate(report, {"one": lambda: run(where, kit.Apium, n, conf), "two": lambda: run(where, kit.Apium, n, conf, workers=2)})
     report.ratio("two / one", "two", "one", "tasks/s")
     report.done()
+    where.stop()
+
+
+def events():
+    """What task events cost, where the worker sends them."""
+    where = servers.OnRedis()
+    n = kit.Options.tasks
+    conf = {"task_acks_late": True}
+    heard = where.redis.pubsub()
+    heard.psubscribe("/0.celeryev*")
+    run(where, kit.Apium, 500, {**conf, "worker_send_task_events": True})
+    told = any(message["type"] == "pmessage" for message in iter(lambda: heard.get_message(timeout=0.2), None))
+    heard.close()
+    if told:
+        report = kit.Report("drain, redis, events", f"{n} no-op tasks, late ack, results on, prefork -c 2; nobody listens")
+        kit.alternate(report, {"events off": lambda: run(where, kit.Apium, n, conf),
+                               "events on": lambda: run(where, kit.Apium, n, {**conf, "worker_send_task_events": True})})
+        report.ratio("on / off", "events on", "events off", "tasks/s")
+        report.done()
+    else:
+        print("\nevents skipped: this worker sends none")
     where.stop()
 
 

@@ -6,9 +6,11 @@ rounds; a ratio is the median of the ratios within each round. Absolute figures 
 import json
 import os
 import pathlib
+import re
 import statistics
 import sys
 import time
+import urllib.request
 
 import harness
 
@@ -137,14 +139,25 @@ class Spent:
 # ---- workers ----
 
 class Apium(harness.Worker):
-    """At WARNING nobody says "ready": a probe task tells when it is up."""
+    """At WARNING nobody says "ready": a probe task tells when it is up. counted: it serves how many tasks it has done."""
 
-    def __init__(self, broker, backend, *options, conf=None, pool="prefork"):
-        super().__init__(broker, backend, "-c", "2", "-P", pool, *options, level="WARNING", conf=conf)
+    def __init__(self, broker, backend, *options, conf=None, pool="prefork", counted=False):
+        self.port = harness.free_port() if counted else None
+        serve = ("--http", f"127.0.0.1:{self.port}") if counted else ()
+        super().__init__(broker, backend, "-c", "2", "-P", pool, *serve, *options, level="WARNING", conf=conf)
 
     def start(self):
         self.began = time.monotonic()
         return harness.Process.start(self)
+
+    def succeeded(self):
+        """How many tasks; 0 while nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return 0
+        return sum(int(n) for n in re.findall(r"^celery_task_succeeded_total\{.*\} (\d+)$", text, re.M))
 
 
 class Celery(harness.Process):

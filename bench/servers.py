@@ -55,7 +55,7 @@ class OnRedis:
         """Many no-op tasks, fast; with the same ids each time."""
         kit.program("redis_push", self.server.port, queue, n, 256)
 
-    def probe(self):
+    def probe(self, *_):
         task_id = str(uuid.uuid4())
         self.redis.lpush("celery", envelopes.redis(task_id))
         harness.eventually(lambda: not self.redis.exists("celery") and not self.redis.exists("unacked"), 60,
@@ -125,20 +125,27 @@ class OnRabbit:
         for _ in range(n):
             self.publish(str(uuid.uuid4()), **headers)
 
-    def probe(self):
-        before = self.redis.dbsize()
+    def done(self, workers, results):
+        """How many tasks: by their results, or by what the workers count."""
+        return self.redis.dbsize() if results else sum(worker.succeeded() for worker in workers)
+
+    def probe(self, workers=(), results=True):
+        before = self.done(workers, results)
         self.publish(str(uuid.uuid4()))
-        harness.eventually(lambda: self.redis.dbsize() > before, 60, "the probe task is done", every=0.002)
+        harness.eventually(lambda: self.done(workers, results) > before, 60, "the probe task is done", every=0.002)
 
     def drain(self, n, workers, results=True):
         """The workers stand still while the queue is filled: RabbitMQ cannot rename. They hold at most their window then."""
+        before = 0 if results else self.done(workers, results)
         with asleep(workers):
             self.redis.flushall()
             self.fill(n)
             harness.eventually(lambda: self.depth() + 4096 >= n, 60, "the queue is filled")
             spent = kit.Spent(workers, self.pid)
             begin = time.monotonic()
-        harness.eventually(lambda: self.redis.dbsize() >= n, 600, "all results are there", every=0.005)
+        if not results:
+            harness.eventually(lambda: self.depth() == 0, 600, "the queue is empty", every=0.005)
+        harness.eventually(lambda: self.done(workers, results) >= before + n, 600, "all tasks are done", every=0.005)
         return {"tasks/s": n / (time.monotonic() - begin), **spent.each(n)}
 
     def bare(self, n, results=True, batch=64):
@@ -146,7 +153,7 @@ class OnRabbit:
         self.fill(n)
         harness.eventually(lambda: self.depth() >= n, 60, "the queue is filled")
         spent = kit.Spent([], self.pid)
-        rate = kit.program("amqp_drain", self.server.port, "celery", n, self.results.port)[0]
+        rate = kit.program("amqp_drain", self.server.port, "celery", n, self.results.port if results else 0)[0]
         return {"tasks/s": rate, **spent.each(n)}
 
     def stop(self):
@@ -179,7 +186,7 @@ class OnSqlite:
             except sqlite3.OperationalError:
                 return 0
 
-    def probe(self):
+    def probe(self, *_):
         self.fill(1)
         harness.eventually(lambda: self.count("apium_messages") == 0, 60, "the probe task is done", every=0.005)
 
