@@ -2,8 +2,9 @@
 
     ./dev bench [MEASURE...] [--quick] [--json FILE] [--rounds N] [--tasks N]
     ./dev bench --guard          count the instructions of the hot path and compare them with bench/budget.json
+    ./dev bench --markdown RUN.json...   the tables of docs/performance.md out of such runs; --plots: docs/plots/; --docs: both, into the page
 
-Without arguments everything is measured, which takes a good hour: every measure starts servers and workers of its own, and
+Without arguments everything is measured, which takes an hour or two: every measure starts servers and workers of its own, and
 its contenders run in turn, in an order that alternates from round to round. Absolute figures belong to this machine and this
 minute; the ratios, which are taken within each round, are what is meant to be read.
 """
@@ -20,7 +21,9 @@ import guard  # noqa: E402
 import kit  # noqa: E402
 import memory  # noqa: E402
 import peers  # noqa: E402
+import plots  # noqa: E402
 import scale  # noqa: E402
+import tables  # noqa: E402
 import workflows  # noqa: E402
 
 MEASURES = {
@@ -41,10 +44,18 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write everything that was seen there; - is the standard output")
     parser.add_argument("--guard", action="store_true", help="only compare instruction counts with the budget")
     parser.add_argument("--write-budget", action="store_true", help="with --guard: what is counted now is the budget")
+    parser.add_argument("--markdown", nargs="+", metavar="RUN.json", help="only print the tables of docs/performance.md out of runs that --json wrote")
+    parser.add_argument("--plots", nargs="+", metavar="RUN.json", help="only draw docs/plots/*.svg out of such runs")
+    parser.add_argument("--docs", nargs="+", metavar="RUN.json", help="both, into docs/performance.md and docs/plots/")
     opts = parser.parse_args()
     unknown = [name for name in opts.measures if name not in {**MEASURES, **PARTS}]
     if unknown:
         parser.error(f"no measure is called {unknown[0]}; there are {', '.join([*MEASURES, *PARTS])}")
+    if opts.markdown:
+        return tables.show(opts.markdown)
+    if opts.plots or opts.docs:
+        plots.write(opts.plots or opts.docs)
+        return tables.write(opts.docs) if opts.docs else None
     if opts.guard:
         sys.exit(guard.main(opts.write_budget))
     kit.Options.quick = opts.quick

@@ -88,19 +88,25 @@ def workers(where):
 def depth(where):
     """A queue that is longer than what is measured is cut off behind it; a shorter one is filled again and again."""
     count = kit.Options.tasks
-    curve = curves.Curve("depth", "queue length", "messages", f"{count} no-op tasks from a queue of that length (a short one: as often as needed, at most 100 times)")
+    curve = curves.Curve("depth", "queue length", "messages", f"{count} no-op tasks from a queue of that length (a short one: as often as needed, at most "
+                         "100 times); behind it the bare loop")
 
     def long(size, up):
         where.push(size, "staged")
         spent, began = kit.Spent(up, where.pid), time.monotonic()
         where.redis.rename("staged", "celery")
         harness.eventually(lambda: where.redis.llen("celery") <= size - count, 600, "enough tasks are done", every=0.01)
-        rest = where.redis.rename("celery", "rest") and where.redis.llen("rest")
+        where.redis.rename("celery", "rest")
+        rest = where.redis.llen("rest")
         settled(where, every=0.002)
-        return costs(size - rest, time.monotonic() - began, spent)
+        found = costs(size - rest, time.monotonic() - began, spent)
+        n = min(count, rest)
+        spent = kit.Spent([], where.pid)  # what a queue of that length costs the server anyway
+        kit.program("redis_drain", where.server.port, "rest", n, 64, "results")
+        return {**found, "bare server us": spent.each(n)["server us"]}
 
     def short(size, up):
-        times = min(100, count // size)
+        times = max(1, min(100, count // size))
         where.push(size * times, "staged")
         deal = where.redis.register_script("for i = 1, ARGV[1] do redis.call('LMOVE', 'staged', 'celery', 'RIGHT', 'LEFT') end")
         spent, began = kit.Spent(up, where.pid), time.monotonic()
@@ -113,7 +119,7 @@ def depth(where):
         with Fleet(where) as up:
             where.drain(500, up)
             where.redis.flushall()
-            found = (long if size > count else short)(size, up)
+            found = (long if size >= 2 * count else short)(size, up)
         where.clean()
         return found
     curve.run(up_to(kit.Options.deepest), point)
@@ -174,10 +180,11 @@ def sizes(where):
         where.fill(n, "celery", task="tasks.echo", args=("x" * size,))
         bare = kit.program("redis_drain", where.server.port, "celery", n, max(1, min(64, 4 * MB // size)), "none")[0]
         where.clean()
-        return {"tasks/s": ignored["tasks/s"], "worker us": ignored["worker us"], "server us": ignored["server us"],
+        return {"tasks/s": ignored["tasks/s"], "worker us": ignored["worker us"], "server us": ignored["server us"], "CPU us": ignored["CPU us"],
                 "us": 1e6 / ignored["tasks/s"], "MB/s": ignored["tasks/s"] * size / 1e6, "stored MB/s": kept["tasks/s"] * size / 1e6,
                 "bare MB/s": bare * size / 1e6}
     curve.run(up_to(MB) if not kit.Options.quick else up_to(MB, step=100), point)
+    curve.slope("CPU us", "CPU a task, us", 1000, "a kB", relative=True)
     curve.slope("us", "time a task, us", 1000, "a kB", relative=True)
     curve.done()
 
