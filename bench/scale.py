@@ -70,7 +70,7 @@ def costs(n, seconds, spent):
 # ---- one curve each ----
 
 def workers(where):
-    n = kit.Options.tasks
+    n = 4 * kit.Options.tasks  # eight of them are to have something to do
     curve = curves.Curve("workers", "workers on one queue", "workers", f"{n} no-op tasks, prefork -c 2 each")
 
     def point(count):
@@ -139,7 +139,7 @@ def queues(where):
             time.sleep(1.5)  # looks at queues that nobody waits on become rarer
             idle, began = kit.Spent(up, where.pid), time.monotonic()
             time.sleep(1.5)
-            waiting = sum(idle.each(1).values()) / 10000 / (time.monotonic() - began)
+            waiting = {name.replace("us", "idle %"): us / 10000 / (time.monotonic() - began) for name, us in idle.each(1).items()}
             began = time.monotonic()
             where.redis.lpush(names[-1], envelopes.redis(str(uuid.uuid4())))
             settled(where, names[-1], every=0.001)
@@ -150,11 +150,11 @@ def queues(where):
             spent, began = kit.Spent(up, where.pid), time.monotonic()
             harness.eventually(lambda: where.redis.dbsize() >= n, 600, "all tasks are done", every=0.01)
             settled(where, names[-1])
-            return {**costs(n, time.monotonic() - began, spent), "idle CPU %": waiting, "lone ms": lone}
+            return {**costs(n, time.monotonic() - began, spent), **waiting, "lone ms": lone}
     curve.run([1, 10, 100, 1000], point)
     curve.exponent("CPU us", "CPU a task")
     curve.exponent("tasks/s", "tasks a second")
-    curve.note("idle CPU: worker and server, nothing to do; lone: from sending one task into the last queue, after that, until it is done")
+    curve.note("idle: CPU with nothing to do; lone: from sending one task into the last queue, after that, until it is done")
     curve.done()
 
 
