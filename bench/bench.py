@@ -51,6 +51,8 @@ def main():
     unknown = [name for name in opts.measures if name not in {**MEASURES, **PARTS}]
     if unknown:
         parser.error(f"no measure is called {unknown[0]}; there are {', '.join([*MEASURES, *PARTS])}")
+    if opts.deepest is not None and opts.deepest < 10:
+        parser.error("--deepest: a queue of 10 is the shortest")
     if opts.markdown:
         return tables.show(opts.markdown)
     if opts.plots or opts.docs:

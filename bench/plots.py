@@ -62,7 +62,7 @@ def curve(key, found):
     out += f"set xrange [{min(at.values()) / 1.3:g}:{max(at.values()) * 1.3:g}]\n"
     highest = max(s[metric] for point in found["samples"] for s in point["samples"] for metric, _ in series if metric in s)
     out += "unset key\n" if len(series) == 1 else ""
-    out += 'set logscale y\nset format y "%g"\n' if log else f"set yrange [0:{highest * 1.35:g}]\n"
+    out += 'set key bottom right\nset logscale y\nset format y "%g"\n' if log else f"set yrange [0:{highest * (1.15 + 0.12 * len(series)):g}]\n"
     plots = []
     for i, (metric, name) in enumerate(series):
         out += f"$d{i} << EOD\n"
@@ -97,7 +97,7 @@ def bars(name, title, rows):
 
 def write(paths):
     if not shutil.which("gnuplot"):
-        raise SystemExit("plots: gnuplot is not installed")
+        raise SystemExit("bench: gnuplot is not installed")
     FOLDER.mkdir(exist_ok=True)
     runs = tables.Runs(paths)
     for key, found in runs.curves.items():

@@ -32,9 +32,14 @@ class Runs:
     def __init__(self, paths):
         self.measures, self.curves = {}, {}
         for path in paths:
-            run = json.loads(pathlib.Path(path).read_text())
-            self.measures.update({m["name"]: m for m in run["measures"]})
-            self.curves.update({c["key"]: c for c in run.get("curves", [])})
+            try:
+                run = json.loads(pathlib.Path(path).read_text())
+                self.measures.update({m["name"]: m for m in run["measures"]})
+                self.curves.update({c["key"]: c for c in run["curves"]})
+            except OSError as error:
+                raise SystemExit(f"bench: cannot read {path}: {error.strerror}") from None
+            except (ValueError, KeyError, TypeError):
+                raise SystemExit(f"bench: {path} is not what --json writes") from None
 
     def values(self, measure, who, metric):
         samples = self.measures.get(measure, {}).get("samples", {}).get(who, [])
@@ -185,7 +190,7 @@ def write(paths):
         lines = make(runs)
         mark = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- bench end -->)", re.S)
         if lines and not mark.search(text):
-            raise SystemExit(f"{PAGE.name} has no mark <!-- bench: {name} -->")
+            raise SystemExit(f"bench: {PAGE.name} has no mark <!-- bench: {name} -->")
         if lines:
             text = mark.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text)  # noqa: B023
     PAGE.write_text(text)
