@@ -49,7 +49,7 @@ class Curve:
         """State how the metric grows, from the size `least` on."""
         points = self.medians(metric, least)
         if len(points) > 1 and all(y > 0 for _, y in points):
-            k = power(points)
+            k = round(power(points), 2) + 0.0  # no -0.00
             since = f" from {least} on" if least > 1 else ""
             self.fits.append({"metric": metric, "exponent": k, "text": f"{of} ~ {self.size}^{k:.2f}{since}"})
 

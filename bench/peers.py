@@ -88,17 +88,19 @@ def measure():
 
     for results in (True, False):
         report = kit.Report(f"peers, redis, results {'on' if results else 'off'}", f"{n} no-op tasks, concurrency 2 or what is said; late ack where there is one")
-        contenders = {"apium": lambda: drain.run(where, kit.Apium, n, {"task_acks_late": True}, results)}
+        late = {"task_acks_late": True}
+        contenders = {"apium": lambda: drain.run(where, kit.Apium, n, late, results),
+                      "apium threads": lambda: drain.run(where, kit.Apium, n, late, results, pool="threads")}
         for name, (has_results, own) in GO.items():
             if programs[name] and (has_results or not results):
                 contenders[name] = of_go(name, 2, results)
                 contenders[f"{name} -c {own}" if own else f"{name}, default"] = of_go(name, own, results)
         few = max(n // 10, 500)
-        contenders["celery"] = lambda: drain.run(where, kit.Celery, few, {"task_acks_late": True}, results)
+        contenders["celery"] = lambda: drain.run(where, kit.Celery, few, late, results)
         if Newest.python:
-            contenders[f"celery {version}"] = lambda: drain.run(where, Newest, few, {"task_acks_late": True}, results)
+            contenders[f"celery {version}"] = lambda: drain.run(where, Newest, few, late, results)
         kit.alternate(report, contenders)
-        for who in list(contenders)[1:]:
+        for who in list(contenders)[2:]:
             report.ratio(f"apium / {who}", "apium", who, "tasks/s")
         for line in skipped:
             report.note(line)

@@ -87,7 +87,7 @@ def bars(name, title, rows):
     least = 10 ** (len(str(int(min(middles)))) - 1)
     out += f"set xrange [{least}:{max(max(v) for _, v in rows) * 2.2:g}]\n$d << EOD\n"
     for i, (label, values) in enumerate(rows):
-        out += f"{middles[i]:g} {i} {least} {middles[i]:g} {i - 0.3} {i + 0.3} {0 if label == 'apium' else 1} "
+        out += f"{middles[i]:g} {i} {least} {middles[i]:g} {i - 0.3} {i + 0.3} {0 if label.startswith('apium') else 1} "
         out += f'"{tables.number(middles[i])}" {max(values):g} {min(values):g}\n'
     out += "EOD\n"
     out += f'plot $d using 1:2:3:4:5:6:($7 == 0 ? {int(COLOURS[0][1:], 16)} : {int("9aa5b1", 16)}) with boxxyerror lc rgb variable, '
