@@ -74,14 +74,19 @@ def latency():
             median, late = kit.program("redis_lone", at, n)
             return {"alone p50 us": median, "alone p99 us": late}
         return one
-    report = kit.Report("latency, redis", f"from sending a task to having its result, {n} tasks, prefork -c 2")
-    kit.alternate(report, {
-        "apium": served(kit.Apium, None, of_apium(where.broker)),
-        "celery": served(kit.Celery, None, lambda args: of_celery(where.broker, where.backend, *args[:1], max(n // 10, 100), *args[2:])),
-        "bare": bare(where.server.port)})
-    report.ratio("alone, apium / bare", "apium", "bare", "alone p50 us", 1.5, at_most=True)
-    report.ratio("alone, celery / apium", "celery", "apium", "alone p50 us")
-    report.done()
+    def near(name, what):
+        report = kit.Report(name, f"from sending a task to having its result, {n} tasks, prefork -c 2, {what}")
+        kit.alternate(report, {
+            "apium": served(kit.Apium, None, of_apium(where.broker)),
+            "celery": served(kit.Celery, None,
+                             lambda args: of_celery(where.broker, where.backend, *args[:1], max(n // 10, 100), *args[2:])),
+            "bare": bare(where.server.port)})
+        report.ratio("alone, apium / bare", "apium", "bare", "alone p50 us", 1.5, at_most=True)
+        report.ratio("alone, celery / apium", "celery", "apium", "alone p50 us")
+        report.done()
+    with kit.apart(where.server.pid):
+        near("latency, redis", "the server on a core of its own, the rest on another")
+    near("latency on any core, redis", "on whichever cores the scheduler chooses")
     n = 300
     report = kit.Report("latency with 1 ms of delay each way, redis", f"worker and sender behind the delay, {n} tasks")
     kit.alternate(report, {

@@ -103,7 +103,7 @@ def publishing(runs):
 
 def latency(runs):
     rows = []
-    for name, behind in (("latency, redis", ""), ("latency with 1 ms of delay each way, redis", ", 1 ms of delay each way")):
+    for name, behind in (("latency, redis", ""), ("latency on any core, redis", ", on any core"), ("latency with 1 ms of delay each way, redis", ", 1 ms of delay each way")):
         for metric, label in (("alone p50 us", "one at a time, median"), ("alone p99 us", "one at a time, 99th percentile"),
                               ("64 in flight p50 us", "64 in flight, median"), ("64 in flight p99 us", "64 in flight, 99th percentile")):
             ratio = runs.ratio(name, "alone, apium / bare") if metric == "alone p50 us" else ""
