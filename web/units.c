@@ -8,7 +8,7 @@
  * together with it: who finds the mark leaves those operations out. Two requests with one token at the same time are one too many:
  * the second is asked to come back.
  */
-#include "web/inner.h"
+#include "web/op.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,83 +61,6 @@ mark_id(const token *t)
 
 /* ---- reading ---- */
 
-typedef enum op_kind { RECORD, GROUP, EXPECT, EXTEND, ARRIVE, CLAIM, CHECK, OPS } op_kind;
-
-static const struct {
-    const char *name, *args; /* s an id, t any string, d a document, i an integer */
-    bool chord;
-} kinds[OPS] = {
-    [RECORD] = { "record", "std", false }, [GROUP] = { "group", "sd", false },
-    [EXPECT] = { "expect", "si", true },   [EXTEND] = { "extend", "si", true },
-    [ARRIVE] = { "arrive", "ssid", true }, [CLAIM] = { "claim", "s", true },
-    [CHECK] = { "check", "s", true },
-};
-
-typedef struct op {
-    op_kind kind;
-    apm_str text[2]; /* the strings, in their order */
-    size_t n_text;
-    apm_json doc;
-    int64_t number;
-} op;
-
-static apium_status
-read_argument(char type, apm_json val, apm_arena *arena, op *out, apium_error *err)
-{
-    const char *text;
-    switch (type) {
-    case 'i':
-        return apm_json_int64(val, "a number of an operation", &out->number, err);
-    case 'd':
-        out->doc = val;
-        return APIUM_OK;
-    default:
-        break;
-    }
-    apium_status st = apm_json_cstr(val, "a string of an operation", arena, &text, err);
-    if (st != APIUM_OK)
-        return st;
-    out->text[out->n_text++] = apm_strz(text);
-    if (type == 's' && !apm_web_id_ok(apm_strz(text)))
-        return apm_fail(err, APIUM_E_INVALID, "an id has 1 to %d bytes of UTF-8 without NUL",
-                        APM_WEB_ID_MAX);
-    return APIUM_OK;
-}
-
-static apium_status
-read_op(const apm_web *web, apm_json val, apm_arena *arena, op *out, apium_error *err)
-{
-    apm_json_iter it;
-    apm_json item;
-    apm_str key, name = APM_STR_NONE;
-    *out = (op){ .kind = OPS };
-    if (val.type != APM_JSON_ARRAY || apm_json_open(&it, val.text, err) != APIUM_OK ||
-        apm_json_next(&it, &key, &item, err) <= 0 ||
-        apm_json_string(item, "an operation", arena, &name, err) != APIUM_OK)
-        return apm_fail(err, APIUM_E_INVALID, "an operation is an array that begins with its name");
-    for (int k = 0; k < OPS; k++)
-        if (apm_str_eqz(name, kinds[k].name))
-            out->kind = (op_kind)k;
-    if (out->kind == OPS)
-        return apm_fail(err, APIUM_E_INVALID, "there is no operation \"%.*s\"",
-                        (int)(name.len < 32 ? name.len : 32), name.p);
-    if (kinds[out->kind].chord && !apm_backend_can(web->backend, APM_BACKEND_BARRIER))
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "this store cannot count the parts of chords");
-    if (out->kind == GROUP && !web->backend->ops->save_group)
-        return apm_fail(err, APIUM_E_UNSUPPORTED, "this store keeps no groups");
-    for (const char *type = kinds[out->kind].args; *type; type++) {
-        if (apm_json_next(&it, &key, &item, err) <= 0)
-            return apm_fail(err, APIUM_E_INVALID, "\"%s\" takes %zu arguments",
-                            kinds[out->kind].name, strlen(kinds[out->kind].args));
-        apium_status st = read_argument(*type, item, arena, out, err);
-        if (st != APIUM_OK)
-            return st;
-    }
-    if ((out->kind == EXPECT || out->kind == EXTEND) && out->number < 0)
-        return apm_fail(err, APIUM_E_INVALID, "a size is not negative");
-    return APIUM_OK;
-}
-
 /* Read every operation of a unit once, so that nothing is applied of a batch that makes no sense. */
 static apium_status
 survey(batch *b, unit *u, apm_arena *scratch, apium_error *err)
@@ -145,18 +68,18 @@ survey(batch *b, unit *u, apm_arena *scratch, apium_error *err)
     apm_json_iter it;
     apm_json val;
     apm_str key;
-    op o;
+    apm_op o;
     if (u->ops.type != APM_JSON_ARRAY)
         return apm_fail(err, APIUM_E_INVALID, "a unit has \"ops\", an array");
     (void)apm_json_open(&it, u->ops.text, NULL);
     while (apm_json_next(&it, &key, &val, NULL) > 0) {
-        apium_status st = read_op(b->call->web, val, scratch, &o, err);
+        apium_status st = apm_op_read(b->call->web, val, scratch, &o, err);
         if (st != APIUM_OK)
             return st;
-        u->once = u->once || o.kind == EXTEND || o.kind == CLAIM;
-        u->checks += o.kind == CHECK;
-        u->arrivals += o.kind == ARRIVE;
-        u->others += o.kind != CHECK;
+        u->once = u->once || o.kind == APM_OP_EXTEND || o.kind == APM_OP_CLAIM;
+        u->checks += o.kind == APM_OP_CHECK;
+        u->arrivals += o.kind == APM_OP_ARRIVE;
+        u->others += o.kind != APM_OP_CHECK;
     }
     if (u->arrivals > ARRIVALS_MAX)
         return apm_fail(err, APIUM_E_INVALID, "at most %d arrivals in a unit", ARRIVALS_MAX);
@@ -226,35 +149,6 @@ unit_known(unit *u, apium_status status, const apium_error *err)
 }
 
 static apium_status
-append_op(apm_web *web, apm_unit *to, const op *o, bool done_before, apium_error *err)
-{
-    const apm_backend_ops *ops = web->backend->ops;
-    switch (o->kind) {
-    case RECORD:
-        return ops->record(
-            web->backend, to,
-            &(apm_record){ .task_id = o->text[0], .state = o->text[1], .doc = o->doc.text }, err);
-    case GROUP:
-        return ops->save_group(web->backend, to, o->text[0], o->doc.text, err);
-    case EXPECT:
-        return ops->expect(web->backend, to, o->text[0], o->number, err);
-    case EXTEND:
-        return done_before ? APIUM_OK : ops->extend(web->backend, to, o->text[0], o->number, err);
-    case ARRIVE:
-        return ops->arrive(web->backend, to,
-                           &(apm_part){ .group_id = o->text[0],
-                                        .task_id = o->text[1],
-                                        .index = o->number,
-                                        .member = o->doc.text },
-                           err);
-    case CLAIM:
-        return done_before ? APIUM_OK : ops->claim(web->backend, to, o->text[0], err);
-    default:
-        return APIUM_OK;
-    }
-}
-
-static apium_status
 append_ops(apm_web *web, unit *u, apm_unit *to, apium_error *err)
 {
     apm_arena scratch = { 0 };
@@ -264,10 +158,10 @@ append_ops(apm_web *web, unit *u, apm_unit *to, apium_error *err)
     apium_status st = APIUM_OK;
     (void)apm_json_open(&it, u->ops.text, NULL);
     while (st == APIUM_OK && apm_json_next(&it, &key, &val, NULL) > 0) {
-        op o;
-        st = read_op(web, val, &scratch, &o, err);
+        apm_op o;
+        st = apm_op_read(web, val, &scratch, &o, err);
         if (st == APIUM_OK)
-            st = append_op(web, to, &o, u->done_before, err);
+            st = apm_op_append(web, to, &o, u->done_before, err);
     }
     char *mark = st == APIUM_OK && u->token && !u->done_before ? mark_id(u->token) : NULL;
     if (web->store_settings.result_expires == 0) /* for ever: not the marks */
@@ -437,12 +331,12 @@ next_check(batch *b)
     apm_web *web = b->call->web;
     for (size_t i = 0; i < b->n; i++) {
         unit *u = &b->units[i];
-        op o;
+        apm_op o;
         apium_error err;
         if (!u->checks)
             continue;
         check *c = calloc(1, sizeof(*c));
-        if (!c || read_op(web, apm_json_at(u->ops, 0), &b->call->arena, &o, &err) != APIUM_OK) {
+        if (!c || apm_op_read(web, apm_json_at(u->ops, 0), &b->call->arena, &o, &err) != APIUM_OK) {
             free(c);
             u->checks = 0;
             u->status = apm_fail(&u->err, APIUM_E_NOMEM, "out of memory");
