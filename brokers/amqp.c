@@ -574,6 +574,7 @@ const apm_broker_ops apm_amqp_broker = {
     .park = park,
     .free_delivery = free_delivery,
     .inspect = amqp_admin_inspect,
+    .look = amqp_admin_look,
     .purge = amqp_admin_purge,
     .dead = amqp_admin_dead,
 };

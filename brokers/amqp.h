@@ -30,6 +30,8 @@ struct amqp_broker {
 extern const apm_broker_ops apm_amqp_broker;
 
 void amqp_admin_declare(apm_broker *broker, const apm_queue *queue, apm_done_cb *done, void *arg);
+void amqp_admin_look(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                     void *arg);
 void amqp_admin_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
                         void *arg);
 void amqp_admin_purge(apm_broker *broker, const char *queue, apm_count_cb *done, void *arg);

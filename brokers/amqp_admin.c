@@ -21,7 +21,8 @@ struct amqp_question {
     } tell;
     void *arg;
     char *name; /* of the queue */
-    /* inspect */
+    /* inspect, look */
+    bool brief; /* nothing but what a passive declare tells */
     char **names;
     apm_queue_info *infos;
     size_t n, at;
@@ -192,7 +193,7 @@ inspect_next(struct amqp_question *q)
         apm_amqp_ask(q->broker->base.link, call);
         return;
     }
-    if (q->at < q->n) { /* no memory: what is known is told */
+    if (q->at < q->n || q->brief) { /* no memory: what is known is told */
         q->tell.infos(q->arg, q->infos, q->at, NULL);
         question_free(q);
         return;
@@ -229,6 +230,12 @@ inspect_later(void *arg)
     apm_amqp_channel_ask(&intake->channel, call);
 }
 
+static void
+look_later(void *arg)
+{
+    inspect_next(arg);
+}
+
 /* All that this process knows of: what is configured and what is consumed; the protocol has no list. */
 static size_t
 known_queues(struct amqp_broker *self, const char **names, size_t max)
@@ -250,9 +257,9 @@ known_queues(struct amqp_broker *self, const char **names, size_t max)
     return n;
 }
 
-void
-amqp_admin_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
-                   void *arg)
+static void
+ask_queues(apm_broker *broker, const char *const *queues, size_t n, bool brief, apm_infos_cb *done,
+           void *arg)
 {
     struct amqp_broker *self = self_of(broker);
     const char *known[1024];
@@ -265,15 +272,33 @@ amqp_admin_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_
         queues = known;
     }
     q->tell.infos = done;
+    q->brief = brief;
     q->names = calloc(n ? n : 1, sizeof(*q->names));
     q->infos = calloc(n ? n : 1, sizeof(*q->infos));
     for (; q->names && q->infos && q->n < n; q->n++) {
         if (!(q->names[q->n] = strdup(queues[q->n])))
             break;
-        q->infos[q->n] = (apm_queue_info){ .name = q->names[q->n], .unacked = -1, .parked = -1 };
+        /* Nor does the protocol tell a message's age but to who takes it. */
+        q->infos[q->n] = (apm_queue_info){
+            .name = q->names[q->n], .unacked = -1, .parked = -1, .dead = brief ? -1 : 0
+        };
     }
-    if (apm_amqp_later(broker->link, inspect_later, q) != APIUM_OK)
+    if (apm_amqp_later(broker->link, brief ? look_later : inspect_later, q) != APIUM_OK)
         question_free(q);
+}
+
+void
+amqp_admin_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                   void *arg)
+{
+    ask_queues(broker, queues, n, false, done, arg);
+}
+
+void
+amqp_admin_look(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                void *arg)
+{
+    ask_queues(broker, queues, n, true, done, arg);
 }
 
 /* ---- purge ---- */

@@ -7,6 +7,7 @@
 #ifndef APM_BROKERS_BROKER_H
 #define APM_BROKERS_BROKER_H
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/link/link.h"
 #include "core/model/message.h"
@@ -75,7 +76,22 @@ typedef struct apm_queue_info {
     const char *name;
     int64_t ready, unacked, parked, dead; /* messages; -1: this broker cannot tell */
     int64_t consumers;                    /* -1: cannot tell */
+    /*
+     * From when on the first message waits (wall, microseconds): the one that is served next of each priority, and of
+     * those the one that waits longest. 0: none waits, or this broker cannot tell.
+     */
+    int64_t oldest_us;
 } apm_queue_info;
+
+/* How long the first message waits, in seconds; false: none waits, or nobody knows. Clocks differ: never negative. */
+static inline bool
+apm_queue_age(const apm_queue_info *info, double *seconds)
+{
+    int64_t us = info->oldest_us ? apm_clock_wall_us() - info->oldest_us : 0;
+
+    *seconds = us > 0 ? (double)us / 1e6 : 0;
+    return info->oldest_us != 0;
+}
 
 typedef struct apm_binding {
     const char *queue, *exchange, *routing_key;
@@ -137,6 +153,10 @@ typedef struct apm_broker_ops {
     /* Looking after queues. Text in the answers lives during the callback. `queues` NULL: all that are known. */
     void (*inspect)(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
                     void *arg);
+    /* The same of named queues, but only what is cheap enough to be asked every few seconds: `ready` and `oldest_us`; the others may be
+     * -1. Its answer also says that the broker answers. */
+    void (*look)(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
+                 void *arg);
     void (*purge)(apm_broker *broker, const char *queue, apm_count_cb *done,
                   void *arg);                                               /* parked ones too */
     void (*bindings)(apm_broker *broker, apm_bindings_cb *done, void *arg); /* NULL: cannot tell */

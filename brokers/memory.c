@@ -455,6 +455,7 @@ const apm_broker_ops apm_memory_broker = {
     .park = broker_park,
     .free_delivery = broker_free_delivery,
     .inspect = broker_inspect,
+    .look = broker_inspect, /* nothing here is dear */
     .purge = broker_purge,
     .bindings = broker_bindings,
     .dead = broker_dead,

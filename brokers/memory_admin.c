@@ -31,14 +31,33 @@ no_memory(apium_error *err)
     return err;
 }
 
+static int64_t
+waits_since(const letter *l)
+{
+    apm_arena arena = { 0 };
+    apm_json headers;
+    apm_str eta = APM_STR_NONE;
+
+    if (apm_json_parse(l->msg.headers, &headers, NULL) == APIUM_OK)
+        (void)apm_json_string(apm_json_get(headers, "eta"), "eta", &arena, &eta, NULL);
+    int64_t since_us = apm_message_waits_since(l->msg.sent_us, eta);
+    apm_arena_clear(&arena);
+    return since_us;
+}
+
 static void
 count_queue(const mqueue *queue, apm_queue_info *info)
 {
     info->consumers = -1;
     if (!queue)
         return;
-    for (int rank = 0; rank < RANKS; rank++)
+    for (int rank = 0; rank < RANKS; rank++) {
+        const letter *first = queue->ready[rank].first;
+        int64_t since_us = first ? waits_since(first) : 0;
         info->ready += queue->ready[rank].n;
+        if (first && (!info->oldest_us || since_us < info->oldest_us))
+            info->oldest_us = since_us;
+    }
     info->unacked = queue->held;
     info->parked = queue->parked;
     info->dead = queue->dead;

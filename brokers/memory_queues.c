@@ -134,6 +134,7 @@ apm_memory_copy_message(apm_arena *arena, const apm_message *from, apm_message *
         .exchange = apm_arena_str(arena, from->exchange, &ok),
         .routing_key = apm_arena_str(arena, from->routing_key, &ok),
         .redelivered = from->redelivered,
+        .sent_us = from->sent_us,
     };
     return ok;
 }
@@ -299,6 +300,7 @@ apm_memory_publish_op(const apm_route *route, const apm_message *msg)
     apm_message sent = *msg;
     sent.exchange = apm_strz(route->exchange ? route->exchange : "");
     sent.routing_key = apm_strz(route->routing_key ? route->routing_key : "");
+    sent.sent_us = apm_clock_wall_us();
     ok = ok && apm_memory_copy_message(arena, &sent, &op->letter->msg);
     if (!ok) {
         release_publish(&op->op);

@@ -279,7 +279,7 @@ redis_publish(apm_broker *base, apm_unit *unit, const apm_route *route, const ap
     apm_buf_init(&name, 1 << 20);
     copy.exchange = apm_strz(route->exchange ? route->exchange : "");
     copy.routing_key = apm_strz(route->routing_key ? route->routing_key : "");
-    apm_uuid4(tag);
+    apm_uuid7(apm_clock_wall_us(), tag);
     if ((int64_t)len > max)
         return too_big(copy.routing_key, len, err);
     if (route->queue)
@@ -595,6 +595,7 @@ const apm_broker_ops apm_redis_broker = {
     .park = redis_park,
     .free_delivery = redis_free_delivery,
     .inspect = redis_inspect,
+    .look = redis_look,
     .purge = redis_purge,
     .bindings = redis_bindings,
     .dead = redis_dead,

@@ -168,6 +168,8 @@ void redis_lease_down(redis_broker *broker);
 void redis_lease_parked(redis_broker *broker, int64_t due_us); /* we parked something ourselves */
 
 /* redis_look.c */
+void
+redis_look(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done, void *arg);
 void redis_inspect(apm_broker *broker, const char *const *queues, size_t n, apm_infos_cb *done,
                    void *arg);
 void redis_purge(apm_broker *broker, const char *queue, apm_count_cb *done, void *arg);

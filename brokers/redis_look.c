@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core/base/error.h"
+#include "core/base/ids.h"
 #include "redis_count.lua.h"
 #include "redis_dead.lua.h"
 #include "redis_purge.lua.h"
@@ -26,6 +27,7 @@ typedef struct walk {
     apm_arena arena;
     found *queues, **tail;
     size_t n;
+    bool brief;      /* lengths alone */
     bool all;        /* names are looked for too */
     bool lists;      /* ... in the lists themselves; before that in the bindings */
     long long from;  /* rank of the page */
@@ -191,16 +193,35 @@ count_page(walk *w)
 
 static void measure(walk *w);
 
+/* Of the messages that are served next the one that waits longest; 0 when one of them does not say. */
+static int64_t
+oldest(const redisReply *reply)
+{
+    int64_t found_us = 0;
+
+    for (size_t i = 1; i + 1 < reply->elements; i += 2) {
+        const redisReply *tag = reply->element[i], *eta = reply->element[i + 1];
+        int64_t since_us = apm_message_waits_since(
+            apm_uuid7_time_us(tag->str, tag->len),
+            eta->len ? (apm_str){ eta->str, (size_t)eta->len } : APM_STR_NONE);
+        if (!since_us)
+            return 0;
+        found_us = found_us && found_us < since_us ? found_us : since_us;
+    }
+    return found_us;
+}
+
 static void
 on_length(void *arg, const redisReply *reply, const apium_error *err)
 {
     walk *w = arg;
 
-    if (err) {
+    if (err || reply->type != REDIS_REPLY_ARRAY || !reply->elements) {
         walk_end(w, err);
         return;
     }
-    w->counting->info.ready = reply->integer;
+    w->counting->info.ready = reply->element[0]->integer;
+    w->counting->info.oldest_us = oldest(reply);
     w->counting = w->counting->next;
     measure(w);
 }
@@ -209,7 +230,10 @@ static void
 measure(walk *w)
 {
     if (!w->counting) {
-        count_page(w);
+        if (w->brief)
+            walk_end(w, NULL);
+        else
+            count_page(w);
         return;
     }
     apm_redis_req *req = ask(w, &redis_length_script, NULL, on_length);
@@ -386,6 +410,23 @@ redis_inspect(apm_broker *base, const char *const *queues, size_t n, apm_infos_c
     } else {
         scan(w, "0");
     }
+}
+
+void
+redis_look(apm_broker *base, const char *const *queues, size_t n, apm_infos_cb *done, void *arg)
+{
+    walk *w = walk_new(redis_of(base), arg);
+
+    if (!w)
+        return;
+    w->on_infos = done;
+    w->all = w->brief = true;
+    for (size_t i = 0; i < n; i++)
+        (void)find(w, apm_strz(queues[i]));
+    for (found *f = w->queues; f; f = f->next)
+        f->info.unacked = f->info.parked = f->info.dead = -1;
+    w->counting = w->queues;
+    measure(w);
 }
 
 void

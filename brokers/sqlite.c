@@ -443,6 +443,7 @@ broker_open(apm_broker *base, apium_error *err)
     b->on_send = (apm_sqlite_listener){ .on_event = on_send, .arg = b };
     b->watch = (apm_link_watch){ .on_event = on_link, .arg = b };
     apm_sqlite_schema(base->link, apm_sqlite_queues_schema);
+    apm_sqlite_schema(base->link, apm_sqlite_queues_sent);
     apm_sqlite_listen(base->link, APM_SQLITE_SEND, &b->on_send);
     apm_link_watch_add(base->link, &b->watch);
     return APIUM_OK;
@@ -643,6 +644,12 @@ broker_inspect(apm_broker *base, const char *const *names, size_t n, apm_infos_c
 }
 
 static void
+broker_look(apm_broker *base, const char *const *names, size_t n, apm_infos_cb *done, void *arg)
+{
+    apm_sqlite_ask_look(&((sqlite_broker *)base)->desk, names, n, done, arg);
+}
+
+static void
 broker_purge(apm_broker *base, const char *queue, apm_count_cb *done, void *arg)
 {
     apm_sqlite_ask_purge(&((sqlite_broker *)base)->desk, queue, done, arg);
@@ -679,6 +686,7 @@ const apm_broker_ops apm_sqlite_broker = {
     .park = broker_park,
     .free_delivery = broker_free_delivery,
     .inspect = broker_inspect,
+    .look = broker_look,
     .purge = broker_purge,
     .bindings = broker_bindings,
     .dead = broker_dead,

@@ -10,7 +10,7 @@ typedef struct apm_sqlite_question {
     apm_sqlite_op op;
     apm_sqlite_desk *desk; /* NULL once that is cleared */
     struct apm_sqlite_question *prev, *next;
-    enum { DECLARE, INSPECT, PURGE, BINDINGS, DEAD } what;
+    enum { DECLARE, INSPECT, LOOK, PURGE, BINDINGS, DEAD } what;
     apm_arena arena;
     const apm_queue *declare;
     const char **queues; /* NULL: all */
@@ -75,12 +75,57 @@ count(apm_sqlite_db *db, const char *sql, apm_sqlite_val of, int64_t *out, apium
     return APIUM_OK;
 }
 
+/* The first message of each priority; of those the one that waits longest. */
+static apium_status
+find_oldest(apm_sqlite_db *db, int64_t queue, apm_queue_info *info, apium_error *err)
+{
+    apm_arena arena = { 0 };
+    int64_t rank = -1;
+    int row = 1;
+
+    info->oldest_us = 0;
+    while (row > 0) {
+        sqlite3_stmt *stmt =
+            apm_sqlite_query(db, err,
+                             "SELECT rank, sent_us, headers FROM apium_ready JOIN apium_messages "
+                             "USING(id) WHERE queue = ?1 AND rank > ?2 ORDER BY rank, pos, id "
+                             "LIMIT 1",
+                             APM_SQL(apm_sqlite_int(queue), apm_sqlite_int(rank)));
+        row = stmt ? apm_sqlite_step(db, stmt, err) : -1;
+        if (row <= 0)
+            break;
+        apm_json headers;
+        apm_str eta = APM_STR_NONE;
+        rank = sqlite3_column_int64(stmt, 0);
+        if (apm_json_parse(apm_sqlite_column(stmt, 2), &headers, NULL) == APIUM_OK)
+            (void)apm_json_string(apm_json_get(headers, "eta"), "eta", &arena, &eta, NULL);
+        int64_t since_us = apm_message_waits_since(sqlite3_column_int64(stmt, 1), eta);
+        sqlite3_reset(stmt);
+        if (!since_us) {
+            info->oldest_us = 0;
+            break;
+        }
+        if (!info->oldest_us || since_us < info->oldest_us)
+            info->oldest_us = since_us;
+    }
+    apm_arena_clear(&arena);
+    return row < 0 ? APIUM_E_SYSTEM : APIUM_OK;
+}
+
+static apium_status
+count_ready(apm_sqlite_db *db, int64_t queue, apm_queue_info *info, apium_error *err)
+{
+    apium_status st = count(db, "SELECT count(*) FROM apium_ready WHERE queue = ?1",
+                            apm_sqlite_int(queue), &info->ready, err);
+
+    return st == APIUM_OK ? find_oldest(db, queue, info, err) : st;
+}
+
 static apium_status
 count_all(apm_sqlite_db *db, int64_t queue, apm_queue_info *info, apium_error *err)
 {
     apm_sqlite_val id = apm_sqlite_int(queue);
-    apium_status st =
-        count(db, "SELECT count(*) FROM apium_ready WHERE queue = ?1", id, &info->ready, err);
+    apium_status st = count_ready(db, queue, info, err);
 
     if (st == APIUM_OK)
         st = count(db, "SELECT count(*) FROM apium_held WHERE queue = ?1", id, &info->unacked, err);
@@ -125,13 +170,16 @@ run_inspect(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
         if (!info)
             return out_of_memory(err);
         *info = (apm_queue_info){ .name = q->queues[i] };
+        if (q->what == LOOK)
+            info->unacked = info->parked = info->dead = -1;
     }
     for (size_t i = 0; i < q->n && st == APIUM_OK; i++) {
         int64_t queue;
         q->infos[i].consumers = -1;
         st = apm_sqlite_find_queue(db, apm_strz(q->infos[i].name), &queue, err);
         if (st == APIUM_OK)
-            st = count_all(db, queue, &q->infos[i], err);
+            st = q->what == LOOK ? count_ready(db, queue, &q->infos[i], err)
+                                 : count_all(db, queue, &q->infos[i], err);
     }
     return st;
 }
@@ -269,6 +317,7 @@ answer(const question *q, apium_status status, const apium_error *err)
             q->answer.done(q->arg, status, err);
         break;
     case INSPECT:
+    case LOOK:
         q->answer.infos(q->arg, q->infos, n, err);
         break;
     case PURGE:
@@ -317,8 +366,8 @@ ask(apm_sqlite_desk *desk, question with, const apm_queue *declare, const char *
     size_t n)
 {
     static apium_status (*const runs[])(apm_sqlite_db *, apm_sqlite_op *, apium_error *) = {
-        [DECLARE] = run_declare,   [INSPECT] = run_inspect, [PURGE] = run_purge,
-        [BINDINGS] = run_bindings, [DEAD] = run_dead,
+        [DECLARE] = run_declare, [INSPECT] = run_inspect,   [LOOK] = run_inspect,
+        [PURGE] = run_purge,     [BINDINGS] = run_bindings, [DEAD] = run_dead,
     };
     question *q = calloc(1, sizeof(*q));
     bool ok = q != NULL;
@@ -360,6 +409,13 @@ apm_sqlite_ask_inspect(apm_sqlite_desk *desk, const char *const *names, size_t n
                        apm_infos_cb *done, void *arg)
 {
     ask(desk, (question){ .what = INSPECT, .answer.infos = done, .arg = arg }, NULL, names, n);
+}
+
+void
+apm_sqlite_ask_look(apm_sqlite_desk *desk, const char *const *names, size_t n, apm_infos_cb *done,
+                    void *arg)
+{
+    ask(desk, (question){ .what = LOOK, .answer.infos = done, .arg = arg }, NULL, names, n);
 }
 
 void

@@ -45,6 +45,9 @@ const char apm_sqlite_queues_schema[] =
     "INTEGER NOT NULL,"
     " beat INTEGER NOT NULL);";
 
+/* When a message was stored (wall, microseconds); NULL with those of older versions of the file. */
+const char apm_sqlite_queues_sent[] = "ALTER TABLE apium_messages ADD COLUMN sent_us INTEGER";
+
 /* ---- What the operations have in common ---- */
 
 /* The head of the small operations: text in an arena of its own. */
@@ -166,14 +169,14 @@ insert_message(apm_sqlite_db *db, const publish_op *op, int64_t queue, apium_err
         db, err,
         "INSERT INTO apium_messages(content_type, content_encoding, headers, correlation_id, "
         "reply_to, expiration,"
-        " priority, delivery_mode, exchange, routing_key, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, "
-        "?8, ?9, ?10, ?11)",
+        " priority, delivery_mode, exchange, routing_key, body, sent_us) VALUES(?1, ?2, ?3, ?4, "
+        "?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         APM_SQL(apm_sqlite_text(msg->content_type), apm_sqlite_text(msg->content_encoding),
                 apm_sqlite_text(msg->headers), apm_sqlite_text(msg->correlation_id),
                 apm_sqlite_text(msg->reply_to), apm_sqlite_text(msg->expiration),
                 apm_sqlite_int(msg->priority), apm_sqlite_int(msg->delivery_mode),
                 apm_sqlite_text(apm_strz(op->exchange)), apm_sqlite_text(apm_strz(op->routing_key)),
-                apm_sqlite_blob(msg->body)));
+                apm_sqlite_blob(msg->body), apm_sqlite_int(msg->sent_us)));
     if (st != APIUM_OK)
         return st;
     int64_t id = apm_sqlite_last_id(db);
@@ -298,6 +301,7 @@ apm_sqlite_publish_op(const apm_route *route, const apm_message *msg)
         .priority = msg->priority,
         .delivery_mode = msg->delivery_mode,
         .redelivered = msg->redelivered,
+        .sent_us = apm_clock_wall_us(),
     };
     if (ok)
         return &op->small.op;
@@ -481,7 +485,7 @@ take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_r
         db, err,
         "SELECT content_type, content_encoding, headers, correlation_id, reply_to, expiration, "
         "priority, delivery_mode,"
-        " exchange, routing_key, length(body), body FROM apium_messages WHERE id = ?1",
+        " exchange, routing_key, length(body), body, sent_us FROM apium_messages WHERE id = ?1",
         APM_SQL(apm_sqlite_int(row->id)));
     int there = stmt ? apm_sqlite_step(db, stmt, err) : -1;
 
@@ -525,6 +529,7 @@ take_message(apm_sqlite_db *db, apm_sqlite_receive *op, const apm_sqlite_place_r
             .routing_key = apm_arena_str(arena, apm_sqlite_column(stmt, 9), &ok),
             .body = apm_arena_str(arena, apm_sqlite_column(stmt, 11), &ok),
             .redelivered = row->redelivered != 0,
+            .sent_us = sqlite3_column_int64(stmt, 12),
         };
         op->got[op->n_got++] = delivery;
     }

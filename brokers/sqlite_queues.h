@@ -19,7 +19,7 @@
 #include "brokers/broker.h"
 #include "core/link/sqlite.h"
 
-extern const char apm_sqlite_queues_schema[];
+extern const char apm_sqlite_queues_schema[], apm_sqlite_queues_sent[];
 
 typedef struct apm_sqlite_tag {
     int64_t id, run, seq;
@@ -116,6 +116,9 @@ void
 apm_sqlite_ask_declare(apm_sqlite_desk *desk, const apm_queue *queue, apm_done_cb *done, void *arg);
 void apm_sqlite_ask_inspect(apm_sqlite_desk *desk, const char *const *names, size_t n,
                             apm_infos_cb *done, void *arg);
+/* Of named queues `ready` and `oldest_us` alone. */
+void apm_sqlite_ask_look(apm_sqlite_desk *desk, const char *const *names, size_t n,
+                         apm_infos_cb *done, void *arg);
 void apm_sqlite_ask_purge(apm_sqlite_desk *desk, const char *queue, apm_count_cb *done, void *arg);
 void apm_sqlite_ask_bindings(apm_sqlite_desk *desk, apm_bindings_cb *done, void *arg);
 void apm_sqlite_ask_dead(apm_sqlite_desk *desk, size_t limit, apm_dead_cb *done, void *arg);

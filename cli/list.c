@@ -80,11 +80,15 @@ cell(int64_t value, char out[24])
 static void
 print_queue(const apm_queue_info *info, bool json)
 {
+    double age;
+    bool aged = apm_queue_age(info, &age);
     if (!json) {
-        char a[24], b[24], c[24], d[24], e[24];
-        printf("%-28s %9s %9s %9s %9s %9s\n", info->name, cell(info->ready, a),
+        char a[24], b[24], c[24], d[24], e[24], f[24] = "-";
+        if (aged)
+            snprintf(f, sizeof(f), "%.1f s", age);
+        printf("%-28s %9s %9s %9s %9s %9s %11s\n", info->name, cell(info->ready, a),
                cell(info->unacked, b), cell(info->parked, c), cell(info->dead, d),
-               cell(info->consumers, e));
+               cell(info->consumers, e), f);
         return;
     }
     apm_buf buf;
@@ -96,6 +100,11 @@ print_queue(const apm_queue_info *info, bool json)
     add_count(&buf, "parked", info->parked);
     add_count(&buf, "dead", info->dead);
     add_count(&buf, "consumers", info->consumers);
+    apm_json_add_key(&buf, "oldest_age");
+    if (aged)
+        apm_json_add_double(&buf, age);
+    else
+        apm_buf_addz(&buf, "null");
     apm_buf_addc(&buf, '}');
     print_json(&buf);
 }
@@ -106,8 +115,8 @@ on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *er
     struct listing *to = arg;
     if (!failed(to, err)) {
         if (!to->json)
-            printf("%-28s %9s %9s %9s %9s %9s\n", "Queue", "Ready", "Unacked", "Parked", "Dead",
-                   "Consumers");
+            printf("%-28s %9s %9s %9s %9s %9s %11s\n", "Queue", "Ready", "Unacked", "Parked",
+                   "Dead", "Consumers", "Oldest");
         for (size_t i = 0; i < n; i++)
             print_queue(&infos[i], to->json);
     }
@@ -260,7 +269,8 @@ const apm_command apm_cmd_list = {
     .max_words = 1,
     .summary = "Get info from the broker: queues and their depths, bindings, refused messages.",
     .about = "  queues    how many messages wait, are held by workers, wait for their time, were "
-             "refused (the default)\n"
+             "refused,\n"
+             "            and how long the first one waits (the default)\n"
              "  bindings  which exchange and routing key lead to which queue\n"
              "  dead      messages that were refused, newest first, with the reason",
     .options = options,

@@ -22,6 +22,17 @@ add_count(apm_buf *buf, const char *name, int64_t count)
 }
 
 static void
+add_age(apm_buf *buf, const apm_queue_info *info)
+{
+    double age;
+    apm_buf_addz(buf, ", \"oldest_age\": ");
+    if (apm_queue_age(info, &age))
+        apm_json_add_double(buf, age);
+    else
+        apm_buf_addz(buf, "null");
+}
+
+static void
 on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *err)
 {
     asking *a = arg;
@@ -44,6 +55,7 @@ on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *er
             add_count(&body, "parked", infos[i].parked);
             add_count(&body, "dead", infos[i].dead);
             add_count(&body, "consumers", infos[i].consumers);
+            add_age(&body, &infos[i]);
         }
         apm_buf_addc(&body, '}');
     }

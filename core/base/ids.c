@@ -63,14 +63,12 @@ take(unsigned len)
     return p;
 }
 
-void
-apm_uuid4(char out[APM_UUID_LEN + 1])
+static void
+print(unsigned char id[16], unsigned version, char out[APM_UUID_LEN + 1])
 {
     static const char hex[] = "0123456789abcdef";
-    unsigned char id[16];
 
-    memcpy(id, take(sizeof(id)), sizeof(id));
-    id[6] = (unsigned char)((id[6] & 0x0f) | 0x40); /* version 4 */
+    id[6] = (unsigned char)((id[6] & 0x0f) | version << 4);
     id[8] = (unsigned char)((id[8] & 0x3f) | 0x80); /* the RFC's variant */
     for (int i = 0; i < 16; i++) {
         if (i == 4 || i == 6 || i == 8 || i == 10)
@@ -79,6 +77,50 @@ apm_uuid4(char out[APM_UUID_LEN + 1])
         *out++ = hex[id[i] & 15];
     }
     *out = '\0';
+}
+
+void
+apm_uuid4(char out[APM_UUID_LEN + 1])
+{
+    unsigned char id[16];
+
+    memcpy(id, take(sizeof(id)), sizeof(id));
+    print(id, 4, out);
+}
+
+void
+apm_uuid7(int64_t wall_us, char out[APM_UUID_LEN + 1])
+{
+    unsigned char id[16];
+    uint64_t ms = (uint64_t)(wall_us / 1000);
+
+    memcpy(id, take(sizeof(id)), sizeof(id));
+    for (int i = 0; i < 6; i++)
+        id[i] = (unsigned char)(ms >> (40 - 8 * i));
+    print(id, 7, out);
+}
+
+int64_t
+apm_uuid7_time_us(const char *text, size_t len)
+{
+    int64_t ms = 0;
+
+    if (len != APM_UUID_LEN || text[8] != '-' || text[13] != '-' || text[14] != '7' ||
+        text[18] != '-')
+        return 0;
+    for (int i = 0; i < 13; i++) {
+        char c = text[i];
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
+        if (i == 8)
+            continue;
+        if (digit < 0)
+            return 0;
+        ms = ms << 4 | digit;
+    }
+    return ms * 1000;
 }
 
 uint64_t

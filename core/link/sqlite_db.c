@@ -325,6 +325,13 @@ open_file(apm_sqlite_db *db, apium_error *err)
     return st;
 }
 
+/* A column that a schema adds was added before: SQLite has no other way to find out within a statement. */
+static bool
+has_column(const apm_sqlite_db *db)
+{
+    return strncmp(sqlite3_errmsg(db->handle), "duplicate column name", 21) == 0;
+}
+
 apium_status
 apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, apium_error *err)
 {
@@ -347,7 +354,8 @@ apm_sqlite_db_open(apm_sqlite_db *db, const char *const *schemas, unsigned n, ap
             st = lock_writer(db, err);
         if (st == APIUM_OK) {
             int rc = sqlite3_exec(db->handle, schemas[db->applied], NULL, NULL, NULL);
-            st = rc == SQLITE_OK ? APIUM_OK : fail(db, rc, err);
+            st = rc == SQLITE_OK || (rc == SQLITE_ERROR && has_column(db)) ? APIUM_OK
+                                                                           : fail(db, rc, err);
         }
         if (st == APIUM_OK)
             db->applied++;

@@ -10,7 +10,20 @@
 #include "core/model/message.h"
 
 #include "core/base/b64.h"
+#include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/ids.h"
+
+int64_t
+apm_message_waits_since(int64_t sent_us, apm_str eta)
+{
+    int64_t due_us;
+
+    if (sent_us && apm_str_is(eta) && apm_date_parse(eta, 0, &due_us, NULL) == APIUM_OK &&
+        due_us > sent_us)
+        return due_us;
+    return sent_us;
+}
 
 /* A property that should be text: null is absent, anything else that is no string keeps its JSON
  * text, because such a message works between Python programs too. */
@@ -196,6 +209,8 @@ apm_envelope_read(apm_str text, apm_arena *arena, apm_message *out, apm_str *tag
     if (props.delivery_tag.type != APM_JSON_NONE &&
         (st = loose_text(props.delivery_tag, "delivery_tag", arena, &own_tag, err)) != APIUM_OK)
         return st;
+    if (apm_str_is(own_tag))
+        msg.sent_us = apm_uuid7_time_us(own_tag.p, own_tag.len);
     msg.properties = properties.text;
     *out = msg;
     *tag = own_tag;

@@ -27,9 +27,17 @@ typedef struct apm_message {
     int delivery_mode;             /* 2 persistent, 1 transient, 0 unknown: send as 2 */
     apm_str exchange, routing_key; /* what it was published to (kombu's delivery_info) */
     bool redelivered;
+    /* When it was sent, as far as its broker can tell: wall time in microseconds; 0 unknown. Brokers set it. */
+    int64_t sent_us;
     /* Of an envelope that was read: the raw JSON object, for members unknown here; else absent. */
     apm_str properties;
 } apm_message;
+
+/*
+ * From when on a message with this `eta` waits for a worker: it was sent, and it was due. eta absent: none. 0 unknown, as
+ * sent_us is.
+ */
+int64_t apm_message_waits_since(int64_t sent_us, apm_str eta);
 
 /*
  * The JSON envelope in which Redis carries a message (docs/protocol.md "Envelope"). Reading: slices
@@ -39,8 +47,8 @@ typedef struct apm_message {
  */
 apium_status
 apm_envelope_read(apm_str text, apm_arena *arena, apm_message *msg, apm_str *tag, apium_error *err);
-/* Append the envelope of msg, with Python's key order; tag is the delivery_tag to write (a fresh
- * uuid). */
+/* Append the envelope of msg, with Python's key order; tag is the delivery_tag to write: a fresh
+ * uuid, of version 7 when its reader is to know when it was sent. */
 void apm_envelope_write(apm_buf *buf, const apm_message *msg, const char *tag);
 /* Append `text` with headers.redelivered and properties.delivery_info.redelivered set to true,
  * everything else as it is byte for byte. `text` must be readable as an envelope. */

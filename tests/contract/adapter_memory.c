@@ -21,6 +21,7 @@ const adapter adapter_memory = {
     .broker = true,
     .backend = true,
     .atomic = true,
+    .tells_age = true,
     .start = start,
     .stop = stop,
 };

@@ -56,6 +56,7 @@ const adapter adapter_redis = {
     .broker = true,
     .backend = true,
     .atomic = true,
+    .tells_age = true,
     .any_name = true,
     .hurry = hurry,
     .start = start,

@@ -53,6 +53,7 @@ const adapter adapter_sqlite = {
     .broker = true,
     .backend = true,
     .atomic = true,
+    .tells_age = true,
     .start = start,
     .stop = stop,
     .steal = steal,

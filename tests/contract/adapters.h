@@ -19,6 +19,8 @@ typedef struct adapter {
     bool broker, backend;
     /* A unit that publishes and acks happens as a whole or not at all, whatever dies. */
     bool atomic;
+    /* Knows since when a message waits. */
+    bool tells_age;
     /* The default exchange takes any name: the first message makes the queue. */
     bool any_name;
     /* Shorten what takes a minute in earnest; NULL: nothing does. */

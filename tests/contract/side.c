@@ -343,6 +343,16 @@ side_inspect(side *s, const apm_queue *queue)
     return c.info;
 }
 
+apm_queue_info
+side_look(side *s, const apm_queue *queue)
+{
+    counts c = { 0 };
+
+    s->broker->ops->look(s->broker, &queue->name, 1, on_infos, &c);
+    run_until(c.known);
+    return c.info;
+}
+
 bool
 body_is(const apm_delivery *delivery, const char *body)
 {

@@ -85,6 +85,7 @@ apium_status side_settle(side *s, apm_delivery *delivery, apm_disposition how, c
                          apium_error *err);
 /* The counts of one queue. */
 apm_queue_info side_inspect(side *s, const apm_queue *queue);
+apm_queue_info side_look(side *s, const apm_queue *queue);
 
 bool body_is(const apm_delivery *delivery, const char *body);
 

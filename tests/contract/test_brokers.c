@@ -814,6 +814,76 @@ START_TEST(inspecting_counts_what_waits_and_what_is_held)
 }
 END_TEST
 
+/* The time from which on a queue's first message waits, or 0, is what both questions answer. */
+static int64_t
+oldest_us(side *s, const apm_queue *queue)
+{
+    apm_queue_info info = side_inspect(s, queue), brief = side_look(s, queue);
+
+    ck_assert_int_eq(info.ready, brief.ready);
+    ck_assert_int_eq(info.oldest_us, brief.oldest_us);
+    return info.oldest_us;
+}
+
+START_TEST(inspecting_tells_since_when_the_first_message_waits)
+{
+    apium_error error, *err = &error;
+    side *s = side_with(true, false);
+    const apm_queue *queue = side_queue("q");
+    apm_route route = side_route(queue);
+    int64_t began_us = apm_clock_wall_us() / 1000 * 1000;
+
+    ck_ok(side_publish(s, queue, "first", err));
+    int64_t first_us = oldest_us(s, queue);
+    if (!side_adapter->tells_age) {
+        ck_assert_int_eq(first_us, 0);
+        side_free(s);
+        return;
+    }
+    ck_assert_int_ge(first_us, began_us);
+    ck_assert_int_le(first_us, apm_clock_wall_us());
+    usleep(20000);
+    /* A younger one that is served before it is not the oldest. */
+    apm_message urgent = side_message("urgent");
+    urgent.priority = 5;
+    ck_ok(side_publish_message(s, &route, &urgent, err));
+    ck_assert_int_eq(oldest_us(s, queue), first_us);
+    side_consume(s, queue, 2);
+    run_until(s->n_got == 2);
+    ck_assert_int_eq(oldest_us(s, queue), 0);
+    for (size_t i = 0; i < 2; i++)
+        if (body_is(s->got[i], "first"))
+            ck_assert_int_eq(s->got[i]->msg.sent_us, first_us);
+    /* Given back it waits as long as it has. */
+    apm_delivery *one = side_receive(s), *two = side_receive(s);
+    ck_ok(apm_broker_cancel(s->broker, queue->name, err));
+    ck_ok(side_settle(s, one, APM_RESTORE, NULL, err));
+    ck_ok(side_settle(s, two, APM_RESTORE, NULL, err));
+    ck_assert_int_eq(oldest_us(s, queue), first_us);
+    side_free(s);
+}
+END_TEST
+
+START_TEST(a_message_with_an_eta_waits_since_it_was_due)
+{
+    apium_error error, *err = &error;
+    side *s = side_with(true, false);
+    const apm_queue *queue = side_queue("q");
+    apm_route route = side_route(queue);
+    apm_message msg = side_message("[]");
+    char date[APM_DATE_MAX], headers[256];
+    int64_t due_us = apm_clock_wall_us() + 5000000;
+
+    apm_date_print(due_us, 0, date);
+    snprintf(headers, sizeof(headers),
+             "{\"kwargsrepr\": \"{'eta': \\\"eta\\\"}\", \"eta\": \"%s\"}", date);
+    msg.headers = apm_strz(headers);
+    ck_ok(side_publish_message(s, &route, &msg, err));
+    ck_assert_int_eq(oldest_us(s, queue), side_adapter->tells_age ? due_us : 0);
+    side_free(s);
+}
+END_TEST
+
 static void
 on_count(void *arg, apium_status status, int64_t count, const apium_error *err)
 {
@@ -1069,6 +1139,8 @@ static const struct {
     { &a_cancelled_queue_is_left_alone },
     { &what_a_closed_consumer_held_goes_to_another },
     { &inspecting_counts_what_waits_and_what_is_held },
+    { &inspecting_tells_since_when_the_first_message_waits },
+    { &a_message_with_an_eta_waits_since_it_was_due },
     { &purging_takes_what_waits_and_says_how_many },
     { &a_declared_queue_shows_its_binding },
     { &two_consumers_share_and_each_message_goes_to_one },

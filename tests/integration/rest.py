@@ -265,9 +265,34 @@ class Queues(Case):
             self.send("flows.add", i, 1, queue="lonely")
         got = self.ask("GET", "/queues?names=lonely,celery")["queues"]
         self.assertEqual([(q["name"], q["ready"]) for q in got], [("lonely", 3), ("celery", 0)])
+        self.assertTrue(0 <= got[0]["oldest_age"] < 60, got)
+        self.assertIsNone(got[1]["oldest_age"])
+        listed = harness.apium("list", "--json", "-Q", "lonely", env=harness.environment(self.broker, self.backend), check=True).stdout
+        self.assertGreaterEqual(json.loads(listed)["oldest_age"], got[0]["oldest_age"])
         self.assertEqual([q["name"] for q in self.ask("GET", "/queues")["queues"]], ["celery"])
         self.assertEqual(self.ask("GET", "/api/queues/length?names=lonely"), {"active_queues": [{"name": "lonely", "messages": 3}]})
         self.ask("GET", "/queues?names=", status=400)
+
+    def test_an_age_that_nobody_knows_is_none(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        where = harness.environment(redis.url(), redis.url())
+        web = harness.Web("memory://", env=where)
+        self.__class__.web, old = web.start(), self.web
+        try:
+            harness.apium("call", "t.first", "--queue", "mixed", env=where, check=True)
+            age = self.ask("GET", "/queues?names=mixed")["queues"][0]["oldest_age"]
+            self.assertTrue(0 <= age < 60, age)
+            harness.app(redis.url(), None).send_task("t.python", queue="mixed")
+            got = self.ask("GET", "/queues?names=mixed")["queues"][0]  # Celery's is served later
+            self.assertEqual(got["ready"], 2)
+            self.assertGreaterEqual(got["oldest_age"], age)
+            harness.app(redis.url(), None).send_task("t.python", queue="mixed", priority=5)
+            got = self.ask("GET", "/queues?names=mixed")["queues"][0]  # and this one is the next of its priority
+            self.assertEqual((got["ready"], got["oldest_age"]), (3, None))
+        finally:
+            self.__class__.web = old
+            self.assertEqual(web.stop(), 0)
 
     def test_the_server_says_how_it_is(self):
         self.assertEqual(self.ask("GET", "/health"), {"status": "ok"})

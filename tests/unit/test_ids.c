@@ -32,6 +32,24 @@ compare(const void *a, const void *b)
     return memcmp(a, b, APM_UUID_LEN + 1);
 }
 
+START_TEST(a_uuid_of_version_7_tells_its_time)
+{
+    char id[APM_UUID_LEN + 1], four[APM_UUID_LEN + 1];
+
+    apm_uuid7(INT64_C(1795910400123456), id);
+    ck_assert_int_eq(strlen(id), APM_UUID_LEN);
+    ck_assert_int_eq(id[14], '7');
+    ck_assert_ptr_nonnull(strchr("89ab", id[19]));
+    ck_assert_int_eq(apm_uuid7_time_us(id, APM_UUID_LEN), INT64_C(1795910400123000));
+    apm_uuid4(four);
+    ck_assert_int_eq(apm_uuid7_time_us(four, APM_UUID_LEN), 0);
+    ck_assert_int_eq(apm_uuid7_time_us(id, APM_UUID_LEN - 1), 0);
+    id[3] = 'x';
+    ck_assert_int_eq(apm_uuid7_time_us(id, APM_UUID_LEN), 0);
+    ck_assert_int_eq(apm_uuid7_time_us("", 0), 0);
+}
+END_TEST
+
 START_TEST(uuids_do_not_repeat)
 {
     enum { N = 50000 };
@@ -109,6 +127,7 @@ main(void)
 {
     const TTest *const tests[] = {
         a_uuid_has_the_form_of_version_4,
+        a_uuid_of_version_7_tells_its_time,
         uuids_do_not_repeat,
         a_forked_child_makes_other_ids_than_its_parent,
         threads_make_different_ids,
