@@ -167,6 +167,7 @@ struct apm_broker {
     const apm_broker_ops *ops;
     apm_link *link;
     apm_broker_opts opts;
+    uint64_t renewals; /* of leases that succeeded, or of what shows others that this node lives */
     const char *
         url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };

@@ -100,6 +100,7 @@ on_renewed(void *arg, const redisReply *reply, const apium_error *err)
     if (!feed_clock(broker, reply)) {
         lease->renew_failed = true;
     } else {
+        broker->base.renewals++;
         for (size_t i = 2; i < reply->elements; i++)
             lose(broker, (apm_str){ reply->element[i]->str, (size_t)reply->element[i]->len });
     }

@@ -320,8 +320,10 @@ tend_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
         memcpy(b->seen, op->seen, sizeof(b->seen));
         b->n_seen = op->n_seen;
         b->next_due_us = op->next_due_us;
-        if (op->renew)
+        if (op->renew) {
             b->beaten_ms = apm_clock_ms();
+            b->base.renewals++;
+        }
         if (op->restored && b->base.opts.on_notice) {
             char text[128];
             snprintf(text, sizeof(text), "Restored %lld message(s) of a worker that died or hung",

@@ -45,7 +45,9 @@ typedef struct apm_web {
     apm_units_store *units;
     apm_settings
         store_settings; /* of `links`: a copy, in which result_expires is that of the unit under way */
-    apm_broker *broker;      /* opened when somebody asks for queues */
+    apm_broker *broker;    /* opened when somebody asks for queues */
+    struct asking *asking; /* what it has not answered */
+    size_t n_asking;
     size_t sending;          /* in other threads */
     uint64_t answered[4][6]; /* by method and status / 100 */
     int64_t since_ms;
@@ -152,7 +154,13 @@ apm_web_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_g
 /* send.c: sending happens in threads of libuv's pool, for the client blocks. */
 apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_task_revoke,
     apm_flower_revoke, apm_flower_send_task;
-/* queues.c */
+/* queues.c: ask the broker for the queues of "?names=", or of the settings. `done` has to answer the call; err, when it cannot tell,
+ * or has not within patience_ms. */
+typedef void apm_web_queues_fn(apm_web_call *call, const apm_queue_info *infos, size_t n,
+                               const apium_error *err);
+void apm_web_ask_queues(apm_web_call *call, int64_t patience_ms, apm_web_queues_fn *done);
+/* The broker is closed: it answers nothing any more. */
+void apm_web_forget_queues(apm_web *web);
 apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 /* flower.c: paths and answers of Flower's API. */
 apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,

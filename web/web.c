@@ -42,6 +42,7 @@ close_all(apm_web *web)
         apm_units_close(web);
     apm_broker_close(web->broker);
     web->broker = NULL;
+    apm_web_forget_queues(web);
     apm_backend_close(web->backend);
     web->backend = NULL;
     apm_links_free(web->links);

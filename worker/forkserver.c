@@ -203,6 +203,9 @@ serve(struct server *server)
             for (int i = 0; i < APM_FS_FDS; i++)
                 if (fds[i] >= 0)
                     close(fds[i]);
+            const apm_fs_msg pong = { .kind = APM_FS_PONG };
+            if (got > 0 && ask.kind == APM_FS_PING && !apm_fs_send(APM_FS_CONTROL, &pong, NULL, 0))
+                return;
             if (got < 0 || (got > 0 && ask.kind == APM_FS_FORK && ask.seat < server->slots.seats &&
                             !fork_one(server, &ask)))
                 return;

@@ -7,6 +7,8 @@
  *                                         ◀───  FORK {seat, limits, node name}
  *     FORKED {seat, pid} + socket, pidfd  ───▶   (or FORKED {seat, error number})
  *     EXITED {pid, status}                ───▶
+ *                                         ◀───  PING
+ *     PONG                                ───▶
  *
  * The pool process waits for one byte on its socket before it touches anything: until then its fork
  * server may die without the main process ever hearing of it, and then the socket ends.
@@ -26,7 +28,9 @@ typedef enum apm_fs_kind {
     APM_FS_FAILED,
     APM_FS_FORK,
     APM_FS_FORKED,
-    APM_FS_EXITED
+    APM_FS_EXITED,
+    APM_FS_PING,
+    APM_FS_PONG
 } apm_fs_kind;
 
 typedef struct apm_fs_msg {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "worker/metrics.h"
 #include "worker/rate.h"
 
 /* Parking is two round trips; closer than this a request waits here. */
@@ -218,6 +219,7 @@ apm_gate_enter(apm_work *work)
     }
     if (ahead_us > PARK_AHEAD_US && apm_broker_can(w->broker, APM_BROKER_PARK) && park(work)) {
         say_received(work, ", parked until its eta");
+        apm_metrics_parked(work);
         return;
     }
     say_received(work, "");

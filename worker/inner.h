@@ -69,6 +69,7 @@ typedef struct apm_work {
     struct apm_work *adopted;
     int64_t received_ms;
     apm_series *series; /* NULL: not counted */
+    bool prefetched;    /* counted as waiting here */
 } apm_work;
 
 typedef struct apm_work_list {
@@ -141,7 +142,8 @@ typedef struct apm_worker {
     size_t n_queues, queues_open;
 
     struct {
-        uint64_t received, succeeded, failed, retried, rejected, refused, revoked, lost, returned;
+        uint64_t received, succeeded, failed, retried, rejected, refused, revoked, lost, returned,
+            link_errors;
     } count;
 } apm_worker;
 
@@ -158,7 +160,7 @@ typedef enum apm_event {
 } apm_event;
 
 /* say.c */
-void apm_say_outcome(const apm_work *work, const apm_outcome *outcome);
+void apm_say_outcome(apm_work *work, const apm_outcome *outcome);
 
 /* life.c */
 void apm_life_open(apm_worker *w); /* signals, timers */

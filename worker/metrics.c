@@ -1,234 +1,83 @@
 /*
- * metrics.c - counts and times for each task and queue, and how the worker is, over HTTP: /metrics for Prometheus and /healthz for
- * whoever restarts what is not well. Only with --http; names are those of celery-exporter where it has one.
+ * metrics.c - what --http serves: /metrics for Prometheus and /healthz for whoever restarts what is not well. Only with --http;
+ * names are those of celery-exporter and Flower where they have one.
  */
-#include "worker/metrics.h"
+#include "worker/metrics_inner.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
-#include "core/base/clock.h"
+#include "brokers/depths.h"
 #include "core/base/error.h"
-#include "core/httpd/httpd.h"
+#include "core/base/prom.h"
 
-#define SERIES_MAX 2000 /* tasks times queues; what comes later is not counted */
-
-static const double bounds[] = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600 };
-enum { BOUNDS = sizeof(bounds) / sizeof(*bounds) };
-
-enum { RECEIVED, STARTED, SUCCEEDED, FAILED, RETRIED, REJECTED, REVOKED, COUNTS };
-
-typedef struct histogram {
-    uint64_t below[BOUNDS], n;
-    double sum;
-} histogram;
-
-struct apm_series {
-    uint64_t counts[COUNTS];
-    histogram runtime, held;
-    char *task, *queue;
-    UT_hash_handle hh;
-    char key[];
-};
-
-struct apm_metrics {
-    apm_worker *worker;
-    apm_httpd *httpd;
-    apm_series *series;
-};
-
-/* ---- counting ---- */
-
-static apm_series *
-series_of(apm_metrics *m, const char *task, const char *queue)
+static void
+add_one(apm_buf *buf, const apm_metrics *m, const char *name, const char *type, const char *help,
+        double value)
 {
-    char key[512];
-    apm_series *s;
-    int len = snprintf(key, sizeof(key), "%s\n%s", task, queue);
-    if (len < 0 || (size_t)len >= sizeof(key))
-        return NULL;
-    HASH_FIND_STR(m->series, key, s);
-    if (s || HASH_COUNT(m->series) >= SERIES_MAX)
-        return s;
-    s = calloc(1, sizeof(*s) + (size_t)len + 1);
-    if (!s)
-        return NULL;
-    memcpy(s->key, key, (size_t)len + 1);
-    s->task = strdup(task);
-    s->queue = strdup(queue);
-    HASH_ADD_STR(m->series, key, s);
-    if (!s->task || !s->queue || !s->hh.tbl) {
-        if (s->hh.tbl)
-            HASH_DEL(m->series, s);
-        free(s->task);
-        free(s->queue);
-        free(s);
-        return NULL;
-    }
-    return s;
+    apm_prom_one(buf, name, type, help, "hostname", m->worker->node, value);
 }
 
 static void
-observe(histogram *h, double seconds)
+add_links(apm_buf *buf, const apm_metrics *m)
 {
-    for (size_t i = 0; i < BOUNDS; i++)
-        h->below[i] += seconds <= bounds[i];
-    h->n++;
-    h->sum += seconds;
-}
-
-void
-apm_metrics_received(apm_work *work)
-{
-    apm_metrics *m = work->worker->metrics;
-    if (!m || !work->task || work->internal)
-        return;
-    work->series =
-        series_of(m, work->task->name, work->delivery->queue ? work->delivery->queue : "");
-    if (work->series)
-        work->series->counts[RECEIVED]++;
-}
-
-void
-apm_metrics_begun(apm_work *work)
-{
-    if (!work->series)
-        return;
-    work->series->counts[STARTED]++;
-    observe(&work->series->held, (double)(apm_clock_ms() - work->delivery->received_ms) / 1000);
-}
-
-void
-apm_metrics_ended(const apm_work *work, const apm_outcome *outcome)
-{
-    static const int count_of[] = {
-        [APM_DONE_SUCCESS] = SUCCEEDED, [APM_DONE_REPLACED] = SUCCEEDED,
-        [APM_DONE_FAILURE] = FAILED,    [APM_DONE_LOST] = FAILED,
-        [APM_DONE_TIMEOUT] = FAILED,    [APM_DONE_RETRY] = RETRIED,
-        [APM_DONE_REJECT] = REJECTED,   [APM_DONE_REVOKED] = REVOKED,
-        [APM_DONE_IGNORE] = COUNTS,
-    };
-    if (!work->series)
-        return;
-    if (count_of[outcome->kind] != COUNTS)
-        work->series->counts[count_of[outcome->kind]]++;
-    if (work->begun)
-        observe(&work->series->runtime, (double)outcome->runtime_ns / 1e9);
-}
-
-/* ---- showing ---- */
-
-static void
-add_label(apm_buf *buf, const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '\\' || *text == '"')
-            apm_buf_addc(buf, '\\');
-        if (*text == '\n')
-            apm_buf_addz(buf, "\\n");
-        else
-            apm_buf_addc(buf, *text);
-    }
+    const apm_worker *w = m->worker;
+    add_one(buf, m, "apium_worker_broker_up", "gauge", "Whether the broker can be reached.",
+            w->broker && w->broker->link->up);
+    add_one(buf, m, "apium_worker_backend_up", "gauge", "Whether the result store can be reached.",
+            w->backend && (!w->backend->link || w->backend->link->up));
+    add_one(buf, m, "apium_worker_link_errors_total", "counter",
+            "Times that a connection to broker or result store was lost or could not be made.",
+            (double)w->count.link_errors);
+    add_one(buf, m, "apium_worker_lease_renewals_total", "counter",
+            "Renewals of what this worker holds, where the broker has leases.",
+            w->broker ? (double)w->broker->renewals : 0);
+    add_one(buf, m, "apium_worker_deliveries_lost_total", "counter",
+            "Messages that were somebody else's again before they were settled.",
+            (double)w->count.lost);
+    add_one(buf, m, "apium_worker_messages_refused_total", "counter",
+            "Messages that were no tasks, or of tasks that are not registered.",
+            (double)w->count.refused);
 }
 
 static void
-add_labels(apm_buf *buf, const apm_metrics *m, const apm_series *s)
+add_stations(apm_buf *buf, const apm_metrics *m)
 {
-    apm_buf_addz(buf, "name=\"");
-    add_label(buf, s->task);
-    apm_buf_addz(buf, "\",queue_name=\"");
-    add_label(buf, s->queue);
-    apm_buf_addz(buf, "\",hostname=\"");
-    add_label(buf, m->worker->node);
-    apm_buf_addc(buf, '"');
-}
-
-static void
-add_counters(apm_buf *buf, const apm_metrics *m)
-{
-    static const char *const names[COUNTS] = { "received", "started",  "succeeded", "failed",
-                                               "retried",  "rejected", "revoked" };
-    for (int i = 0; i < COUNTS; i++) {
-        apm_buf_addf(buf,
-                     "# HELP celery_task_%s_total Tasks that were %s.\n# TYPE celery_task_%s_total "
-                     "counter\n",
-                     names[i], names[i], names[i]);
-        for (const apm_series *s = m->series; s; s = s->hh.next) {
-            apm_buf_addf(buf, "celery_task_%s_total{", names[i]);
-            add_labels(buf, m, s);
-            apm_buf_addf(buf, "} %llu\n", (unsigned long long)s->counts[i]);
-        }
-    }
-}
-
-static void
-add_histogram(apm_buf *buf, const apm_metrics *m, const char *name, const char *help, bool runtime)
-{
-    apm_buf_addf(buf, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
-    for (const apm_series *s = m->series; s; s = s->hh.next) {
-        const histogram *h = runtime ? &s->runtime : &s->held;
-        for (size_t i = 0; i <= BOUNDS; i++) {
-            apm_buf_addf(buf, "%s_bucket{", name);
-            add_labels(buf, m, s);
-            if (i < BOUNDS)
-                apm_buf_addf(buf, ",le=\"%g\"} %llu\n", bounds[i], (unsigned long long)h->below[i]);
-            else
-                apm_buf_addf(buf, ",le=\"+Inf\"} %llu\n", (unsigned long long)h->n);
-        }
-        apm_buf_addf(buf, "%s_sum{", name);
-        add_labels(buf, m, s);
-        apm_buf_addf(buf, "} %.9g\n%s_count{", h->sum, name);
-        add_labels(buf, m, s);
-        apm_buf_addf(buf, "} %llu\n", (unsigned long long)h->n);
-    }
-}
-
-static void
-add_gauge(apm_buf *buf, const apm_metrics *m, const char *name, const char *help, double value)
-{
-    apm_buf_addf(buf, "# HELP %s %s\n# TYPE %s gauge\n%s{hostname=\"", name, help, name, name);
-    add_label(buf, m->worker->node);
-    apm_buf_addf(buf, "\"} %.9g\n", value);
-}
-
-/* The broker is there and the pool takes work. (That the loop turns, the answer itself shows.) */
-static const char *
-ailment(const apm_worker *w)
-{
-    if (w->life != APM_RUNNING)
-        return w->life == APM_STARTING ? "starting" : "stopping";
-    if (!w->broker || !w->broker->link->up)
-        return "the broker cannot be reached";
-    return w->pool_ready ? NULL : "the pool does not take work";
+    const apm_worker *w = m->worker;
+    size_t running = 0, processes = 0;
+    int process, pid;
+    for (const apm_work *work = w->lists[APM_AT_POOL].head; work; work = work->next)
+        running += work->begun;
+    while (w->pool && apm_pool_process(w->pool, processes, &process, &pid))
+        processes++;
+    add_one(buf, m, "celery_worker_tasks_active", "gauge", "Tasks that run now.", (double)running);
+    add_one(buf, m, "apium_worker_concurrency", "gauge", "Tasks that may run at once.",
+            w->pool ? (double)apm_pool_concurrency(w->pool) : 0);
+    add_one(buf, m, "apium_worker_pool_processes", "gauge",
+            "Processes or threads of the pool that are there.", (double)processes);
+    add_one(buf, m, "apium_worker_tasks_waiting", "gauge",
+            "Tasks here that wait for room in the pool.",
+            (double)(w->lists[APM_AT_READY].n + w->lists[APM_AT_POOL].n - running));
+    add_one(buf, m, "apium_worker_tasks_held", "gauge",
+            "Tasks here that wait for their eta, or for their turn under a rate limit.",
+            (double)w->lists[APM_AT_HELD].n);
+    add_one(buf, m, "apium_worker_tasks_parked_total", "counter",
+            "Tasks that were put back into the broker until their eta.", (double)m->parked);
+    add_one(buf, m, "apium_worker_tasks_settling", "gauge", "Tasks whose outcome is being stored.",
+            (double)w->lists[APM_AT_SETTLING].n);
 }
 
 static void
 write_metrics(apm_buf *buf, const apm_metrics *m)
 {
-    const apm_worker *w = m->worker;
-    size_t running = 0;
-    for (const apm_work *work = w->lists[APM_AT_POOL].head; work; work = work->next)
-        running += work->begun;
-    add_counters(buf, m);
-    add_histogram(buf, m, "celery_task_runtime", "Seconds that tasks ran.", true);
-    add_histogram(buf, m, "apium_task_held", "Seconds from a task's arrival here to its start.",
-                  false);
-    add_gauge(buf, m, "celery_worker_up", "Whether it takes and runs tasks.", ailment(w) ? 0 : 1);
-    add_gauge(buf, m, "celery_worker_tasks_active", "Tasks that run now.", (double)running);
-    add_gauge(buf, m, "apium_worker_concurrency", "Tasks that may run at once.",
-              w->pool ? (double)apm_pool_concurrency(w->pool) : 0);
-    add_gauge(buf, m, "apium_worker_tasks_waiting", "Tasks here that wait for room in the pool.",
-              (double)(w->lists[APM_AT_READY].n + w->lists[APM_AT_POOL].n - running));
-    add_gauge(buf, m, "apium_worker_tasks_held", "Tasks here that wait for their time.",
-              (double)w->lists[APM_AT_HELD].n);
-    add_gauge(buf, m, "apium_worker_tasks_settling", "Tasks whose outcome is being stored.",
-              (double)w->lists[APM_AT_SETTLING].n);
-    add_gauge(buf, m, "apium_worker_broker_up", "Whether the broker can be reached.",
-              w->broker && w->broker->link->up);
-    add_gauge(buf, m, "apium_worker_backend_up", "Whether the result store can be reached.",
-              w->backend && (!w->backend->link || w->backend->link->up));
+    size_t n;
+    const apm_queue_info *queues = apm_health_queues(m->health, &n);
+    apm_counts_write(buf, m);
+    add_one(buf, m, "celery_worker_up", "gauge", "Whether it takes and runs tasks: /healthz.",
+            apm_health_ailment(m->health) ? 0 : 1);
+    add_stations(buf, m);
+    add_links(buf, m);
+    apm_depths_write(buf, queues, n);
 }
 
 static void
@@ -243,10 +92,10 @@ on_request(void *arg, apm_http_req *req)
         reply.status = 405;
         apm_buf_addz(&body, "GET /metrics or /healthz\n");
     } else if (strcmp(path, "/metrics") == 0) {
-        reply.type = "text/plain; version=0.0.4; charset=utf-8";
+        reply.type = APM_PROM_TYPE;
         write_metrics(&body, m);
     } else if (strcmp(path, "/healthz") == 0) {
-        why = ailment(m->worker);
+        why = apm_health_ailment(m->health);
         reply.status = why ? 503 : 200;
         apm_buf_addf(&body, "%s\n", why ? why : "ok");
     } else {
@@ -301,6 +150,10 @@ apm_metrics_open(apm_worker *w, const char *address, apium_error *err)
         .arg = m,
     };
     st = apm_httpd_open(&w->loop, &opts, &m->httpd, err);
+    if (st == APIUM_OK && !(m->health = apm_health_open(w))) {
+        apm_httpd_close(m->httpd);
+        st = apm_fail(err, APIUM_E_NOMEM, "cannot listen on %s: out of memory", address);
+    }
     if (st != APIUM_OK) {
         free(m);
         return st;
@@ -316,17 +169,11 @@ void
 apm_metrics_close(apm_worker *w)
 {
     apm_metrics *m = w->metrics;
-    apm_series *s, *next;
     if (!m)
         return;
     w->metrics = NULL;
     apm_httpd_close(m->httpd);
-    HASH_ITER(hh, m->series, s, next)
-    {
-        HASH_DEL(m->series, s);
-        free(s->task);
-        free(s->queue);
-        free(s);
-    }
+    apm_health_close(m->health);
+    apm_counts_clear(m);
     free(m);
 }

@@ -15,7 +15,19 @@ apm_metrics_begun(apm_work *work)
 }
 
 void
-apm_metrics_ended(const apm_work *work, const apm_outcome *outcome)
+apm_metrics_parked(const apm_work *work)
+{
+    (void)work;
+}
+
+void
+apm_metrics_gone(apm_work *work)
+{
+    (void)work;
+}
+
+void
+apm_metrics_ended(apm_work *work, const apm_outcome *outcome)
 {
     (void)work;
     (void)outcome;

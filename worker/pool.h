@@ -127,6 +127,10 @@ bool apm_pool_linger(apm_pool *pool);
 apium_status apm_pool_terminate(apm_pool *pool, apm_job *job, int signum, apium_error *err);
 /* Change the number of processes by n (pool_grow, pool_shrink, autoscale). */
 apium_status apm_pool_resize(apm_pool *pool, int n, apium_error *err);
+/* Ask every process for a sign of life, unless it owes one. And: who has not given one for longer than patience_ms? False:
+ * nobody. */
+void apm_pool_ask(apm_pool *pool);
+bool apm_pool_silent(const apm_pool *pool, int64_t patience_ms, char *who, size_t size);
 /* The index and pid of the n-th process; false past the end. */
 bool apm_pool_process(const apm_pool *pool, size_t n, int *process, int *pid);
 

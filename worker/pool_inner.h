@@ -48,11 +48,14 @@ typedef struct apm_process {
     apm_states states;
     int64_t up_ns, kill_ns,
         bury_ns; /* deadlines, or APM_NEVER: SIGKILL follows SIGTERM; the status has to be here */
-    bool took;   /* a job, ever */
-    bool told;   /* to leave */
-    bool doomed; /* a hard limit's SIGTERM was sent: it takes nothing any more */
-    bool dead;   /* and only its status is missing */
-    bool orphan; /* its fork server died: its zombie comes to us */
+    uint32_t asked;   /* for a sign of life, under this number; 0 never */
+    int64_t asked_ns; /* when */
+    bool heard;       /* it has given one before */
+    bool took;        /* a job, ever */
+    bool told;        /* to leave */
+    bool doomed;      /* a hard limit's SIGTERM was sent: it takes nothing any more */
+    bool dead;        /* and only its status is missing */
+    bool orphan;      /* its fork server died: its zombie comes to us */
     pthread_t thread;
     _Atomic int thread_over; /* 1 + exit code */
     int child_sock;          /* threads: the other end of sock */
@@ -75,6 +78,9 @@ typedef struct apm_pool_kind {
     /* Something of the kind's own is due at `next`: `run` it. Deadlines on the monotonic clock in
      * ns. */
     int64_t (*next)(const apm_pool *pool);
+    /* Ask for a sign of life what is not a process of the pool; and how long it has owed one. May be NULL. */
+    void (*ask)(apm_pool *pool);
+    int64_t (*silent_ms)(const apm_pool *pool);
     void (*run)(apm_pool *pool, int64_t now_ns);
     /* No process is left (or they cannot be killed, and it is `now`): end what remains; then
      * apm_pool_closed. Perhaps again with `now`. */
@@ -114,6 +120,7 @@ struct apm_pool {
     int wake_fd;
     unsigned tick_ms, handles;
     uint64_t happened; /* events so far */
+    int64_t manned_ns; /* a process was up then; 0: nobody has asked */
     bool quick;        /* the last job took next to no time */
     unsigned missed,
         rest;        /* waits in place in a row that were in vain; how many we do without now */

@@ -42,8 +42,9 @@ struct prefork {
     int life[2];                    /* its only write end is ours: pool processes die with it */
     int64_t up_ns, due_ns, kill_ns; /* started; start again; kill it */
     unsigned failures;              /* in a row that died without having made a process */
-    bool hello, useful;             /* this one: knows the tasks; has made a process */
-    int fds[2];                     /* control and exit on their way to the loop */
+    int64_t asked_ns;   /* for a sign of life that it owes, or gone since then; 0: none */
+    bool hello, useful; /* this one: knows the tasks; has made a process */
+    int fds[2];         /* control and exit on their way to the loop */
 };
 
 /* ---- the fork server's process ---- */
@@ -199,6 +200,7 @@ read_hello(apm_pool *pool, const apm_fs_msg *msg, int fd)
     }
     apm_pool_tasks(pool, tasks, n);
     self->hello = true;
+    self->asked_ns = 0;
     pool->seating = true;
     apm_pool_fill(pool);
     apm_pool_arm(pool); /* for seats whose time has not come */
@@ -289,7 +291,11 @@ read_control(apm_pool *pool)
                 apm_pool_died(pool, process, msg.value);
             break;
         }
+        case APM_FS_PONG:
+            self->asked_ns = 0;
+            break;
         case APM_FS_FORK:
+        case APM_FS_PING:
             break;
         }
         for (int i = 0; i < APM_FS_FDS; i++)
@@ -400,6 +406,7 @@ on_server_exit(apm_watch *watch)
     read_control(pool);
     (void)waitpid(pid, &status, 0);
     self->server = 0;
+    self->asked_ns = self->asked_ns ? self->asked_ns : apm_clock_ns();
     self->hello = pool->seating = false;
     apm_watch_close(&self->control);
     apm_watch_close(&self->exit);
@@ -543,6 +550,22 @@ prefork_run(apm_pool *pool, int64_t now_ns)
 }
 
 static void
+prefork_ask(apm_pool *pool)
+{
+    struct prefork *self = pool->self;
+    const apm_fs_msg ping = { .kind = APM_FS_PING };
+    if (!self->asked_ns && self->control && apm_fs_send(self->control->fd, &ping, NULL, 0))
+        self->asked_ns = apm_clock_ns();
+}
+
+static int64_t
+prefork_silent_ms(const apm_pool *pool)
+{
+    const struct prefork *self = pool->self;
+    return self->asked_ns ? (apm_clock_ns() - self->asked_ns) / 1000000 : 0;
+}
+
+static void
 prefork_stop(apm_pool *pool, bool now)
 {
     struct prefork *self = pool->self;
@@ -577,6 +600,8 @@ const apm_pool_kind apm_pool_prefork = {
     .open = prefork_open,
     .seat = prefork_seat,
     .next = prefork_next,
+    .ask = prefork_ask,
+    .silent_ms = prefork_silent_ms,
     .run = prefork_run,
     .stop = prefork_stop,
     .free = prefork_free,

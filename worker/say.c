@@ -7,7 +7,7 @@
 #include "core/base/clock.h"
 
 void
-apm_say_outcome(const apm_work *work, const apm_outcome *outcome)
+apm_say_outcome(apm_work *work, const apm_outcome *outcome)
 {
     apm_log_level level = outcome->kind == APM_DONE_REJECT ? APM_LOG_WARNING : APM_LOG_INFO;
     if ((outcome->kind == APM_DONE_FAILURE && !outcome->expected) ||

@@ -115,7 +115,9 @@ apm_pool_seated(apm_pool *pool, apm_process *process, int pid)
     process->pid = pid;
     process->up_ns = apm_clock_ns();
     process->kill_ns = process->bury_ns = APM_NEVER;
-    process->took = process->told = process->doomed = process->dead = process->orphan = false;
+    process->asked = 0;
+    process->heard = process->took = process->told = process->doomed = process->dead =
+        process->orphan = false;
     pool->n_up++;
     pool->happened++;
     if (pool->events.on_process)

@@ -500,6 +500,21 @@ apm_slots_reseat(apm_slots *slots, unsigned seat)
     atomic_store(&slots->seat[seat].asleep, APM_SEAT_AWAKE);
     atomic_store(&slots->seat[seat].command, APM_SEAT_STAY);
     atomic_store(&slots->seat[seat].held, 0);
+    atomic_store(&slots->seat[seat].asked, 0);
+    atomic_store(&slots->seat[seat].answered, 0);
+}
+
+void
+apm_slots_ask(apm_slots *slots, unsigned seat, uint32_t number)
+{
+    atomic_store(&slots->seat[seat].asked, number);
+    rouse(&slots->seat[seat]);
+}
+
+bool
+apm_slots_answered(const apm_slots *slots, unsigned seat, uint32_t number)
+{
+    return atomic_load(&slots->seat[seat].answered) == number;
 }
 
 bool
@@ -526,9 +541,13 @@ queue_empty(apm_slots *slots)
 uint32_t
 apm_slots_orders(apm_slots *slots, unsigned i)
 {
-    if (atomic_load(&slots->seat[i].held))
+    apm_seat *seat = &slots->seat[i];
+    uint32_t asked = atomic_load_explicit(&seat->asked, memory_order_relaxed);
+    if (asked != atomic_load_explicit(&seat->answered, memory_order_relaxed))
+        atomic_store(&seat->answered, asked);
+    if (atomic_load(&seat->held))
         return APM_SEAT_HOLD;
-    return atomic_load(&slots->seat[i].command);
+    return atomic_load(&seat->command);
 }
 
 int
@@ -624,7 +643,8 @@ apm_slots_sleep(apm_slots *slots, unsigned i)
     atomic_store(&seat->asleep, how);
     /* We have said that we sleep: now look once more. */
     bool held = atomic_load(&seat->held) != 0;
-    bool stay = atomic_load(&seat->command) == APM_SEAT_STAY;
+    bool stay = atomic_load(&seat->command) == APM_SEAT_STAY &&
+                atomic_load(&seat->asked) == atomic_load(&seat->answered);
     if (held ? how == APM_SEAT_HELD : stay && queue_empty(slots) && how == APM_SEAT_IDLE)
         futex_wait(&seat->asleep, how);
     atomic_store(&seat->asleep, APM_SEAT_AWAKE);

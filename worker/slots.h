@@ -69,6 +69,8 @@ typedef struct apm_seat {
     _Atomic uint32_t command;
     _Atomic uint32_t
         held; /* number of the job that is to be killed: take nothing else while it is set */
+    _Atomic uint32_t asked,
+        answered; /* a sign of life: the process copies the number between jobs */
 } apm_seat;
 
 /* How deep the main process sleeps. */
@@ -136,6 +138,9 @@ void apm_slots_release(apm_slots *slots, unsigned slot);
 bool apm_slots_hold(apm_slots *slots, unsigned seat, unsigned slot);
 void apm_slots_unhold(apm_slots *slots, unsigned seat);
 void apm_slots_command(apm_slots *slots, unsigned seat, uint32_t command);
+/* Ask the seat's process for a sign of life under a number, and: has it given that one? */
+void apm_slots_ask(apm_slots *slots, unsigned seat, uint32_t number);
+bool apm_slots_answered(const apm_slots *slots, unsigned seat, uint32_t number);
 /* Make a seat new for another process. */
 void apm_slots_reseat(apm_slots *slots, unsigned seat);
 /* Has a process finished something that we have not released yet? */
@@ -145,7 +150,7 @@ void apm_slots_main_state(apm_slots *slots, uint32_t how);
 
 /* ---- pool process ---- */
 
-/* STAY: take what is there. LEAVE. HOLD: neither; somebody is about to send us a signal. */
+/* Give a sign of life if one is asked for. STAY: take what is there. LEAVE. HOLD: neither; somebody is about to send us a signal. */
 uint32_t apm_slots_orders(apm_slots *slots, unsigned seat);
 /* The next ready slot, now RUNNING in our seat; -1 when the queue is empty. */
 int apm_slots_take(apm_slots *slots, unsigned seat, uint32_t *seq);

@@ -93,6 +93,7 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
         return;
     }
     const apm_settings *s = w->settings;
+    w->count.link_errors++;
     apm_log(APM_LOG_ERROR, "link.down", "consumer: %s", why ? why : "connection lost");
     bool retry_start = s->broker_connection_retry_on_startup == APM_UNSET
                            ? s->broker_connection_retry

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "worker/metrics.h"
 #include "worker/settle_inner.h"
 
 static void
@@ -62,6 +63,7 @@ apm_work_free(apm_work *work)
 {
     apm_worker *w = work->worker;
     list_remove(&w->lists[work->station], work);
+    apm_metrics_gone(work);
     apm_join_clear(work);
     apm_unit_drop(work->after);
     if (work->adopted)

@@ -330,6 +330,7 @@ apm_set_broker(apm_settings *settings, const apm_given *given, apium_error *err)
     if ((st = set_url(settings, given->json, &url, err)) != APIUM_OK)
         return st;
     settings->broker_url = url ? url : EMBEDDED;
+    settings->broker_given = url != NULL;
     return APIUM_OK;
 }
 

@@ -28,6 +28,7 @@ typedef struct apm_settings {
 
     /* where */
     const char *broker_url;
+    bool broker_given; /* by the user; else it is the embedded default */
     const char *broker_read_url, *broker_write_url; /* NULL: broker_url */
     const char *result_backend;                     /* NULL: disabled */
     double broker_connection_timeout;               /* seconds, as all doubles here */

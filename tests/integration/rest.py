@@ -2,8 +2,10 @@
 import base64
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -299,12 +301,54 @@ class Queues(Case):
         self.assertEqual(self.ask("GET", "/healthcheck"), "OK")
         text = self.ask("GET", "/metrics")
         self.assertRegex(text, r'apium_web_requests_total\{method="GET",status="2xx"\} [1-9]')
-        promtool = shutil.which("promtool")
-        if not promtool:
-            harness.lacking("promtool")
-        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              check=False)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        for i in range(3):
+            self.send("flows.add", i, 1, queue="scraped")
+        text += self.ask("GET", "/metrics?names=scraped,none%22%5C")
+        self.assertIn('celery_queue_length{queue_name="scraped"} 3\n', text)
+        self.assertIn('celery_queue_length{queue_name="none\\"\\\\"} 0\n', text)
+        self.assertRegex(text, r'apium_queue_oldest_age_seconds\{queue_name="scraped"\} [0-9]')
+        self.assertIn("apium_web_broker_up 1\n", text)
+        accepted(self, self.ask("GET", "/metrics?names=scraped,none%22%5C"))
+
+    def test_a_broker_that_is_stopped_keeps_no_question_for_ever(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        web = harness.Web("memory://", env=harness.environment(redis.url(), "")).start()
+        self.__class__.web, old = web, self.web
+        try:
+            self.assertIn("apium_web_broker_up 1\n", self.ask("GET", "/metrics"))
+            redis.signal(signal.SIGSTOP)
+            start = time.monotonic()
+            text = self.ask("GET", "/metrics")
+            self.assertLess(time.monotonic() - start, 8)
+            self.assertIn("apium_web_broker_up 0\n", text)
+            self.assertNotIn("celery_queue_length", text)
+            accepted(self, text)
+            self.assertRegex(self.ask("GET", "/queues", status=503)["error"]["message"], "the broker does not answer|cannot reach")
+            with socket.create_connection(("127.0.0.1", web.port)) as sock:  # who leaves is not waited for
+                sock.sendall(b"GET /queues HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            redis.signal(signal.SIGCONT)
+            harness.eventually(lambda: "apium_web_broker_up 1\n" in self.ask("GET", "/metrics"))
+            redis.signal(signal.SIGSTOP)
+            for _ in range(3):
+                sock = socket.create_connection(("127.0.0.1", web.port))
+                self.addCleanup(sock.close)
+                sock.sendall(b"GET /queues HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            harness.eventually(lambda: "apium_web_connections 4\n" in self.ask("GET", "/metrics"))
+        finally:
+            self.__class__.web = old
+            self.assertEqual(web.stop(), 0)
+            redis.signal(signal.SIGCONT)
+
+
+def accepted(case, text):
+    """Prometheus' own tool finds nothing to say against it."""
+    promtool = shutil.which("promtool")
+    if not promtool:
+        harness.lacking("promtool")
+    done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    case.assertEqual(done.returncode, 0, done.stdout)
 
 
 class Flower(Case):
@@ -389,7 +433,7 @@ class WorkersOwn(unittest.TestCase):
         self.port = harness.free_port()
         worker = harness.Worker(redis.url(), redis.url(), "-c", "2", "-n", "m@test", "--http", f"127.0.0.1:{self.port}", module=harness.FLOWS).start()
         self.addCleanup(worker.kill_group)
-        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+        harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 5)
         where = harness.environment(redis.url(), redis.url())
         ids = []
         for task, args in (("flows.add", "[1, 2]"), ("flows.add", "[3, 4]"), ("flows.fail", '["boom"]'), ("flows.sleep", "[0.3]")):
@@ -399,30 +443,100 @@ class WorkersOwn(unittest.TestCase):
         self.assertEqual(status, 200)
 
         def value(name, task):
-            found = re.search(rf'^{name}{{name="{task}",queue_name="celery",hostname="m@test"}} (\S+)$', text, re.M)
+            found = re.search(rf'^{name}{{name="{task}",queue_name="celery",hostname="m@test"(,exception="\w*")?}} (\S+)$', text, re.M)
             self.assertTrue(found, f"{name} of {task}:\n{text}")
-            return float(found.group(1))
+            return float(found.group(2))
         for name, task, count in (("celery_task_received_total", "flows.add", 2), ("celery_task_started_total", "flows.add", 2),
                                   ("celery_task_succeeded_total", "flows.add", 2), ("celery_task_failed_total", "flows.add", 0),
-                                  ("celery_task_failed_total", "flows.fail", 1), ("celery_task_runtime_count", "flows.fail", 1),
-                                  ("apium_task_held_count", "flows.add", 2)):
+                                  ("celery_task_failed_total", "flows.fail", 1), ("celery_task_runtime_count", "flows.fail", 0),
+                                  ("celery_task_runtime_count", "flows.add", 2), ("apium_task_held_seconds_count", "flows.add", 2),
+                                  ("apium_task_queued_seconds_count", "flows.add", 2)):
             self.assertEqual(value(name, task), count, f"{name} of {task}")
         self.assertGreater(value("celery_task_runtime_sum", "flows.sleep"), 0.25)
-        self.assertIn('celery_worker_up{hostname="m@test"} 1', text)
-        promtool = shutil.which("promtool")
-        if not promtool:
-            harness.lacking("promtool")
-        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              check=False)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn('exception="ValueError"} 1', text)
+        for line in ('celery_worker_up{hostname="m@test"} 1', 'apium_worker_pool_processes{hostname="m@test"} 2',
+                     'celery_queue_length{queue_name="celery"} 0', 'apium_queue_oldest_age_seconds{queue_name="celery"} 0',
+                     'flower_worker_prefetched_tasks{task="flows.add",queue_name="celery",worker="m@test"} 0',
+                     'apium_worker_broker_up{hostname="m@test"} 1'):
+            self.assertIn(line + "\n", text)
+        accepted(self, text)
+        # What waits: one runs, two wait here, one waits for its eta in the broker, and Celery's message has no age.
+        for args in ('["-a", "[20]"]', '["-a", "[20]"]', '["-a", "[20]"]', '["-a", "[0]"]', '["-a", "[0]", "--countdown", "60"]'):
+            harness.apium("call", "flows.sleep", *json.loads(args), env=where, check=True)
+        harness.app(redis.url(), None).send_task("none.such", queue="other")
+        def lines():
+            return self.get("/metrics")[1].splitlines()
+        for line in ('celery_worker_tasks_active{hostname="m@test"} 2', 'apium_worker_tasks_parked_total{hostname="m@test"} 1',
+                     'flower_worker_prefetched_tasks{task="flows.sleep",queue_name="celery",worker="m@test"} 2'):
+            harness.eventually(lambda line=line: line in lines(), what=line)
         self.assertEqual(self.get("/nothing")[0], 404)
         self.assertEqual(self.get("/metrics", "POST")[0], 405)
         redis.kill()
         harness.eventually(lambda: self.get("/healthz")[0] == 503, 20)
+        accepted(self, self.get("/metrics")[1])
         self.assertIn('celery_worker_up{hostname="m@test"} 0', self.get("/metrics")[1])
         redis.start()
         harness.eventually(lambda: self.get("/healthz")[0] == 200, 20)
         self.assertEqual(worker.stop(), 0)
+
+    def stopped(self, pid, why):
+        """While that process is stopped the worker is not well, within ten seconds, and says why; and then it is again."""
+        harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 20)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            harness.eventually(lambda: self.get("/healthz")[0] == 503, 30)
+            took = time.monotonic() - start
+            self.assertRegex(self.get("/healthz")[1], why)
+            self.assertIn('celery_worker_up{hostname="h@test"} 0', self.get("/metrics")[1])
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        start = time.monotonic()
+        harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 30)
+        print(f"{why}: not well {took:.1f} s after the stop, well {time.monotonic() - start:.1f} s after its end")
+        self.assertLess(took, 10 if not harness.SANITIZED else 20)
+
+    def healthy(self, broker, *options):
+        self.port = harness.free_port()
+        worker = harness.Worker(broker, broker, "-n", "h@test", "--http", f"127.0.0.1:{self.port}", *options, module=harness.FLOWS).start()
+        self.addCleanup(worker.kill_group)
+        return worker
+
+    def test_a_worker_is_well_while_its_broker_and_its_pool_answer(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        worker = self.healthy(redis.url(), "-c", "2")
+        server, pool = worker.children()
+        self.stopped(pool[0], r"ForkPoolWorker-\d \(pid \d+\) is stopped")
+        self.stopped(redis.pid, "the broker has not answered|cannot be reached")
+        self.stopped(server, "the fork server does not answer")
+        # One that runs a task may be silent; one that is stopped in it may not.
+        harness.apium("call", "flows.sleep", "-a", "[9]", env=harness.environment(redis.url(), redis.url()), check=True)
+        active = 'celery_worker_tasks_active{hostname="h@test"} 1'
+        harness.eventually(lambda: active in self.get("/metrics")[1])
+        end = time.monotonic() + 8
+        while time.monotonic() < end and active in self.get("/metrics")[1]:
+            self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+            time.sleep(0.2)
+        harness.apium("call", "flows.sleep", "-a", "[60]", env=harness.environment(redis.url(), redis.url()), check=True)
+        harness.eventually(lambda: active in self.get("/metrics")[1])
+        for pid in pool:
+            self.stopped(pid, "is stopped")
+        worker.kill_group()
+
+    def test_pools_of_threads_and_other_brokers_answer_too(self):
+        where = harness.folder("well")
+        for broker, options in ((f"sqlite:///{where}/q.db", ("-P", "threads", "-c", "2")), (f"sqlite:///{where}/q.db", ("-c", "1", "--max-tasks-per-child", "1"))):
+            worker = self.healthy(broker, *options)
+            harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 5)
+            for _ in range(5):
+                harness.apium("call", "flows.add", "-a", "[1, 2]", env=harness.environment(broker, broker), check=True)
+            end = time.monotonic() + 8
+            while time.monotonic() < end:
+                self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+                time.sleep(0.2)
+            accepted(self, self.get("/metrics")[1])
+            self.assertEqual(worker.stop(), 0)
 
     def test_an_address_that_is_none_or_taken_keeps_a_worker_from_starting(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
