@@ -58,6 +58,9 @@ typedef void apm_parts_cb(void *arg, const apm_parts *parts, const apium_error *
 typedef void apm_fetch_cb(void *arg, apm_str doc, const apium_error *err);
 /* Every document stored for a watched id from the moment of watching on, and the present one first if there is one. */
 typedef void apm_change_cb(void *arg, apm_str task_id, apm_str doc);
+/* Ids of tasks that have a result; `more`: there are others too. */
+typedef void
+apm_ids_cb(void *arg, const apm_str *ids, size_t n, bool more, const apium_error *err);
 typedef void apm_backend_done(void *arg, apium_status status, const apium_error *err);
 
 typedef struct apm_backend_ops {
@@ -95,6 +98,9 @@ typedef struct apm_backend_ops {
                          void *arg);
 
     void (*fetch)(apm_backend *backend, const char *task_id, apm_fetch_cb *done, void *arg);
+    /* At most `max` tasks that have a result: the newest first where the store knows, otherwise any, and perhaps one twice. NULL: it
+     * cannot tell. */
+    void (*list)(apm_backend *backend, size_t max, apm_ids_cb *done, void *arg);
     /* Survives reconnection (what was missed meanwhile is fetched). One watcher per id and backend. */
     apium_status (*watch)(apm_backend *backend, const char *task_id, apm_change_cb *on_change,
                           void *arg, apium_error *err);

@@ -222,9 +222,35 @@ typedef struct one_op {
     void *arg;
     char *doc;
     size_t len;
-    enum { FETCH, FORGET, CLEANUP } what;
+    enum { FETCH, FORGET, CLEANUP, LIST } what;
+    /* LIST */
+    apm_ids_cb *listed;
+    apm_arena arena;
+    apm_str *ids;
+    size_t n, max;
+    bool more, failed;
     char task_id[];
 } one_op;
+
+/* The table has them in the order of their storing. */
+static void
+list_results(const results *all, one_op *op)
+{
+    const result *r =
+        all->table ? ELMT_FROM_HH(all->table->hh.tbl, all->table->hh.tbl->tail) : NULL;
+    bool ok = true;
+
+    op->ids = apm_arena_alloc(&op->arena, (op->max + 1) * sizeof(*op->ids));
+    for (; r && op->ids && ok; r = r->hh.prev) {
+        if (is_expired(r) || strncmp(r->task_id, "group/", 6) == 0 ||
+            strncmp(r->task_id, "apium-once/", 11) == 0)
+            continue;
+        if ((op->more = op->n == op->max))
+            break;
+        op->ids[op->n++] = apm_arena_str(&op->arena, apm_strz(r->task_id), &ok);
+    }
+    op->failed = !op->ids || !ok;
+}
 
 static void
 apply_one(apm_memory_store *store, apm_memory_op *base)
@@ -235,6 +261,10 @@ apply_one(apm_memory_store *store, apm_memory_op *base)
     if (op->what == CLEANUP) {
         delete_expired(all);
         apm_memory_chords_clean(store);
+        return;
+    }
+    if (op->what == LIST) {
+        list_results(all, op);
         return;
     }
     result *r = find_result(all, op->task_id, strlen(op->task_id));
@@ -254,8 +284,21 @@ release_one(apm_memory_op *base)
 {
     one_op *op = (one_op *)base;
 
+    apm_arena_clear(&op->arena);
     free(op->doc);
     free(op);
+}
+
+static void
+tell_ids(const one_op *op, const apium_error *err)
+{
+    apium_error failed;
+
+    if (!err && op->failed) {
+        (void)apm_fail(&failed, APIUM_E_NOMEM, "cannot list results: out of memory");
+        err = &failed;
+    }
+    op->listed(op->arg, op->ids, err ? 0 : op->n, op->more, err);
 }
 
 static void
@@ -273,6 +316,8 @@ one_answered(void *arg, apium_status status, const apium_error *err)
     }
     if (!op->owner)
         ; /* nobody is there to hear it */
+    else if (op->listed)
+        tell_ids(op, err);
     else if (op->fetched)
         op->fetched(op->arg, op->doc ? (apm_str){ op->doc, op->len } : APM_STR_NONE, err);
     else if (op->done)
@@ -291,7 +336,9 @@ ask(apm_backend *base, const char *task_id, one_op with)
         apium_status st = apm_fail(&err, APIUM_E_NOMEM,
                                    "cannot ask for the result of %s: out of memory", task_id);
         free(op);
-        if (with.fetched)
+        if (with.listed)
+            with.listed(with.arg, NULL, 0, false, &err);
+        else if (with.fetched)
             with.fetched(with.arg, APM_STR_NONE, &err);
         else if (with.done)
             with.done(with.arg, st, &err);
@@ -319,6 +366,12 @@ static void
 backend_forget(apm_backend *base, const char *task_id, apm_backend_done *done, void *arg)
 {
     ask(base, task_id, (one_op){ .done = done, .arg = arg, .what = FORGET });
+}
+
+static void
+backend_list(apm_backend *base, size_t max, apm_ids_cb *done, void *arg)
+{
+    ask(base, "", (one_op){ .listed = done, .max = max, .arg = arg, .what = LIST });
 }
 
 static void
@@ -496,5 +549,6 @@ const apm_backend_ops apm_memory_backend = {
     .watch = backend_watch,
     .unwatch = backend_unwatch,
     .forget = backend_forget,
+    .list = backend_list,
     .cleanup = backend_cleanup,
 };

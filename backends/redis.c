@@ -257,6 +257,117 @@ redis_forget(apm_backend *base, const char *task_id, apm_backend_done *done, voi
     free(key);
 }
 
+/* ---- listing: the server is walked through, in steps ---- */
+
+#define LIST_STEPS 2000 /* of about 1,000 keys each */
+
+typedef struct list {
+    redis_backend *backend;
+    apm_ids_cb *done;
+    void *arg;
+    apm_arena arena;
+    apm_str *ids;
+    size_t n, max;
+    unsigned steps;
+    bool more;
+} list;
+
+static void
+list_end(list *l, const apium_error *err)
+{
+    l->done(l->arg, l->ids, err ? 0 : l->n, l->more, err);
+    apm_arena_clear(&l->arena);
+    free(l->ids);
+    free(l);
+}
+
+static void on_listed(void *arg, const redisReply *reply, const apium_error *err);
+
+static void
+list_step(list *l, const char *cursor)
+{
+    redis_backend *backend = l->backend;
+    apm_redis_req *req =
+        apm_redis_begin(backend->base.link, backend->db, APM_REDIS_REPEAT, on_listed, l);
+    apm_buf pattern;
+
+    if (!req) {
+        apium_error err;
+        (void)apm_fail(&err, APIUM_E_NOMEM, "cannot list results: out of memory");
+        list_end(l, &err);
+        return;
+    }
+    apm_buf_init(&pattern, 1 << 16);
+    for (const char *at = backend->prefix; *at; at++) {
+        if (strchr("*?[]\\", *at))
+            apm_buf_addc(&pattern, '\\');
+        apm_buf_addc(&pattern, *at);
+    }
+    apm_buf_addz(&pattern, META "*");
+    apm_redis_addz(req, "SCAN");
+    apm_redis_addz(req, cursor);
+    apm_redis_addz(req, "MATCH");
+    apm_redis_add(req, apm_buf_str(&pattern));
+    apm_redis_addz(req, "COUNT");
+    apm_redis_addz(req, "1000");
+    apm_redis_send(backend->base.link, req, backend);
+    apm_buf_clear(&pattern);
+}
+
+static void
+on_listed(void *arg, const redisReply *reply, const apium_error *err)
+{
+    list *l = arg;
+    size_t head = strlen(l->backend->prefix) + strlen(META);
+
+    if (err || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2) {
+        list_end(l, err);
+        return;
+    }
+    const redisReply *keys = reply->element[1];
+    bool ok = true, last = strcmp(reply->element[0]->str, "0") == 0;
+    for (size_t i = 0; i < keys->elements && ok; i++) {
+        const redisReply *key = keys->element[i];
+        if (l->n == l->max) {
+            l->more = true;
+            break;
+        }
+        if ((size_t)key->len > head)
+            l->ids[l->n++] = apm_arena_str(
+                &l->arena, (apm_str){ key->str + head, (size_t)key->len - head }, &ok);
+    }
+    if (!ok) {
+        apium_error oom;
+        (void)apm_fail(&oom, APIUM_E_NOMEM, "cannot list results: out of memory");
+        list_end(l, &oom);
+        return;
+    }
+    l->more = l->more || (!last && (l->n == l->max || ++l->steps == LIST_STEPS));
+    if (last || l->more)
+        list_end(l, NULL);
+    else
+        list_step(l, reply->element[0]->str);
+}
+
+static void
+redis_list(apm_backend *base, size_t max, apm_ids_cb *done, void *arg)
+{
+    list *l = calloc(1, sizeof(*l));
+    apium_error err;
+
+    if (!l || !(l->ids = calloc(max + 1, sizeof(*l->ids)))) {
+        free(l);
+        (void)apm_fail(&err, APIUM_E_NOMEM, "cannot list results: out of memory");
+        done(arg, NULL, 0, false, &err);
+        return;
+    }
+    l->backend = redis_of(base);
+    l->done = done;
+    l->arg = arg;
+    l->max = max;
+    list_step(l, "0");
+}
+
 /* ---- opening and closing ---- */
 
 static apium_status
@@ -308,4 +419,5 @@ const apm_backend_ops apm_redis_backend = {
     .watch_sent = redis_watch_sent,
     .unwatch = redis_unwatch,
     .forget = redis_forget,
+    .list = redis_list,
 };

@@ -175,6 +175,12 @@ typedef struct one_op {
     void *arg;
     char *doc;
     size_t len;
+    /* A list of ids. */
+    apm_ids_cb *listed;
+    apm_arena arena;
+    apm_str *ids;
+    size_t n, max;
+    bool more;
     char task_id[];
 } one_op;
 
@@ -226,6 +232,36 @@ run_cleanup(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
     return delete_expired(db, INT64_MAX, err);
 }
 
+static apium_status
+run_list(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
+{
+    one_op *op = (one_op *)base;
+    sqlite3_stmt *stmt = apm_sqlite_query(
+        db, err,
+        "SELECT task_id FROM apium_results AS r WHERE (expires_us IS NULL OR expires_us > ?1)"
+        " AND task_id NOT GLOB 'group/*' AND task_id NOT GLOB 'apium-once/*'"
+        " AND version = (SELECT max(version) FROM apium_results WHERE task_id = r.task_id)"
+        " ORDER BY version DESC LIMIT ?2",
+        APM_SQL(apm_sqlite_int(apm_clock_wall_us()), apm_sqlite_int((int64_t)op->max + 1)));
+    int row = stmt ? 1 : -1;
+    bool ok = true;
+
+    apm_arena_clear(&op->arena);
+    op->n = 0;
+    op->more = false;
+    op->ids = apm_arena_alloc(&op->arena, (op->max + 1) * sizeof(*op->ids));
+    while (op->ids && row > 0 && (row = apm_sqlite_step(db, stmt, err)) > 0) {
+        if ((op->more = op->n == op->max)) {
+            sqlite3_reset(stmt);
+            break;
+        }
+        op->ids[op->n++] = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok);
+    }
+    if (!op->ids || !ok)
+        return apm_fail(err, APIUM_E_NOMEM, "cannot list results: out of memory");
+    return row < 0 ? APIUM_E_SYSTEM : APIUM_OK;
+}
+
 static void
 one_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
 {
@@ -239,7 +275,9 @@ one_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
         op->owner->asked = op->next;
     if (op->next)
         op->next->prev = op->prev;
-    if (op->fetched)
+    if (op->listed)
+        op->listed(op->arg, op->ids, status == APIUM_OK ? op->n : 0, op->more, err);
+    else if (op->fetched)
         op->fetched(op->arg,
                     status == APIUM_OK && op->doc ? (apm_str){ op->doc, op->len } : APM_STR_NONE,
                     err);
@@ -252,6 +290,7 @@ release_one(apm_sqlite_op *base)
 {
     one_op *op = (one_op *)base;
 
+    apm_arena_clear(&op->arena);
     free(op->doc);
     free(op);
 }
@@ -266,7 +305,9 @@ ask(sqlite_backend *b, const char *task_id, one_op with, bool read_only)
         apium_error err;
         apium_status st = apm_fail(&err, APIUM_E_NOMEM,
                                    "cannot ask for the result of %s: out of memory", task_id);
-        if (with.fetched)
+        if (with.listed)
+            with.listed(with.arg, NULL, 0, false, &err);
+        else if (with.fetched)
             with.fetched(with.arg, APM_STR_NONE, &err);
         else if (with.done)
             with.done(with.arg, st, &err);
@@ -296,6 +337,13 @@ backend_forget(apm_backend *base, const char *task_id, apm_backend_done *done, v
 {
     ask((sqlite_backend *)base, task_id,
         (one_op){ .op = { .run = run_forget }, .done = done, .arg = arg }, false);
+}
+
+static void
+backend_list(apm_backend *base, size_t max, apm_ids_cb *done, void *arg)
+{
+    ask((sqlite_backend *)base, "",
+        (one_op){ .op = { .run = run_list }, .listed = done, .max = max, .arg = arg }, true);
 }
 
 static void
@@ -608,5 +656,6 @@ const apm_backend_ops apm_sqlite_backend = {
     .watch = backend_watch,
     .unwatch = backend_unwatch,
     .forget = backend_forget,
+    .list = backend_list,
     .cleanup = backend_cleanup,
 };

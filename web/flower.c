@@ -1,8 +1,7 @@
 /* flower.c - what Flower answers under the same paths, as far as results tell it. */
-#include "web/inner.h"
+#include "web/flower.h"
 
 #include "core/base/clock.h"
-#include "core/model/result.h"
 
 /* Flower's "result": the value; of an exception its repr. */
 static void
@@ -94,6 +93,102 @@ apm_flower_result(apm_web_call *call)
         call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_result, call);
 }
 
+/* A value's or an exception's repr, as events carry it: Celery cuts it there (resultrepr_maxsize). */
+#define REPR_MAX 1024
+
+static void
+add_repr(apm_buf *buf, const char *name, apm_json val, bool arguments)
+{
+    apm_buf repr;
+    apm_buf_addf(buf, ", \"%s\": ", name);
+    if (val.type == APM_JSON_NONE || (arguments && val.type == APM_JSON_NULL)) {
+        apm_buf_addz(buf, "null");
+        return;
+    }
+    apm_buf_init(&repr, 65536);
+    if (arguments && val.type == APM_JSON_ARRAY && apm_json_count(val) == 0)
+        apm_buf_addz(&repr, "()"); /* no arguments are an empty tuple there */
+    else
+        apm_json_repr(&repr, val, false, REPR_MAX);
+    apm_json_add_string(buf, apm_buf_str(&repr));
+    apm_buf_clear(&repr);
+}
+
+static void
+add_time(apm_buf *buf, const char *name, bool known, int64_t at_us)
+{
+    apm_buf_addf(buf, ", \"%s\": ", name);
+    if (known && at_us != APM_TIME_NONE)
+        apm_json_add_double(buf, (double)at_us / 1e6);
+    else
+        apm_buf_addz(buf, "null");
+}
+
+/* The ids among result tuples: [[id, parent], null | [tuple, ...]]. */
+static void
+add_children(apm_buf *buf, apm_json children)
+{
+    apm_json_iter it;
+    apm_json child;
+    apm_str key;
+    size_t n = 0;
+    apm_buf_addz(buf, ", \"children\": [");
+    if (children.type == APM_JSON_ARRAY && apm_json_open(&it, children.text, NULL) == APIUM_OK)
+        while (apm_json_next(&it, &key, &child, NULL) > 0) {
+            apm_json id = apm_json_at(apm_json_at(child, 0), 0);
+            if (id.type != APM_JSON_STRING)
+                continue;
+            apm_buf_addz(buf, n++ ? ", " : "");
+            apm_buf_adds(buf, id.text);
+        }
+    apm_buf_addc(buf, ']');
+}
+
+void
+apm_flower_write_task(apm_buf *buf, apm_str id, const apm_result_doc *doc)
+{
+    bool success = apm_str_eqz(doc->status, APM_STATE_SUCCESS);
+    bool excepted = apm_state_exception(doc->status) && apm_str_is(doc->exc.type);
+    apm_str root = apm_str_is(doc->parent_id) ? APM_STR_NONE : id;
+    apm_buf_addz(buf, "{\"uuid\": ");
+    apm_json_add_string(buf, id);
+    add_nullable(buf, "name", doc->name);
+    add_nullable(buf, "state", doc->status);
+    apm_buf_addz(buf, ", \"received\": null, \"sent\": null");
+    add_time(buf, "started", apm_str_eqz(doc->status, APM_STATE_STARTED), doc->date_done_us);
+    apm_buf_addz(buf, ", \"rejected\": null");
+    add_time(buf, "succeeded", success, doc->date_done_us);
+    add_time(buf, "failed", apm_str_eqz(doc->status, APM_STATE_FAILURE), doc->date_done_us);
+    add_time(buf, "retried", apm_str_eqz(doc->status, APM_STATE_RETRY), doc->date_done_us);
+    add_time(buf, "revoked", apm_str_eqz(doc->status, APM_STATE_REVOKED), doc->date_done_us);
+    add_repr(buf, "args", doc->args, true);
+    add_repr(buf, "kwargs", doc->kwargs, true);
+    apm_buf_addz(buf, ", \"eta\": null, \"expires\": null, \"retries\": ");
+    if (apm_str_is(doc->name)) /* result_extended */
+        apm_json_add_int(buf, doc->retries);
+    else
+        apm_buf_addz(buf, "null");
+    add_nullable(buf, "worker", doc->worker);
+    add_repr(buf, "result", success ? doc->result : (apm_json){ 0 }, false);
+    apm_buf_addz(buf, ", \"exception\": ");
+    if (excepted)
+        add_result(buf, doc);
+    else
+        apm_buf_addz(buf, "null");
+    add_time(buf, "timestamp", true, doc->date_done_us);
+    apm_buf_addz(buf, ", \"runtime\": null");
+    add_nullable(buf, "traceback", doc->traceback);
+    apm_buf_addz(buf, ", \"exchange\": null");
+    add_nullable(buf, "routing_key", doc->queue);
+    apm_buf_addz(buf, ", \"clock\": null, \"client\": null");
+    add_nullable(buf, "root", root);
+    add_nullable(buf, "root_id", root);
+    add_nullable(buf, "parent", doc->parent_id);
+    add_nullable(buf, "parent_id", doc->parent_id);
+    add_children(buf, doc->children);
+    apm_buf_addc(buf, '}');
+}
+
 static void
 on_info(void *arg, apm_str doc, const apium_error *err)
 {
@@ -113,31 +208,7 @@ on_info(void *arg, apm_str doc, const apium_error *err)
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
-    apm_buf_addz(&body, "{\"uuid\": ");
-    apm_json_add_string(&body, call->args[0]);
-    add_nullable(&body, "state", read.status);
-    add_nullable(&body, "name", read.name);
-    apm_buf_addz(&body, ", \"result\": ");
-    add_result(&body, &read);
-    add_nullable(&body, "traceback", read.traceback);
-    apm_buf_addz(&body, ", \"exception\": ");
-    if (apm_state_exception(read.status))
-        add_result(&body, &read);
-    else
-        apm_buf_addz(&body, "null");
-    apm_buf_addz(&body, ", \"timestamp\": ");
-    if (read.date_done_us != APM_TIME_NONE)
-        apm_json_add_double(&body, (double)read.date_done_us / 1e6);
-    else
-        apm_buf_addz(&body, "null");
-    apm_buf_addf(&body, ", \"retries\": %lld", (long long)read.retries);
-    add_nullable(&body, "args", read.args.type == APM_JSON_NONE ? APM_STR_NONE : read.args.text);
-    add_nullable(&body, "kwargs",
-                 read.kwargs.type == APM_JSON_NONE ? APM_STR_NONE : read.kwargs.text);
-    add_nullable(&body, "worker", read.worker);
-    add_nullable(&body, "routing_key", read.queue);
-    add_nullable(&body, "parent_id", read.parent_id);
-    apm_buf_addc(&body, '}');
+    apm_flower_write_task(&body, call->args[0], &read);
     apm_web_answer(call, 200, &body);
 }
 
@@ -196,19 +267,12 @@ apm_flower_abort(apm_web_call *call)
     apm_unit_commit(unit, on_aborted, call);
 }
 
-/* The tasks of -A: Flower names those it has seen. */
+/* What Flower asks workers for, or tells them. */
 void
-apm_flower_types(apm_web_call *call)
+apm_flower_later(apm_web_call *call)
 {
-    apm_buf body;
-    apm_buf_init(&body, APM_BUF_MAX);
-    apm_buf_addz(&body, "{\"task-types\": [");
-    for (size_t i = 0; apm_app_task_at(call->web->app, i); i++) {
-        apm_buf_addz(&body, i ? ", " : "");
-        apm_json_add_stringz(&body, apm_app_task_at(call->web->app, i)->name);
-    }
-    apm_buf_addz(&body, "]}");
-    apm_web_answer(call, 200, &body);
+    apm_web_error(call, 501,
+                  "workers cannot be asked or told that: they have no remote control yet");
 }
 
 void

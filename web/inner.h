@@ -48,6 +48,7 @@ typedef struct apm_web {
     apm_broker *broker;    /* opened when somebody asks for queues */
     struct asking *asking; /* what it has not answered */
     size_t n_asking;
+    size_t listing;          /* lists being made */
     size_t sending;          /* in other threads */
     uint64_t answered[4][6]; /* by method and status / 100 */
     int64_t since_ms;
@@ -163,8 +164,8 @@ void apm_web_ask_queues(apm_web_call *call, int64_t patience_ms, apm_web_queues_
 void apm_web_forget_queues(apm_web *web);
 apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 /* flower.c: paths and answers of Flower's API. */
-apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_types,
-    apm_flower_healthcheck;
+apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_tasks, apm_flower_types,
+    apm_flower_later, apm_flower_healthcheck;
 void apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc);
 /* events.c, metrics.c, openapi.c */
 apm_web_fn apm_metrics_get, apm_events_get, apm_openapi_get, apm_health_get;

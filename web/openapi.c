@@ -15,7 +15,8 @@
 #define IDS                                                                                        \
     "{\"name\": \"ids\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "           \
     "\"string\"}}"
-#define NAMES "{\"name\": \"names\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
+#define NAMES   "{\"name\": \"names\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
+#define Q(name) "{\"name\": \"" name "\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}}"
 #define TASK                                                                                       \
     "{\"name\": \"task\", \"in\": \"path\", \"required\": true, \"schema\": {\"type\": "           \
     "\"string\"}}"
@@ -64,8 +65,31 @@ static const struct {
     { "/api/task/send-task/{name}", "post", "Flower: call any task", NAME, "Any", "Any", "200" },
     { "/api/task/abort/{id}", "post", "Flower: abort an abortable task", ID, NULL, "Any", "200" },
     { "/api/task/revoke/{id}", "post", "Flower: revoke a task", ID, NULL, "Any", "200" },
+    { "/api/tasks", "get", "Flower: tasks that have results",
+      Q("limit") ", " Q("offset") ", " Q("sort_by") ", " Q("workername") ", " Q("taskname") ", " Q(
+          "state") ", " Q("received_start") ", " Q("received_end"),
+      NULL, "Any", "200" },
     { "/api/task/types", "get", "Flower: names of tasks", "", NULL, "Any", "200" },
     { "/api/queues/length", "get", "Flower: lengths of queues", NAMES, NULL, "Any", "200" },
+    { "/api/workers", "get", "Flower: workers (not yet)", "", NULL, NULL, "501" },
+    { "/api/worker/shutdown/{name}", "post", "Flower: shut a worker down (not yet)", NAME, NULL,
+      NULL, "501" },
+    { "/api/worker/pool/restart/{name}", "post", "Flower: restart its pool (not yet)", NAME, NULL,
+      NULL, "501" },
+    { "/api/worker/pool/grow/{name}", "post", "Flower: grow its pool (not yet)", NAME, NULL, NULL,
+      "501" },
+    { "/api/worker/pool/shrink/{name}", "post", "Flower: shrink its pool (not yet)", NAME, NULL,
+      NULL, "501" },
+    { "/api/worker/pool/autoscale/{name}", "post", "Flower: autoscale its pool (not yet)", NAME,
+      NULL, NULL, "501" },
+    { "/api/worker/queue/add-consumer/{name}", "post", "Flower: consume a queue (not yet)", NAME,
+      NULL, NULL, "501" },
+    { "/api/worker/queue/cancel-consumer/{name}", "post",
+      "Flower: stop consuming a queue (not yet)", NAME, NULL, NULL, "501" },
+    { "/api/task/timeout/{name}", "post", "Flower: change time limits (not yet)", NAME, NULL, NULL,
+      "501" },
+    { "/api/task/rate-limit/{name}", "post", "Flower: change a rate limit (not yet)", NAME, NULL,
+      NULL, "501" },
 };
 
 static const char schemas[] =

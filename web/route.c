@@ -45,8 +45,20 @@ static const apm_route_row rows[] = {
     { "POST", "/api/task/send-task/:", W, apm_flower_send_task },
     { "POST", "/api/task/abort/:", W, apm_flower_abort },
     { "POST", "/api/task/revoke/:", W, apm_flower_revoke },
+    { "GET", "/api/tasks", R, apm_flower_tasks },
     { "GET", "/api/task/types", R, apm_flower_types },
     { "GET", "/api/queues/length", R, apm_flower_queue_lengths },
+    /* Flower's, with remote control */
+    { "GET", "/api/workers", R, apm_flower_later },
+    { "POST", "/api/worker/shutdown/:", W, apm_flower_later },
+    { "POST", "/api/worker/pool/restart/:", W, apm_flower_later },
+    { "POST", "/api/worker/pool/grow/:", W, apm_flower_later },
+    { "POST", "/api/worker/pool/shrink/:", W, apm_flower_later },
+    { "POST", "/api/worker/pool/autoscale/:", W, apm_flower_later },
+    { "POST", "/api/worker/queue/add-consumer/:", W, apm_flower_later },
+    { "POST", "/api/worker/queue/cancel-consumer/:", W, apm_flower_later },
+    { "POST", "/api/task/timeout/:", W, apm_flower_later },
+    { "POST", "/api/task/rate-limit/:", W, apm_flower_later },
 };
 
 /* The next segment of a path that begins with '/'. */

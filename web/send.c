@@ -2,7 +2,7 @@
  * send.c - sending tasks and workflows. The client turns a loop of its own until the broker has taken what is sent, so it does that in
  * threads of libuv's pool, each with a connection of its own; the server's loop goes on meanwhile.
  */
-#include "web/inner.h"
+#include "web/flower.h"
 
 #include <apium/canvas.h>
 #include <apium/run.h>
@@ -35,6 +35,7 @@ typedef struct sending {
     const char *signal; /* of revoking, in the call's arena; NULL: only what has not begun */
     item *items;
     size_t n;
+    int64_t wait_ms; /* FLOWER_WAIT: for the result */
 } sending;
 
 static void
@@ -111,6 +112,27 @@ answer_flower(apm_web_call *call, apm_str doc)
     apm_web_answer(call, 200, &body);
 }
 
+/* Flower says the state as it is by then. */
+static void
+on_state(void *arg, apm_str doc, const apium_error *err)
+{
+    apm_web_call *call = arg;
+    apm_arena arena = { 0 };
+    apm_result_doc read = { .status = APM_STR(APM_STATE_PENDING) };
+    apm_buf body;
+    (void)err; /* it was sent: that is the answer */
+    if (apm_str_is(doc))
+        (void)apm_result_read(doc, &arena, &read, NULL);
+    apm_buf_init(&body, APM_BUF_MAX);
+    apm_buf_addz(&body, "{\"task-id\": ");
+    apm_json_add_string(&body, call->args[0]);
+    apm_buf_addz(&body, ", \"state\": ");
+    apm_json_add_string(&body, read.status);
+    apm_buf_addc(&body, '}');
+    apm_arena_clear(&arena);
+    apm_web_answer(call, 200, &body);
+}
+
 static bool
 is_ready(const apm_web_call *call, apm_str doc)
 {
@@ -154,14 +176,15 @@ on_worked(uv_work_t *work, int status)
     }
     if (s->form == FLOWER || s->form == FLOWER_WAIT) {
         bool waits = s->form == FLOWER_WAIT;
+        int64_t wait_ms = s->wait_ms;
         call->args[0] = apm_arena_str(&call->arena, apm_strz(first->id), &ok);
         sending_free(s);
         if (!ok)
             apm_web_error(call, 503, "out of memory");
         else if (waits)
-            apm_web_wait(call, (int64_t)APM_WEB_WAIT_MAX_S * 1000, is_ready, answer_flower);
+            apm_web_wait(call, wait_ms, is_ready, answer_flower);
         else
-            answer_flower(call, APM_STR_NONE);
+            call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_state, call);
         return;
     }
     apm_buf_init(&body, APM_BUF_MAX);
@@ -258,9 +281,7 @@ apm_tasks_post(apm_web_call *call)
 static void
 flower(apm_web_call *call, reply_form form)
 {
-    apm_json body = { APM_JSON_OBJECT, APM_STR("{}") }, val;
-    apm_json_iter it;
-    apm_str key;
+    apm_json body = { APM_JSON_OBJECT, APM_STR("{}") };
     apm_buf sig, options;
     if (apm_http_body(call->req).len && !apm_web_json(call, APM_JSON_OBJECT, &body))
         return;
@@ -277,14 +298,11 @@ flower(apm_web_call *call, reply_form form)
     if (!s)
         return;
     apm_buf_init(&options, APM_BUF_MAX);
-    (void)apm_json_open(&it, body.text, NULL);
-    while (apm_json_next(&it, &key, &val, NULL) > 0) {
-        if (apm_json_key_is(key, "args") || apm_json_key_is(key, "kwargs"))
-            continue;
-        apm_buf_addz(&options, options.len ? ", " : "");
-        apm_buf_adds(&options, key);
-        apm_buf_addz(&options, ": ");
-        apm_buf_adds(&options, val.text);
+    s->wait_ms = (int64_t)APM_WEB_WAIT_MAX_S * 1000;
+    if (!apm_flower_options(call, body, &options, &s->wait_ms)) {
+        apm_buf_clear(&options);
+        sending_free(s);
+        return;
     }
     apm_buf_init(&sig, APM_BUF_MAX);
     apm_buf_addz(&sig, "{\"task\": ");

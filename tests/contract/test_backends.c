@@ -523,6 +523,97 @@ START_TEST(a_result_is_not_stored_when_the_delivery_is_not_ours)
 }
 END_TEST
 
+/* ---- Listing ---- */
+
+typedef struct listed {
+    bool known, more;
+    char ids[8][64];
+    size_t n, twice;
+} listed;
+
+static void
+on_listed(void *arg, const apm_str *ids, size_t n, bool more, const apium_error *err)
+{
+    listed *l = arg;
+
+    ck_assert_msg(!err, "cannot list: %s", err ? err->text : "");
+    ck_assert(!l->known);
+    l->known = true;
+    l->more = more;
+    for (size_t i = 0; i < n; i++) {
+        size_t at = 0;
+        while (at < l->n && !apm_str_eqz(ids[i], l->ids[at]))
+            at++;
+        if (at < l->n) {
+            l->twice++;
+            continue;
+        }
+        ck_assert_uint_lt(l->n, 8);
+        snprintf(l->ids[l->n++], 64, "%.*s", APM_STR_ARG(ids[i]));
+    }
+}
+
+static listed
+list_of(side *s, size_t max)
+{
+    listed l = { 0 };
+
+    s->backend->ops->list(s->backend, max, on_listed, &l);
+    ck_assert_msg(!l.known, "answered from inside the call");
+    run_until(l.known);
+    return l;
+}
+
+static bool
+is_listed(const listed *l, const char *id)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (strcmp(l->ids[i], id) == 0)
+            return true;
+    return false;
+}
+
+START_TEST(what_has_a_result_is_listed)
+{
+    side *s = side_with(false, true);
+    const char *id[3] = { fresh_id(), fresh_id(), fresh_id() };
+
+    if (!s->backend->ops->list) { /* this store has no list */
+        side_free(s);
+        return;
+    }
+    /* Other tests left results too: make room. */
+    listed before = { 0 };
+    do {
+        before = list_of(s, 8);
+        for (size_t i = 0; i < before.n; i++) {
+            answer a = { 0 };
+            s->backend->ops->forget(s->backend, before.ids[i], on_done, &a);
+            run_until(a.known);
+        }
+    } while (before.n);
+    for (int i = 0; i < 3; i++) {
+        store(s, id[i], "STARTED", "null");
+        store(s, id[i], "SUCCESS", "1");
+    }
+    listed all = list_of(s, 8);
+    ck_assert_uint_eq(all.n, 3);
+    ck_assert(!all.more);
+    for (int i = 0; i < 3; i++)
+        ck_assert(is_listed(&all, id[i]));
+    listed some = list_of(s, 2);
+    ck_assert_uint_eq(some.n + some.twice, 2);
+    ck_assert(some.more);
+    answer a = { 0 };
+    s->backend->ops->forget(s->backend, id[1], on_done, &a);
+    run_until(a.known);
+    all = list_of(s, 8);
+    ck_assert_uint_eq(all.n, 2);
+    ck_assert(!is_listed(&all, id[1]));
+    side_free(s);
+}
+END_TEST
+
 /* ---- The list ---- */
 
 static const struct {
@@ -547,6 +638,7 @@ static const struct {
     { &after_unwatching_nothing_is_heard },
     { &many_are_watched_at_once },
     { &a_watcher_may_leave_from_its_callback },
+    { &what_has_a_result_is_listed },
     { &a_result_and_an_ack_are_one_unit, .broker = true },
     { &a_result_is_not_stored_when_the_delivery_is_not_ours, .broker = true, .steals = true },
 };

@@ -51,6 +51,12 @@ def fail(message):
     raise ValueError(message)
 
 
+@app.task(name="tasks.sleep")
+def sleep(seconds):
+    time.sleep(seconds)
+    return float(seconds)
+
+
 @app.task(name="python.raise_key")
 def raise_key(key):
     return {}[key]
