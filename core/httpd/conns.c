@@ -50,6 +50,8 @@ apm_httpd_on_connection(void *arg, struct MHD_Connection *mhd, void **context,
         httpd->n_conns--;
         free(c);
         *context = NULL;
+        /* At its bound libmicrohttpd stops listening, and begins again only when it turns the next time. */
+        apm_httpd_run_soon(httpd);
     }
 }
 
