@@ -18,6 +18,8 @@ no_memory(apium_error *err)
 apium_status
 apm_run_new(apium_app *app, apm_str id, apium_run **out, apium_error *err)
 {
+    if (id.len && memchr(id.p, '\0', id.len)) /* a text of C would end there, and be another's id */
+        return apm_fail(err, APIUM_E_INVALID, "a task's id must not have a NUL");
     apium_run *run = calloc(1, sizeof(*run));
     if (run)
         run->id = strndup(id.p, id.len);

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -230,6 +231,86 @@ def connections(port):
     return count
 
 
+class Races(Case):
+    def test_deletes_race_with_waits(self):
+        """Each wait ends with a document that was there, or with none in time; none is left."""
+        stop, bad, ended = threading.Event(), [], [0, 0]
+
+        def write(n):
+            i = 0
+            while not stop.is_set():
+                i += 1
+                task = f"race-{(i + n) % 7}"
+                self.ask("PUT", f"/celery-task-meta-{task}", {"status": "SUCCESS" if i % 2 else "STARTED", "result": i})
+                self.ask("DELETE", f"/{'tasks/' if i % 3 else 'celery-task-meta-'}{task}")
+
+        def wait(n):
+            i = 0
+            while not stop.is_set():
+                i += 1
+                path = (f"/celery-task-meta-race-{(i + n) % 7}?wait=0.3", f"/tasks/race-{(i + n) % 7}?wait=0.3")[i % 2]
+                start = time.monotonic()
+                reply = self.ask("GET", path)
+                ended[reply.status == 200] += 1
+                if reply.status not in (200, 404) or time.monotonic() - start > 5:
+                    bad.append((path, reply.status, reply.body))
+                if reply.status == 200 and path.startswith("/celery") and "result" not in reply.json():
+                    bad.append((path, reply.body))
+        threads = [threading.Thread(target=f, args=(n,)) for n in range(4) for f in (write, wait, wait)]
+        for thread in threads:
+            thread.start()
+        time.sleep(4)
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        self.assertEqual(bad, [])
+        self.assertGreater(min(ended), 0, ended)
+        waiting = lambda: int(re.search(rb"^apium_web_waiting (\d+)$", self.ask("GET", "/metrics").body, re.M).group(1))
+        harness.eventually(lambda: waiting() == 0, 5)
+
+    def test_watches_and_streams_of_what_is_deleted_go_on(self):
+        self.ask("POST", "/watches/del?wait=0", {"add": ["gone"]})
+        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=10)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/events?ids=gone")
+        stream = connection.getresponse()
+        for state in ("STARTED", "SUCCESS"):
+            self.ask("PUT", "/celery-task-meta-gone", {"status": state})
+            self.ask("DELETE", "/tasks/gone")
+        seen, states = 0, []
+        while states[-1:] != ["SUCCESS"]:
+            for number, _, doc in self.ask("POST", "/watches/del?wait=10", {"seen": seen}).json()["changes"]:
+                seen = number
+                states.append(doc["status"])
+        text = b""
+        while b"SUCCESS" not in text:
+            text += stream.readline()
+
+
+class Full(Case):
+    OPTIONS = ("--max-connections", "50")
+
+    def test_a_server_that_is_full_serves_again(self):
+        socks = []
+        for _ in range(120):
+            sock = socket.socket()
+            sock.settimeout(2)
+            sock.connect(("127.0.0.1", self.web.port))
+            sock.sendall(b"GET /celery-task-meta-x?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            socks.append(sock)
+        harness.eventually(lambda: connections(self.web.port) >= 50)
+        for sock in socks:
+            sock.close()
+        harness.eventually(lambda: self.answers(), 20)
+        self.alive()
+
+    def answers(self):
+        try:
+            return self.ask("GET", "/", timeout=2).status == 200
+        except OSError:
+            return False
+
+
 class Chords(Case):
     def test_parts_count_once_and_the_claimant_may_repeat_itself(self):
         group = "/celery-taskset-meta-g1"
@@ -303,6 +384,43 @@ class BadInput(Case):
         self.refused(400, "POST", "/keys", [{"a": 1}])
         self.refused(413, "POST", "/keys", ["a"] * 1001)
         self.alive()
+
+    def test_hostile_ids_are_refused_wherever_they_may_stand(self):
+        hostile = ("a%00b", "%00", "x" * 513, "%FF%FE", "%", "%zz", "group%2Fx", "apium-once%2Fx")
+        for method, form in (("GET", "/tasks/%s"), ("DELETE", "/tasks/%s"), ("GET", "/tasks/%s/tree"), ("POST", "/tasks/%s/revoke"),
+                             ("GET", "/groups/%s"), ("GET", "/celery-taskset-meta-%s/parts"), ("POST", "/watches/%s"),
+                             ("PUT", "/celery-taskset-meta-g/parts/%s"), ("GET", "/api/task/info/%s"), ("GET", "/api/task/result/%s"),
+                             ("POST", "/api/task/abort/%s"), ("POST", "/api/task/revoke/%s"), ("POST", "/api/task/send-task/%s")):
+            for text in hostile:
+                self.refused(400, method, form % text, "{}" if method in ("POST", "PUT") else None)
+            self.assertEqual(raw(self.web, f"{method} {form % '../../etc/passwd'} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())[:12],
+                             b"HTTP/1.1 404", form)
+            self.assertRegex(raw(self.web, f"{method} {form % ('x' * 10240)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()),
+                             rb"^HTTP/1.1 4(00|14|31)|^$", form)
+        for query in ("%00", "a,%00", "%FF", "x" * 513, "group%2Fx"):
+            self.refused(400, "GET", f"/events?ids={query}")
+        self.refused(400, "POST", "/tasks/states", ["a\0b"])
+        self.refused(400, "POST", "/tasks/states", ["x" * 513])
+        self.refused(400, "POST", "/tasks", {"task": "a\0b"})
+        self.refused(400, "POST", "/tasks", {"task": "t", "options": {"task_id": "a\0b"}})
+        step = {"task": "t", "args": [], "kwargs": {}, "options": {"task_id": "a\0b"}, "subtask_type": None, "immutable": False}
+        self.refused(400, "POST", "/tasks", {"task": "celery.chain", "args": [], "options": {}, "subtask_type": "chain", "immutable": False,
+                                             "kwargs": {"tasks": [step, {**step, "options": {}}]}})
+        self.alive()
+
+    def test_two_lengths_of_one_body_are_no_second_request(self):
+        hidden = b"PUT /celery-task-meta-hidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 21\r\n\r\n{\"status\": \"SUCCESS\"}"
+        for head in (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                     b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(hidden),
+                     b"Content-Length: %d\r\nContent-Length: 0\r\n\r\n" % len(hidden),
+                     b"Transfer-Encoding: xchunked\r\nContent-Length: %d\r\n\r\n" % len(hidden),
+                     b"Transfer-Encoding : chunked\r\nContent-Length: %d\r\n\r\n" % len(hidden),
+                     b"Content-Length: +%d\r\n\r\n" % len(hidden), b"Content-Length: 0x%x\r\n\r\n" % len(hidden)):
+            with self.subTest(head=head):
+                self.ask("DELETE", "/celery-task-meta-hidden")
+                raw(self.web, b"POST /keys HTTP/1.1\r\nHost: localhost\r\n" + head + hidden, 1)
+                # Whoever reads the first length and whoever reads the second must not disagree: there is an error, or one request.
+                self.alive()
 
     def test_a_method_that_does_not_fit_is_named(self):
         for method in ("POST", "PATCH", "TRACE", "CONNECT", "FOO"):
