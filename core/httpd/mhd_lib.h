@@ -12,6 +12,7 @@
     F(MHD_create_response_from_callback)                                                           \
     F(MHD_destroy_response)                                                                        \
     F(MHD_get_connection_info)                                                                     \
+    F(MHD_get_connection_values)                                                                   \
     F(MHD_get_daemon_info)                                                                         \
     F(MHD_get_timeout)                                                                             \
     F(MHD_lookup_connection_value)                                                                 \
@@ -34,6 +35,7 @@ apium_status apm_mhd_load(apium_error *err);
 #define MHD_create_response_from_callback apm_mhd.MHD_create_response_from_callback
 #define MHD_destroy_response              apm_mhd.MHD_destroy_response
 #define MHD_get_connection_info           apm_mhd.MHD_get_connection_info
+#define MHD_get_connection_values         apm_mhd.MHD_get_connection_values
 #define MHD_get_daemon_info               apm_mhd.MHD_get_daemon_info
 #define MHD_get_timeout                   apm_mhd.MHD_get_timeout
 #define MHD_lookup_connection_value       apm_mhd.MHD_lookup_connection_value

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #define SWALLOW_BYTES                                                                              \
@@ -67,6 +68,44 @@ refuse_size(apm_http_req *req)
     apm_http_answer(req, &(apm_http_reply){ .status = 413, .body = { text, (size_t)len } });
 }
 
+static enum MHD_Result
+count_framing(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    int *n = arg;
+    (void)kind;
+    bool length = strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+    bool encoding = strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+    if (length || encoding)
+        ++*n;
+    if (encoding && (!value || strcasecmp(value, "chunked") != 0))
+        *n += 2;
+    return MHD_YES;
+}
+
+/*
+ * Where its body ends is said once, and understood. A proxy before us may go by the other of two lengths, and what is a body
+ * for it be a request for us.
+ */
+static bool
+is_framed(const apm_http_req *req)
+{
+    int n = 0;
+    (void)MHD_get_connection_values(req->mhd, MHD_HEADER_KIND, count_framing, &n);
+    return n <= 1;
+}
+
+static void
+refuse_framing(apm_http_req *req)
+{
+    static const char text[] = "{\"error\": {\"status\": 400, \"message\": \"it is not clear where "
+                               "the body ends\"}}";
+    static const apm_http_header header = { MHD_HTTP_HEADER_CONNECTION, "close" };
+    apm_http_answer(req, &(apm_http_reply){ .status = 400,
+                                            .body = { text, sizeof(text) - 1 },
+                                            .headers = &header,
+                                            .n_headers = 1 });
+}
+
 /* Of a body that is too big so much is read all the same: an answer in the midst of it may be lost with a reset connection. */
 static size_t
 swallow_bytes(const apm_httpd *httpd)
@@ -82,6 +121,11 @@ begin(apm_http_req *req, const char *method)
     req->began = true;
     if (!(req->method = strdup(method)))
         return MHD_NO;
+    if (!is_framed(req)) {
+        req->given = true;
+        refuse_framing(req);
+        return req->response ? send_answer(req) : MHD_NO;
+    }
     unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
     bool expects = apm_http_header_of(req, MHD_HTTP_HEADER_EXPECT) !=
                    NULL; /* it has not begun with the body */
