@@ -7,7 +7,7 @@
 #include "core/base/log.h"
 
 struct values {
-    const char *addr, *access, *cors, *level, *logfile, *log_format;
+    const char *addr, *access, *certificate, *key, *cors, *level, *logfile, *log_format;
     apm_opt_number port, max_body, max_connections;
 };
 
@@ -24,6 +24,9 @@ static const apm_option options[] = {
     { APM_OPT_TEXT, 0, "access", NULL, "FILE", AT(access),
       .help = "Who may do what: lines of \"reader|operator token SECRET\" or \"reader|operator "
               "basic USER:PASSWORD\". Without it everybody on this machine may do everything." },
+    { APM_OPT_TEXT, 0, "certificate", NULL, "FILE", AT(certificate),
+      .help = "Speak TLS, with this certificate (PEM, its chain after it) and --key." },
+    { APM_OPT_TEXT, 0, "key", NULL, "FILE", AT(key), .help = "The certificate's key (PEM)." },
     { APM_OPT_TEXT, 0, "cors", NULL, "ORIGIN", AT(cors),
       .help = "The origin whose pages may ask (https://app.example), or *." },
     { APM_OPT_NUMBER, 0, "max-body", NULL, "MB", AT(max_body), .min = 0.001, .max = 256,
@@ -40,14 +43,20 @@ static const apm_option options[] = {
     { 0 },
 };
 
+struct listening {
+    const apm_cli *cli;
+    bool tls;
+};
+
 static void
 on_ready(void *arg, const char *addr, int port)
 {
-    const apm_cli *cli = arg;
+    const struct listening *l = arg;
     bool six = strchr(addr, ':') != NULL;
-    if (cli->globals.quiet)
+    if (l->cli->globals.quiet)
         return;
-    printf("Listening on http://%s%s%s:%d/\n", six ? "[" : "", addr, six ? "]" : "", port);
+    printf("Listening on http%s://%s%s%s:%d/\n", l->tls ? "s" : "", six ? "[" : "", addr,
+           six ? "]" : "", port);
     fflush(stdout);
 }
 
@@ -62,15 +71,18 @@ run(apm_cli *cli, void *arg)
     apium_status st = v->level ? apm_log_level_parse(v->level, &log.level, &err) : APIUM_OK;
     if (st == APIUM_OK)
         st = apm_log_open(&log, &err);
+    struct listening listening = { .cli = cli, .tls = v->certificate != NULL };
     const apm_web_opts opts = {
         .addr = v->addr,
         .port = v->port.given ? (int)v->port.value : 8280,
         .access = v->access,
+        .certificate = v->certificate,
+        .key = v->key,
         .cors = v->cors,
         .max_body_bytes = v->max_body.given ? (size_t)(v->max_body.value * (1 << 20)) : 0,
         .max_connections = v->max_connections.given ? (unsigned)v->max_connections.value : 0,
         .on_ready = on_ready,
-        .arg = cli,
+        .arg = &listening,
     };
     if (st == APIUM_OK)
         st = apm_web_run(cli->app, &opts, &err);

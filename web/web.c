@@ -125,6 +125,8 @@ open_all(apm_web *web, apium_error *err)
         st = apm_httpd_open(&web->loop,
                             &(apm_httpd_opts){ .addr = addr,
                                                .port = opts->port,
+                                               .certificate = opts->certificate,
+                                               .key = opts->key,
                                                .max_body_bytes = opts->max_body_bytes,
                                                .max_connections = opts->max_connections,
                                                .on_request = apm_web_on_request,

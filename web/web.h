@@ -8,10 +8,11 @@
 #include "client/app.h"
 
 typedef struct apm_web_opts {
-    const char *addr;   /* NULL: 127.0.0.1 */
-    int port;           /* 0: any free one */
-    const char *access; /* file of who may do what; NULL: everybody on this machine */
-    const char *cors;   /* the origin that pages may ask from, "*" any; NULL none */
+    const char *addr;              /* NULL: 127.0.0.1 */
+    int port;                      /* 0: any free one */
+    const char *access;            /* file of who may do what; NULL: everybody on this machine */
+    const char *certificate, *key; /* files in PEM; NULL: no TLS */
+    const char *cors;              /* the origin that pages may ask from, "*" any; NULL none */
     size_t max_body_bytes;
     unsigned max_connections;
     /* Told where it listens, once it does; may be NULL. */

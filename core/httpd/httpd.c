@@ -2,11 +2,17 @@
 #include "core/httpd/inside.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/base/log.h"
+
 #define SWEEP_MS 1000
+#define PEM_MAX  65536 /* bytes of a certificate with its chain, and of a key */
 #define OVERHEAD                                                                                   \
     (6 << 10) /* what libmicrohttpd needs of a connection's memory besides the headers */
 
@@ -99,6 +105,57 @@ keep_target(void *arg, struct MHD_Connection *mhd, char *text)
     return strlen(text); /* escapes are read later, where a NUL is told from an end */
 }
 
+/* Only when something is amiss, which is for who is asked why. */
+__attribute__((format(printf, 2, 0))) static void
+on_said(void *arg, const char *fmt, va_list ap)
+{
+    apm_httpd *httpd = arg;
+    vsnprintf(httpd->said, sizeof(httpd->said), fmt, ap);
+    httpd->said[strcspn(httpd->said, "\n")] = '\0';
+    apm_log(APM_LOG_DEBUG, "httpd.said", "%s", httpd->said);
+}
+
+static apium_status
+read_pem(const char *path, const char *what, char text[PEM_MAX], apium_error *err)
+{
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot read the %s %s: %s", what, path,
+                        strerror(errno));
+    size_t n = fread(text, 1, PEM_MAX - 1, file);
+    bool whole = !ferror(file) && feof(file);
+    fclose(file);
+    text[n] = '\0';
+    if (!whole || strlen(text) != n || !strstr(text, "-----BEGIN "))
+        return apm_fail(err, APIUM_E_CONFIG, "cannot use the %s %s: it is not in PEM", what, path);
+    return APIUM_OK;
+}
+
+/* Certificate, key: MHD's options for them, none without TLS. pem is for their text. */
+static apium_status
+read_tls(const apm_httpd_opts *opts, char pem[2][PEM_MAX], struct MHD_OptionItem items[3],
+         apium_error *err)
+{
+    items[0] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
+    if (!opts->certificate && !opts->key)
+        return APIUM_OK;
+    if (!opts->certificate || !opts->key)
+        return apm_fail(err, APIUM_E_CONFIG,
+                        "a certificate needs its key, and a key its certificate");
+    if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+        return apm_fail(err, APIUM_E_UNSUPPORTED,
+                        "cannot serve TLS: libmicrohttpd was built without");
+    apium_status st = read_pem(opts->certificate, "certificate", pem[0], err);
+    if (st == APIUM_OK)
+        st = read_pem(opts->key, "key", pem[1], err);
+    if (st != APIUM_OK)
+        return st;
+    items[0] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_CERT, 0, pem[0] };
+    items[1] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_KEY, 0, pem[1] };
+    items[2] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
+    return APIUM_OK;
+}
+
 apium_status
 apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, apium_error *err)
 {
@@ -117,15 +174,23 @@ apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, api
     o->idle_ms = o->idle_ms ? o->idle_ms : 75000;
     o->request_ms = o->request_ms ? o->request_ms : 30000;
     o->answer_ms = o->answer_ms ? o->answer_ms : 60000;
-    st = listen_on(opts, &fd, &httpd->port, err);
+    char(*pem)[PEM_MAX] = calloc(2, sizeof(*pem));
+    struct MHD_OptionItem tls[3];
+    st = pem ? read_tls(opts, pem, tls, err)
+             : apm_fail(err, APIUM_E_NOMEM, "cannot start an HTTP server: out of memory");
+    if (st == APIUM_OK)
+        st = listen_on(opts, &fd, &httpd->port, err);
     if (st != APIUM_OK) {
+        free(pem);
         free(httpd);
         return st;
     }
     httpd->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, apm_httpd_on_access, httpd,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, o->max_connections,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->max_header_bytes + OVERHEAD,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+            (opts->certificate ? MHD_USE_TLS : 0),
+        0, NULL, NULL, apm_httpd_on_access, httpd, MHD_OPTION_EXTERNAL_LOGGER, on_said, httpd,
+        MHD_OPTION_ARRAY, tls, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+        o->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->max_header_bytes + OVERHEAD,
         MHD_OPTION_NOTIFY_CONNECTION, apm_httpd_on_connection, httpd, MHD_OPTION_NOTIFY_COMPLETED,
         apm_httpd_on_completed, NULL, MHD_OPTION_URI_LOG_CALLBACK, apm_httpd_on_uri, httpd,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_target, NULL, MHD_OPTION_END);
@@ -136,9 +201,16 @@ apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, api
             MHD_stop_daemon(httpd->daemon);
         else
             close(fd);
+        st = apm_fail(err, opts->certificate ? APIUM_E_CONFIG : APIUM_E_SYSTEM,
+                      "cannot start an HTTP server: %s",
+                      *httpd->said ? httpd->said : "libmicrohttpd refuses");
+        explicit_bzero(pem, 2 * sizeof(*pem));
+        free(pem);
         free(httpd);
-        return apm_fail(err, APIUM_E_SYSTEM, "cannot start an HTTP server: libmicrohttpd refuses");
+        return st;
     }
+    explicit_bzero(pem, 2 * sizeof(*pem));
+    free(pem);
     uv_timer_init(loop, &httpd->next);
     uv_timer_init(loop, &httpd->sweep);
     uv_idle_init(loop, &httpd->idle);

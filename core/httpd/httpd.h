@@ -23,6 +23,8 @@ typedef struct apm_http_req apm_http_req;
 typedef struct apm_httpd_opts {
     const char *addr; /* a number: "127.0.0.1", "::1" */
     int port;         /* 0: any free one */
+    /* Files in PEM; both: TLS, neither: none. Read once. */
+    const char *certificate, *key;
     /* 0: the default, which is in brackets */
     unsigned max_connections; /* [4096] */
     size_t max_body_bytes;    /* [64 MiB] */
@@ -47,7 +49,8 @@ typedef struct apm_http_reply {
     size_t n_headers;
 } apm_http_reply;
 
-/* Listen. E_SYSTEM says why that cannot be. */
+/* Listen. E_SYSTEM says why that cannot be, E_CONFIG what of the certificate or its key, E_UNSUPPORTED that this libmicrohttpd has
+ * no TLS. */
 apium_status
 apm_httpd_open(uv_loop_t *loop, const apm_httpd_opts *opts, apm_httpd **out, apium_error *err);
 int apm_httpd_port(const apm_httpd *httpd);

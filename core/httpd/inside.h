@@ -63,6 +63,7 @@ struct apm_httpd {
     uv_timer_t next, sweep;
     uv_idle_t idle; /* runs the daemon once more before the loop sleeps */
     int handles, port;
+    char said[160]; /* by libmicrohttpd, last */
     bool running, closing;
     apm_http_conn *conns;
     size_t n_conns;

@@ -15,6 +15,7 @@
     F(MHD_get_connection_values)                                                                   \
     F(MHD_get_daemon_info)                                                                         \
     F(MHD_get_timeout)                                                                             \
+    F(MHD_is_feature_supported)                                                                    \
     F(MHD_lookup_connection_value)                                                                 \
     F(MHD_queue_response)                                                                          \
     F(MHD_resume_connection)                                                                       \
@@ -38,6 +39,7 @@ apium_status apm_mhd_load(apium_error *err);
 #define MHD_get_connection_values         apm_mhd.MHD_get_connection_values
 #define MHD_get_daemon_info               apm_mhd.MHD_get_daemon_info
 #define MHD_get_timeout                   apm_mhd.MHD_get_timeout
+#define MHD_is_feature_supported          apm_mhd.MHD_is_feature_supported
 #define MHD_lookup_connection_value       apm_mhd.MHD_lookup_connection_value
 #define MHD_queue_response                apm_mhd.MHD_queue_response
 #define MHD_resume_connection             apm_mhd.MHD_resume_connection

@@ -6,6 +6,8 @@ import os
 import random
 import re
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import unittest
@@ -520,6 +522,97 @@ class Fuzz(Case):
         print(f"{n} requests")
         self.assertGreater(n, 50)
         self.alive()
+
+
+class Tls(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        where = harness.folder("tls")
+        cls.cert, cls.key = str(where / "cert"), str(where / "key")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout", cls.key, "-out", cls.cert],
+                       check=True, stderr=subprocess.DEVNULL)
+        cls.web = harness.Web(None, "--certificate", cls.cert, "--key", cls.key).start()
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.web.stop() == 0, cls.web.log()[-4000:]
+
+    def ask(self, method, path, body=None, timeout=20):
+        context = ssl.create_default_context(cafile=self.cert)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.web.port, timeout=timeout, context=context)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def test_documents_go_and_come_whole(self):
+        self.assertIn("Listening on https://", self.web.log())
+        for size in (10, 100000, 20000000):
+            text = json.dumps({"status": "STARTED", "result": "x" * size})
+            self.assertEqual(self.ask("PUT", f"/celery-task-meta-tls{size}", text).status, 204)
+            self.assertEqual(self.ask("GET", f"/celery-task-meta-tls{size}").body.decode(), text)
+
+    def test_a_wait_ends_with_the_document_and_who_leaves_is_let_go(self):
+        out = []
+        thread = threading.Thread(target=lambda: out.append(self.ask("GET", "/celery-task-meta-tw?wait=20")))
+        before = connections(self.web.port)
+        thread.start()
+        harness.eventually(lambda: connections(self.web.port) > before)
+        self.ask("PUT", "/celery-task-meta-tw", '{"status": "SUCCESS"}')
+        thread.join(20)
+        self.assertEqual(out[0].status, 200)
+        context = ssl.create_default_context(cafile=self.cert)
+        sock = context.wrap_socket(socket.create_connection(("127.0.0.1", self.web.port)), server_hostname="127.0.0.1")
+        sock.sendall(b"GET /celery-task-meta-tl?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        waiting = lambda: re.search(rb"^apium_web_waiting (\d+)$", self.ask("GET", "/metrics").body, re.M).group(1)
+        harness.eventually(lambda: waiting() == b"1")
+        sock.close()
+        harness.eventually(lambda: waiting() == b"0")
+
+    def test_events_are_streamed(self):
+        context = ssl.create_default_context(cafile=self.cert)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.web.port, timeout=20, context=context)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/events?ids=te")
+        stream = connection.getresponse()
+        for i in range(30):
+            self.ask("PUT", "/celery-task-meta-te", json.dumps({"status": "PROGRESS", "result": i}))
+        seen = 0
+        while seen < 30:
+            line = stream.readline()
+            seen += line.startswith(b"data: ") and json.loads(line[6:])["result"] == seen
+
+    def test_what_is_no_tls_harms_nobody(self):
+        for data in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + b"x" * 600, b"\x16\x03\x01\xff\xff" + b"\0" * 70000, b"\0"):
+            self.assertNotIn(b"200", raw(self.web, data, 1))
+        self.assertEqual(self.ask("GET", "/").status, 200)
+
+    def test_a_worker_keeps_results_behind_it(self):
+        where = harness.folder("tls-worker")
+        broker, backend = f"sqlite:///{where}/q.db", f"https://127.0.0.1:{self.web.port}/"
+        conf = {"result_backend_transport_options": {"http_ca": self.cert}}
+        env = harness.environment(broker, backend, conf)
+        worker = harness.Worker(broker, backend, "-c", "1", conf=conf).start()
+        self.addCleanup(worker.kill_group)
+        task = harness.apium("call", "tasks.add", "-a", "[2, 3]", env=env, check=True).stdout.strip()
+        self.assertEqual(json.loads(self.ask("GET", f"/tasks/{task}?wait=20").body)["result"], 5)
+        self.assertEqual(worker.stop(), 0)
+
+    def test_files_that_are_no_good_keep_the_server_from_starting(self):
+        where = harness.folder("bad-tls")
+        (where / "text").write_text("no certificate\n")
+        (where / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        other = where / "other"
+        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", other], check=True)
+        for options in (["--certificate", self.cert], ["--key", self.key], ["--certificate", where / "none", "--key", self.key],
+                        ["--certificate", where / "text", "--key", self.key], ["--certificate", where / "broken", "--key", self.key],
+                        ["--certificate", where, "--key", self.key], ["--certificate", self.cert, "--key", other]):
+            done = harness.apium("--result-backend", "memory://", "web", "--port", "0", *options, timeout=20)
+            self.assertEqual(done.returncode, 78, (options, done.stderr))
+            self.assertRegex(done.stderr, "certificate|key|PEM|TLS", options)
 
 
 class Access(unittest.TestCase):
