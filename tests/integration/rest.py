@@ -510,10 +510,11 @@ class WorkersOwn(unittest.TestCase):
         harness.eventually(lambda: self.get("/healthz")[0] == 200, 20)
         self.assertEqual(worker.stop(), 0)
 
-    def stopped(self, pid, why):
-        """While that process is stopped the worker is not well, within ten seconds, and says why; and then it is again."""
+    def stopped(self, pid, why, *others):
+        """While these processes are stopped the worker is not well, within ten seconds, and says why; and then it is again."""
         harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 20)
-        os.kill(pid, signal.SIGSTOP)
+        for one in (pid, *others):
+            os.kill(one, signal.SIGSTOP)
         try:
             start = time.monotonic()
             harness.eventually(lambda: self.get("/healthz")[0] == 503, 30)
@@ -521,7 +522,8 @@ class WorkersOwn(unittest.TestCase):
             self.assertRegex(self.get("/healthz")[1], why)
             self.assertIn('celery_worker_up{hostname="h@test"} 0', self.get("/metrics")[1])
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for one in (pid, *others):
+                os.kill(one, signal.SIGCONT)
         start = time.monotonic()
         harness.eventually(lambda: self.get("/healthz") == (200, "ok\n"), 30)
         print(f"{why}: not well {took:.1f} s after the stop, well {time.monotonic() - start:.1f} s after its end")
@@ -554,6 +556,19 @@ class WorkersOwn(unittest.TestCase):
         for pid in pool:
             self.stopped(pid, "is stopped")
         worker.kill_group()
+
+    def test_a_worker_on_rabbitmq_is_well_while_that_answers(self):
+        rabbitmq = harness.RabbitMQ().start()
+        self.addCleanup(rabbitmq.stop)
+        self.port = harness.free_port()
+        worker = harness.Worker(rabbitmq.url(), None, "-n", "h@test", "-c", "1", "--http", f"127.0.0.1:{self.port}", module=harness.FLOWS).start()
+        self.addCleanup(worker.kill_group)
+        harness.eventually(lambda: 'celery_queue_length{queue_name="celery"} 0\n' in self.get("/metrics")[1], 10)
+        text = self.get("/metrics")[1]
+        self.assertIn('apium_queue_consumers{queue_name="celery"} 1\n', text)
+        accepted(self, text)
+        self.stopped(*harness.tree(rabbitmq.pid)[:1], "the broker has not answered|cannot be reached", *harness.tree(rabbitmq.pid)[1:])
+        self.assertEqual(worker.stop(), 0)
 
     def test_pools_of_threads_and_other_brokers_answer_too(self):
         where = harness.folder("well")

@@ -480,7 +480,20 @@ class Fuzz(Case):
         ("GET", "/api/task/info/a", ""), ("GET", "/api/task/result/a?timeout=0.01", ""), ("POST", "/api/task/abort/a", ""),
         ("PUT", "/celery-taskset-meta-t", '{"result": [["t", null], [[["a", null], null]]]}'), ("GET", "/groups/t", ""),
         ("PUT", "/celery-task-meta-p", '{"status": "SUCCESS", "parent_id": "a", "children": [[["a", null], [[["b", null], null]]]]}'),
-        ("GET", "/tasks/p/tree", ""), ("GET", "/events?ids=a,b", ""), ("GET", "/metrics", ""), ("GET", "/openapi.json", ""),
+        ("GET", "/tasks/p/tree", ""), ("GET", "/events?ids=a,b", ""), ("GET", "/metrics?names=a,b", ""), ("GET", "/openapi.json", ""),
+        ("PUT", "/celery-task-meta-f", '{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["a", 1], "exc_module": "builtins"}, '
+                                       '"traceback": "t", "children": [[["c", null], null]], "date_done": "2026-11-28T10:00:00.5+00:00", "name": "t.f", '
+                                       '"args": [1, {"a": null}], "kwargs": {"k": "v"}, "worker": "w@h", "retries": 2, "queue": "q"}'),
+        ("GET", "/api/task/info/f", ""), ("GET", "/api/tasks?limit=5&offset=1&sort_by=-name&state=FAILURE&taskname=t.f&workername=w@h", ""),
+        ("GET", "/api/tasks?received_start=2026-11-28+10:00&received_end=2026-11-29%2010:00&sort_by=received", ""), ("GET", "/api/task/types", ""),
+        ("POST", "/api/task/apply/t.f", '{"args": [1], "kwargs": {"a": 2}, "timeout": 0.01, "countdown": "5", "eta": "2026-11-28 10:00:00.0"}'),
+        ("POST", "/api/task/async-apply/t.f", '{"args": [], "expires": "2026-11-28 10:00:00.5", "queue": "q", "priority": 3}'),
+        ("POST", "/api/task/send-task/t.f", '{"args": [[[]]], "task_id": "own"}'), ("POST", "/api/task/revoke/a?terminate=true&signal=SIGKILL", ""),
+        ("POST", "/api/worker/pool/grow/w@h?n=1", ""), ("GET", "/queues?names=a,b", ""), ("GET", "/api/queues/length?names=q", ""),
+        ("POST", "/tasks", '[{"task": "t.f", "args": [1], "options": {"countdown": 1}}, {"task": "celery.chord", "args": [], "options": {}, '
+                           '"subtask_type": "chord", "immutable": false, "kwargs": {"kwargs": {}, "header": [{"task": "t", "args": [], "kwargs": {}, '
+                           '"options": {}, "subtask_type": null, "immutable": false}], "body": {"task": "b", "args": [], "kwargs": {}, "options": {}, '
+                           '"subtask_type": null, "immutable": false}}}]'),
     ]
 
     def mutate(self, data):
@@ -500,18 +513,26 @@ class Fuzz(Case):
                 del data[at:]
         return bytes(data)
 
+    def request(self, connection):
+        method, path, body = self.random.choice(self.SEEDS)
+        body = self.mutate(body.encode()) if body else b""
+        framing = f"Content-Length: {len(body)}"
+        if self.random.random() < 0.1:
+            framing, at = "Transfer-Encoding: chunked", self.random.randrange(len(body) + 1)
+            body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:at], body[at:]) if part) + b"0\r\n\r\n"
+        request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n{framing}\r\n\r\n".encode()
+        return (self.mutate(request) if self.random.random() < 0.5 else request) + body
+
     def test_nothing_brings_it_down(self):
         self.random = random.Random(20261128)
         end, n = time.monotonic() + float(os.environ.get("WEB_FUZZ_SECONDS", "3")), 0
         while time.monotonic() < end:
-            method, path, body = self.random.choice(self.SEEDS)
-            body = self.mutate(body.encode()) if body else b""
-            request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            if self.random.random() < 0.5:
-                request = self.mutate(request)
+            data = self.request("close")
+            while self.random.random() < 0.2:  # several on one connection
+                data = self.request("keep-alive") + data
             with socket.create_connection(("127.0.0.1", self.web.port), 10) as sock:
                 try:
-                    sock.sendall(request + body)
+                    sock.sendall(data)
                     sock.shutdown(socket.SHUT_WR)
                     sock.settimeout(0.1)  # of what is half a request no answer is waited for
                     while sock.recv(65536):
