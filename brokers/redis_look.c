@@ -239,9 +239,17 @@ measure(walk *w)
     apm_redis_req *req = ask(w, &redis_length_script, NULL, on_length);
     if (!req)
         return;
-    redis_queue *queue = redis_queue_get(w->broker, w->counting->info.name);
-    for (int s = 0; queue && s < w->broker->n_steps; s++)
-        apm_redis_addz(req, queue->list[s]);
+    /* Not redis_queue_get(): that remembers a name for ever, and here anybody may ask for any. */
+    apm_buf list;
+    apm_buf_init(&list, 1 << 20);
+    for (int s = 0; s < w->broker->n_steps; s++) {
+        apm_buf_reset(&list);
+        apm_buf_addf(&list, "%s%s", w->broker->prefix, w->counting->info.name);
+        if (w->broker->steps[s] != 0)
+            apm_buf_addf(&list, "%s%d", w->broker->sep, w->broker->steps[s]);
+        apm_redis_add(req, apm_buf_str(&list));
+    }
+    apm_buf_clear(&list);
     apm_redis_send(w->broker->base.link, req, w->broker);
 }
 

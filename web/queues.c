@@ -99,8 +99,13 @@ choose(apm_web_call *call, size_t *n)
     if (apm_web_param(call, "names", &text)) {
         char *copy = apm_arena_printf(&call->arena, "%s", text.p), *save = NULL;
         for (char *one = copy ? strtok_r(copy, ",", &save) : NULL; one && *n < NAMES_MAX;
-             one = strtok_r(NULL, ",", &save))
-            names[(*n)++] = one;
+             one = strtok_r(NULL, ",", &save)) {
+            size_t at = 0;
+            while (at < *n && strcmp(names[at], one) != 0)
+                at++;
+            if (at == *n)
+                names[(*n)++] = one;
+        }
         return names;
     }
     for (size_t i = 0; i < s->n_task_queues && *n < NAMES_MAX; i++)

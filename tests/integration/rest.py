@@ -274,6 +274,7 @@ class Queues(Case):
         self.assertEqual([q["name"] for q in self.ask("GET", "/queues")["queues"]], ["celery"])
         self.assertEqual(self.ask("GET", "/api/queues/length?names=lonely"), {"active_queues": [{"name": "lonely", "messages": 3}]})
         self.ask("GET", "/queues?names=", status=400)
+        self.assertEqual([q["name"] for q in self.ask("GET", "/queues?names=lonely,celery,,lonely")["queues"]], ["lonely", "celery"])
 
     def test_an_age_that_nobody_knows_is_none(self):
         redis = harness.Redis().start()
