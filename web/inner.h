@@ -156,10 +156,11 @@ apm_web_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_g
 apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_task_revoke,
     apm_flower_revoke, apm_flower_send_task;
 /* queues.c: ask the broker for the queues of "?names=", or of the settings. `done` has to answer the call; err, when it cannot tell,
- * or has not within patience_ms. */
+ * or has not within patience_ms. often: this is asked again and again, so nothing that is dear is asked for. */
 typedef void apm_web_queues_fn(apm_web_call *call, const apm_queue_info *infos, size_t n,
                                const apium_error *err);
-void apm_web_ask_queues(apm_web_call *call, int64_t patience_ms, apm_web_queues_fn *done);
+void
+apm_web_ask_queues(apm_web_call *call, bool often, int64_t patience_ms, apm_web_queues_fn *done);
 /* The broker is closed: it answers nothing any more. */
 void apm_web_forget_queues(apm_web *web);
 apm_web_fn apm_queues_get, apm_flower_queue_lengths;

@@ -72,7 +72,7 @@ apm_metrics_get(apm_web_call *call)
 {
     /* A server that only keeps results makes no embedded broker for being asked how it is. */
     if (call->web->broker || call->web->settings->broker_given)
-        apm_web_ask_queues(call, BROKER_MS, on_queues);
+        apm_web_ask_queues(call, true, BROKER_MS, on_queues);
     else
         answer_metrics(call, NULL, 0, -1);
 }

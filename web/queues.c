@@ -180,7 +180,7 @@ on_infos(void *arg, const apm_queue_info *infos, size_t n, const apium_error *er
 }
 
 void
-apm_web_ask_queues(apm_web_call *call, int64_t patience_ms, apm_web_queues_fn *done)
+apm_web_ask_queues(apm_web_call *call, bool often, int64_t patience_ms, apm_web_queues_fn *done)
 {
     apm_web *web = call->web;
     apium_error err;
@@ -216,7 +216,11 @@ apm_web_ask_queues(apm_web_call *call, int64_t patience_ms, apm_web_queues_fn *d
     a->timer.data = a;
     uv_timer_start(&a->timer, on_timer, (uint64_t)patience_ms, 0);
     apm_http_on_gone(call->req, on_gone, a);
-    web->broker->ops->inspect(web->broker, names, n, on_infos, a);
+    /* A broker that cannot park is RabbitMQ: it counts the refused by taking each of them and giving it back. */
+    if (often && !apm_broker_can(web->broker, APM_BROKER_PARK))
+        web->broker->ops->look(web->broker, names, n, on_infos, a);
+    else
+        web->broker->ops->inspect(web->broker, names, n, on_infos, a);
 }
 
 void
@@ -232,11 +236,11 @@ apm_web_forget_queues(apm_web *web)
 void
 apm_queues_get(apm_web_call *call)
 {
-    apm_web_ask_queues(call, ANSWER_MS, answer_rest);
+    apm_web_ask_queues(call, false, ANSWER_MS, answer_rest);
 }
 
 void
 apm_flower_queue_lengths(apm_web_call *call)
 {
-    apm_web_ask_queues(call, ANSWER_MS, answer_flower);
+    apm_web_ask_queues(call, true, ANSWER_MS, answer_flower);
 }

@@ -568,6 +568,15 @@ class WorkersOwn(unittest.TestCase):
         text = self.get("/metrics")[1]
         self.assertIn('apium_queue_consumers{queue_name="celery"} 1\n', text)
         accepted(self, text)
+        web = harness.Web("memory://", env=harness.environment(rabbitmq.url(), "")).start()
+        self.addCleanup(web.kill_group)
+        self.port, port = web.port, self.port
+        text = self.get("/metrics?names=celery,none")[1]
+        self.assertIn('apium_queue_consumers{queue_name="celery"} 1\n', text)
+        self.assertIn('celery_queue_length{queue_name="none"} 0\n', text)
+        self.assertNotIn('apium_queue_dead', text)
+        accepted(self, text)
+        self.port = port
         self.stopped(*harness.tree(rabbitmq.pid)[:1], "the broker has not answered|cannot be reached", *harness.tree(rabbitmq.pid)[1:])
         self.assertEqual(worker.stop(), 0)
 
