@@ -90,7 +90,7 @@ typedef struct redis_broker {
     size_t quiet;           /* queues in a row that were looked at and hold nothing any more */
     size_t last_found;      /* messages of the last fetch */
     int64_t pause_until_ms; /* after an error of the server */
-    unsigned n_fetching;    /* unanswered fetches: one, two of deep queues */
+    unsigned n_fetching;    /* unanswered fetches: one, more of deep queues */
     bool deep;              /* the last one left something behind */
     redis_fetch *orphans;   /* answers lost: what they took is to be adopted */
     unsigned adopting;

@@ -3,7 +3,7 @@
  * message is nowhere. The script moves elements unread, by joining strings, under tags of our own; what is no message is sorted
  * out here and buried by the next call.
  *
- * A second fetch is under way only while the lists hold more than one brings: a far server then has something to do meanwhile.
+ * Further fetches are under way only while the lists hold more than one brings: a far server then has something to do meanwhile.
  * If an answer is lost with the connection, the next connection asks for its tags and adopts what is there: a fetch is never sent
  * twice.
  */
@@ -16,13 +16,13 @@
 #include "redis_fetch.lua.h"
 #include "redis_adopt.lua.h"
 
-#define BATCH_MAX       256       /* messages of one fetch */
-#define BATCH_BYTES     (4 << 20) /* a fetch stops after so many bytes */
-#define UNLIMITED_BATCH 128       /* a fetch without a window */
+#define BATCH_MAX   128       /* messages of one fetch */
+#define BATCH_BYTES (4 << 20) /* a fetch stops after so many bytes */
 #define FETCH_QUEUES                                                                               \
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
-#define SETTLING_MAX   512
-#define SECOND_WORTH   64 /* messages that a second fetch may bring */
+#define SETTLING_MAX   512 /* settlements unheard of, beyond which nothing more is fetched */
+#define FETCHES_MAX    4   /* unanswered, of deep queues */
+#define FURTHER_WORTH  64  /* messages that a further fetch may bring */
 #define ERROR_PAUSE_MS 1000
 
 static void
@@ -314,7 +314,7 @@ void
 redis_fetch_pump(redis_broker *broker)
 {
     if (!broker->windowed || broker->stopping || !broker->n_order ||
-        broker->n_fetching > (unsigned)broker->deep || broker->orphans ||
+        broker->n_fetching >= (broker->deep ? FETCHES_MAX : 1) || broker->orphans ||
         apm_clock_ms() < broker->pause_until_ms)
         return;
     if (!broker->ready) {
@@ -324,14 +324,14 @@ redis_fetch_pump(redis_broker *broker)
     /* The window is free of what is settled, but the server may be slow to hear of it. */
     if (broker->n_settling >= SETTLING_MAX)
         return;
-    size_t count = UNLIMITED_BATCH;
+    size_t count = BATCH_MAX;
     if (broker->window) {
         size_t busy = broker->n_held + broker->reserved;
         count = busy < broker->window ? broker->window - busy : 0;
         if (count > BATCH_MAX)
             count = BATCH_MAX;
     }
-    if (count >= (broker->n_fetching ? SECOND_WORTH : 1))
+    if (count >= (broker->n_fetching ? FURTHER_WORTH : 1))
         send_fetch(broker, (unsigned)count);
 }
 

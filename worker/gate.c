@@ -18,7 +18,7 @@
 #define MAX_SETTLING  8192
 /* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds and in requests. */
 #define AHEAD_NS      (20 * 1000 * 1000)
-#define AHEAD_MAX     192
+#define AHEAD_MAX     256
 
 /* ---- the heap of held requests ---- */
 
