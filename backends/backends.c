@@ -49,6 +49,12 @@ apm_backend_open(apm_links *set, const char *url, const char *broker_url, apm_ba
 {
     if (!url || !*url || strcmp(url, "disabled") == 0)
         url = "disabled://";
+    /* Celery's aliases: "s3" is "s3://". */
+    char bare[40];
+    if (!strchr(url, ':') && strlen(url) < 32 && find_adapter(url) && strcmp(url, "rpc") != 0) {
+        snprintf(bare, sizeof(bare), "%s://", url);
+        url = bare;
+    }
     char scheme[32];
     snprintf(scheme, sizeof(scheme), "%.*s", (int)strcspn(url, ":"), url);
 

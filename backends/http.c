@@ -1,6 +1,6 @@
 /*
- * http.c - the result backend for http:// and https://: Celery's documents under Celery's keys (docs/http-result-protocol.md). What
- * commits and what is sent again is the link's business.
+ * http.c - the result backend for http:// and https://, and for couchdb://, consul://, elasticsearch:// and s3://: Celery's documents under
+ * Celery's keys (docs/http-result-protocol.md). What commits, what is sent again and what form it has there is the link's business.
  */
 #include "backends/http.h"
 
@@ -16,32 +16,32 @@ store_of(apm_backend *backend)
 }
 
 void
-apm_http_task_path(apm_buf *buf, apm_str task_id)
+apm_http_task_key(apm_buf *buf, apm_str task_id)
 {
     apm_buf_addz(buf, "celery-task-meta-");
-    apm_http_escape(buf, task_id);
+    apm_buf_adds(buf, task_id);
 }
 
 static void
-group_path(apm_buf *buf, apm_str group_id)
+group_key(apm_buf *buf, apm_str group_id)
 {
     apm_buf_addz(buf, "celery-taskset-meta-");
-    apm_http_escape(buf, group_id);
+    apm_buf_adds(buf, group_id);
 }
 
 /* ---- what units do ---- */
 
 static apium_status
-add(apm_backend *backend, apm_unit *unit, apm_buf *head, const apm_buf *path, apm_http_op op,
+add(apm_backend *backend, apm_unit *unit, apm_buf *head, const apm_buf *key, apm_http_op op,
     apium_error *err)
 {
     double expires_s = backend->settings ? backend->settings->result_expires : 0;
-    apium_status st = head->failed || (path && path->failed)
+    apium_status st = head->failed || (key && key->failed)
                           ? apm_fail(err, APIUM_E_INVALID,
                                      "cannot store a result: its id is too long, or no UTF-8")
                           : APIUM_OK;
     op.head = apm_buf_str(head);
-    op.path = path ? path->p : NULL;
+    op.key = key ? key->p : NULL;
     if (st == APIUM_OK)
         st = apm_http_add(unit, &op, expires_s > 0 ? expires_s : 0, err);
     apm_buf_clear(head);
@@ -67,7 +67,7 @@ check_json(apm_str doc, apium_error *err)
 static apium_status
 backend_record(apm_backend *base, apm_unit *unit, const apm_record *record, apium_error *err)
 {
-    apm_buf head, path;
+    apm_buf head, key;
     apium_status st = check_json(record->doc, err);
     if (st != APIUM_OK)
         return st;
@@ -75,11 +75,11 @@ backend_record(apm_backend *base, apm_unit *unit, const apm_record *record, apiu
     apm_buf_addz(&head, ", ");
     apm_json_add_string(&head, record->state);
     apm_buf_addz(&head, ", ");
-    apm_buf_init(&path, 65536);
-    apm_http_task_path(&path, record->task_id);
-    st = add(base, unit, &head, &path, (apm_http_op){ .doc = record->doc, .unless_success = true },
+    apm_buf_init(&key, 65536);
+    apm_http_task_key(&key, record->task_id);
+    st = add(base, unit, &head, &key, (apm_http_op){ .doc = record->doc, .unless_success = true },
              err);
-    apm_buf_clear(&path);
+    apm_buf_clear(&key);
     return st;
 }
 
@@ -87,16 +87,16 @@ static apium_status
 backend_save_group(apm_backend *base, apm_unit *unit, apm_str group_id, apm_str doc,
                    apium_error *err)
 {
-    apm_buf head, path;
+    apm_buf head, key;
     apium_status st = check_json(doc, err);
     if (st != APIUM_OK)
         return st;
     begin(&head, "group", group_id);
     apm_buf_addz(&head, ", ");
-    apm_buf_init(&path, 65536);
-    group_path(&path, group_id);
-    st = add(base, unit, &head, &path, (apm_http_op){ .doc = doc }, err);
-    apm_buf_clear(&path);
+    apm_buf_init(&key, 65536);
+    group_key(&key, group_id);
+    st = add(base, unit, &head, &key, (apm_http_op){ .doc = doc }, err);
+    apm_buf_clear(&key);
     return st;
 }
 
@@ -146,7 +146,6 @@ backend_claim(apm_backend *base, apm_unit *unit, apm_str group_id, apium_error *
 /* ---- fetching and forgetting ---- */
 
 typedef struct one {
-    apm_http_store *store;
     apm_fetch_cb *fetched;
     apm_backend_done *done;
     void *arg;
@@ -160,44 +159,28 @@ refused(const apm_http_store *store, int status, apium_error *err)
 }
 
 static void
-on_fetched(void *arg, int status, apm_str body, const apium_error *err)
+on_fetched(void *arg, apm_str doc, const apium_error *err)
 {
     one o = *(one *)arg;
-    apium_error own;
     free(arg);
-    if (status == 200) {
-        o.fetched(o.arg, body, NULL);
-    } else if (status == 404 || status == 410) {
-        o.fetched(o.arg, APM_STR_NONE, NULL);
-    } else {
-        if (status)
-            (void)refused(o.store, status, &own);
-        o.fetched(o.arg, APM_STR_NONE, status ? &own : err);
-    }
+    o.fetched(o.arg, doc, err);
 }
 
 static void
-on_forgotten(void *arg, int status, apm_str body, const apium_error *err)
+on_forgotten(void *arg, apm_str doc, const apium_error *err)
 {
     one o = *(one *)arg;
-    apium_error own;
-    (void)body;
+    (void)doc;
     free(arg);
-    if (!o.done)
-        return;
-    if ((status >= 200 && status < 300) || status == 404 || status == 410)
-        o.done(o.arg, APIUM_OK, NULL);
-    else if (status)
-        o.done(o.arg, refused(o.store, status, &own), &own);
-    else
-        o.done(o.arg, err->status, err);
+    if (o.done)
+        o.done(o.arg, err ? err->status : APIUM_OK, err);
 }
 
 /* What was asked is owned by itself: it is answered even when the backend closes, for its memory's sake only. */
 static void
-ask(apm_backend *base, apm_buf *path, one with)
+ask(apm_backend *base, apm_buf *key, one with)
 {
-    one *o = path->failed ? NULL : malloc(sizeof(*o));
+    one *o = key->failed ? NULL : malloc(sizeof(*o));
     if (!o) {
         apium_error err;
         apium_status st = apm_fail(&err, APIUM_E_NOMEM, "cannot ask for a result: out of memory");
@@ -208,33 +191,33 @@ ask(apm_backend *base, apm_buf *path, one with)
         return;
     }
     *o = with;
-    o->store = store_of(base);
-    apm_http_ask(base->link, &(apm_http_asked){ .method = with.fetched ? "GET" : "DELETE",
-                                                .path = path->p,
-                                                .owner = base,
-                                                .done = with.fetched ? on_fetched : on_forgotten,
-                                                .arg = o,
-                                                .release = free });
+    apm_http_do(base->link,
+                &(apm_http_task){ .verb = with.fetched ? APM_HTTP_READ : APM_HTTP_DELETE,
+                                  .key = apm_buf_str(key),
+                                  .owner = base,
+                                  .done = with.fetched ? on_fetched : on_forgotten,
+                                  .arg = o,
+                                  .release = free });
 }
 
 static void
 ask_task(apm_backend *base, const char *task_id, one with)
 {
-    apm_buf path;
-    apm_buf_init(&path, 65536);
-    apm_http_task_path(&path, apm_strz(task_id));
-    ask(base, &path, with);
-    apm_buf_clear(&path);
+    apm_buf key;
+    apm_buf_init(&key, 65536);
+    apm_http_task_key(&key, apm_strz(task_id));
+    ask(base, &key, with);
+    apm_buf_clear(&key);
 }
 
 static void
 ask_group(apm_backend *base, const char *group_id, one with)
 {
-    apm_buf path;
-    apm_buf_init(&path, 65536);
-    group_path(&path, apm_strz(group_id));
-    ask(base, &path, with);
-    apm_buf_clear(&path);
+    apm_buf key;
+    apm_buf_init(&key, 65536);
+    group_key(&key, apm_strz(group_id));
+    ask(base, &key, with);
+    apm_buf_clear(&key);
 }
 
 static void
@@ -409,7 +392,8 @@ backend_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void 
     apm_http_parts *p = calloc(1, sizeof(*p) + strlen(group_id) + 1);
     apm_buf path;
     apm_buf_init(&path, 65536);
-    group_path(&path, apm_strz(group_id));
+    apm_buf_addz(&path, "celery-taskset-meta-");
+    apm_http_escape(&path, apm_strz(group_id));
     apm_buf_addz(&path, "/parts");
     if (!p || path.failed) {
         apium_error err;
@@ -485,7 +469,7 @@ backend_close(apm_backend *base)
     apm_http_watch_close(store);
 }
 
-static const char *const schemes[] = { "http", "https", NULL };
+static const char *const schemes[] = { "http", "https", APM_HTTP_PRESETS, NULL };
 
 const apm_backend_ops apm_http_backend = {
     .name = "http",

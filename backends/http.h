@@ -41,7 +41,7 @@ apium_status apm_http_watch(apm_backend *backend, const char *task_id, apm_chang
                             void *arg, apium_error *err);
 void apm_http_unwatch(apm_backend *backend, const char *task_id);
 
-/* The path of a task's document in buf. */
-void apm_http_task_path(apm_buf *buf, apm_str task_id);
+/* The key of a task's document in buf. */
+void apm_http_task_key(apm_buf *buf, apm_str task_id);
 
 #endif

@@ -207,6 +207,7 @@ say(apm_http_store *store)
     apm_http_ask(store->base.link, &(apm_http_asked){ .method = "POST",
                                                       .path = path,
                                                       .body = &body,
+                                                      .type = "application/json",
                                                       .wait_ms = wait_ms,
                                                       .for_ever = true,
                                                       .owner = store,
@@ -224,7 +225,7 @@ typedef struct look {
 } look;
 
 static void
-on_looked(void *arg, int status, apm_str body, const apium_error *err)
+on_looked(void *arg, apm_str doc, const apium_error *err)
 {
     look *l = arg;
     apm_http_store *store = l->store;
@@ -235,8 +236,8 @@ on_looked(void *arg, int status, apm_str body, const apium_error *err)
         w->looking = false;
         w->every_ms = w->every_ms * 3 / 2 < LOOK_MAX_MS ? w->every_ms * 3 / 2 : LOOK_MAX_MS;
         w->look_ms = apm_clock_ms() + w->every_ms;
-        if (status == 200)
-            tell(store, l->id, strlen(l->id), body);
+        if (apm_str_is(doc))
+            tell(store, l->id, strlen(l->id), doc);
     }
     free(l);
 }
@@ -245,23 +246,23 @@ static void
 look_at(apm_http_store *store, watched *w)
 {
     look *l = malloc(sizeof(*l) + strlen(w->id) + 1);
-    apm_buf path;
+    apm_buf key;
     if (!l)
         return;
     l->store = store;
     memcpy(l->id, w->id, strlen(w->id) + 1);
-    apm_buf_init(&path, 65536);
-    apm_http_task_path(&path, apm_strz(w->id));
+    apm_buf_init(&key, 65536);
+    apm_http_task_key(&key, apm_strz(w->id));
     w->looking = true;
     store->polls++;
-    apm_http_ask(store->base.link, &(apm_http_asked){ .method = "GET",
-                                                      .path = path.p ? path.p : "",
-                                                      .for_ever = true,
-                                                      .owner = store,
-                                                      .done = on_looked,
-                                                      .arg = l,
-                                                      .release = free });
-    apm_buf_clear(&path);
+    apm_http_do(store->base.link, &(apm_http_task){ .verb = APM_HTTP_READ,
+                                                    .key = apm_buf_str(&key),
+                                                    .for_ever = true,
+                                                    .owner = store,
+                                                    .done = on_looked,
+                                                    .arg = l,
+                                                    .release = free });
+    apm_buf_clear(&key);
 }
 
 static void

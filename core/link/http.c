@@ -1,11 +1,10 @@
 /* http.c - the kind of link that speaks HTTP: opening, asking the server what it can do, closing; see http.h */
-#include "core/link/http_inside.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "core/base/error.h"
 #include "core/base/json.h"
+#include "core/link/http_dialect.h"
 
 void
 apm_http_escape(apm_buf *buf, apm_str text)
@@ -17,6 +16,20 @@ apm_http_escape(apm_buf *buf, apm_str text)
             apm_buf_addc(buf, (char)c);
         else
             apm_buf_addf(buf, "%%%02X", c);
+    }
+}
+
+void
+apm_http_escape_path(apm_buf *buf, apm_str text)
+{
+    while (text.len > 0) {
+        const char *slash = memchr(text.p, '/', text.len);
+        const size_t len = slash ? (size_t)(slash - text.p) : text.len;
+        apm_http_escape(buf, (apm_str){ text.p, len });
+        if (slash)
+            apm_buf_addc(buf, '/');
+        text.p += len + (slash != NULL);
+        text.len -= len + (slash != NULL);
     }
 }
 
@@ -49,22 +62,11 @@ read_abilities(apm_str body)
 }
 
 static void
-on_discovered(void *arg, int status, apm_str body, const apium_error *err)
+on_known(http_link *link, unsigned abilities)
 {
-    http_link *link = arg;
     char text[400];
-    link->discovering = false;
-    if (link->closing)
-        return;
-    if (!status) { /* patience is over: the next unit asks anew */
-        snprintf(text, sizeof(text), "%s", err->text);
-        apm_link_changed(&link->base, false, text);
-        apm_http_units_fail(link, err->status != APIUM_E_CLOSED, err);
-        apm_http_units_send(link);
-        return;
-    }
     link->known = true;
-    link->abilities = status == 200 ? read_abilities(body) : 0;
+    link->abilities = abilities;
     for (apm_http_listener *l = link->listeners, *next; l; l = next) {
         next = l->next;
         if (l->on_known)
@@ -75,14 +77,64 @@ on_discovered(void *arg, int status, apm_str body, const apium_error *err)
     apm_http_units_send(link);
 }
 
+/* Patience is over: the next unit asks anew. */
+static void
+on_unknown(http_link *link, const apium_error *err)
+{
+    char text[400];
+    snprintf(text, sizeof(text), "%s", err->text);
+    apm_link_changed(&link->base, false, text);
+    apm_http_units_fail(link, err->status != APIUM_E_CLOSED, err);
+    apm_http_units_send(link);
+}
+
+static void
+on_discovered(void *arg, int status, apm_str body, const apium_error *err)
+{
+    http_link *link = arg;
+    link->discovering = false;
+    if (link->closing)
+        return;
+    if (status)
+        on_known(link, status == 200 ? read_abilities(body) : 0);
+    else
+        on_unknown(link, err);
+}
+
+/* What is wrong with the settings or the server a worker says again and again, until it has been seen to. */
+static void
+on_prepared(void *arg, apm_str doc, const apium_error *err)
+{
+    http_link *link = arg;
+    (void)doc;
+    link->discovering = false;
+    if (link->closing)
+        return;
+    if (!err) {
+        on_known(link, 0);
+    } else if (apm_links_patience_ms(link->base.set) >= 0 || err->status == APIUM_E_CLOSED) {
+        on_unknown(link, err);
+    } else {
+        apm_http_away(link, err->text, 0);
+        apm_http_discover(link);
+    }
+}
+
 void
 apm_http_discover(http_link *link)
 {
     link->discovering = true;
-    apm_http_ask(
-        &link->base,
-        &(apm_http_asked){
-            .method = "GET", .path = "", .owner = link, .done = on_discovered, .arg = link });
+    if (link->dialect->asks_abilities)
+        apm_http_ask(
+            &link->base,
+            &(apm_http_asked){
+                .method = "GET", .path = "", .owner = link, .done = on_discovered, .arg = link });
+    else
+        apm_http_do(&link->base, &(apm_http_task){ .verb = APM_HTTP_PREPARE,
+                                                   .key = APM_STR("celery-task-meta-apium"),
+                                                   .owner = link,
+                                                   .done = on_prepared,
+                                                   .arg = link });
 }
 
 void
@@ -123,38 +175,88 @@ link_same(const apm_link *base, const apm_urls *urls)
            same_text(a->password, b->password) && same_text(a->path, b->path);
 }
 
+apium_status
+apm_http_root(http_link *link, bool tls, const char *host, int port, const char *path,
+              apium_error *err)
+{
+    const bool six = strchr(host, ':') != NULL;
+    apm_buf root;
+    apm_buf_init(&root, 65536);
+    apm_buf_addf(&root, "http%s://%s%s%s", tls ? "s" : "", six ? "[" : "", host, six ? "]" : "");
+    if (port)
+        apm_buf_addf(&root, ":%d", port);
+    apm_buf_addc(&root, '/');
+    apm_http_escape_path(&root, apm_strz(path));
+    if (*path && path[strlen(path) - 1] != '/')
+        apm_buf_addc(&root, '/');
+    link->root = apm_buf_take(&root, NULL);
+    return link->root ? APIUM_OK
+                      : apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory",
+                                 link->base.shown);
+}
+
+static const http_dialect *
+dialect_of(const char *scheme)
+{
+    static const http_dialect *const all[] = { &apm_http_couchdb, &apm_http_consul,
+                                               &apm_http_elasticsearch, &apm_http_s3 };
+    const size_t len = strcspn(scheme, "+");
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        if (strlen(all[i]->scheme) == len && strncmp(all[i]->scheme, scheme, len) == 0)
+            return all[i];
+    return &apm_http_plain;
+}
+
+/* Why the URL cannot be used; NULL it can. */
+static const char *
+wrong_with(const http_link *link, const apm_url *url)
+{
+    const bool preset = link->dialect != &apm_http_plain;
+    if (link->base.urls.n > 1)
+        return "one server, not a list";
+    if (!*url->host && !preset)
+        return "there is no host in it";
+    /* Celery's one: connections are kept here anyway. */
+    if (url->query && *url->query &&
+        !(link->dialect == &apm_http_consul && strncmp(url->query, "one_client=", 11) == 0 &&
+          !strchr(url->query, '&')))
+        return "settings stand in result_backend_transport_options";
+    return NULL;
+}
+
+static void
+free_texts(http_link *link)
+{
+    free(link->root);
+    free(link->signs);
+    free(link->header);
+}
+
 static apium_status
 link_open(apm_link *base, apium_error *err)
 {
     http_link *link = (http_link *)base;
-    const apm_url *url = &base->urls.items[0];
-    const char *path = url->path ? url->path : "";
-    const bool six = strchr(url->host, ':') != NULL;
-    apm_buf root;
-    if (!*url->host || base->urls.n > 1 || (url->query && *url->query))
-        return apm_fail(err, APIUM_E_CONFIG, "cannot use \"%s\": %s", base->shown,
-                        !*url->host        ? "there is no host in it"
-                        : base->urls.n > 1 ? "one server, not a list"
-                                           : "settings stand in result_backend_transport_options");
-    apm_buf_init(&root, 65536);
-    apm_buf_addf(&root, "%s://%s%s%s", url->scheme, six ? "[" : "", url->host, six ? "]" : "");
-    if (url->port)
-        apm_buf_addf(&root, ":%d", url->port);
-    for (const char *p = path; *p;) { /* the slashes are the path's own */
-        size_t len = strcspn(p, "/");
-        apm_buf_addc(&root, '/');
-        apm_http_escape(&root, (apm_str){ p, len });
-        p += len + (p[len] == '/');
-    }
-    apm_buf_addc(&root, '/');
-    link->root = apm_buf_take(&root, NULL);
-    link->user = url->user;
-    link->password = url->password;
-    if (!link->root)
-        return apm_fail(err, APIUM_E_NOMEM, "cannot open \"%s\": out of memory", base->shown);
-    apium_status st = apm_http_open_multi(link, err);
+    const apm_settings *settings = apm_links_settings(base->set);
+    apm_url url = base->urls.items[0];
+    link->dialect = dialect_of(url.scheme);
+    const char *wrong = wrong_with(link, &url);
+    if (wrong)
+        return apm_fail(err, APIUM_E_CONFIG, "cannot use \"%s\": %s", base->shown, wrong);
+    if (!*url.host && link->dialect != &apm_http_s3)
+        url.host = "localhost";
+    if (!url.port)
+        url.port = link->dialect->port;
+    link->user = url.user;
+    link->password = url.password;
+    link->place = url.path && *url.path ? url.path : link->dialect->place;
+    link->prefix = link->dialect == &apm_http_plain || !settings->result_keyprefix
+                       ? ""
+                       : settings->result_keyprefix;
+    apium_status st = link->dialect->open(link, &url, err);
+    if (st == APIUM_OK)
+        st = apm_http_open_multi(link, err);
     if (st != APIUM_OK) {
-        free(link->root);
+        free_texts(link);
         return st;
     }
     apm_http_discover(link);
@@ -166,7 +268,7 @@ apm_http_handle_closed(http_link *link)
 {
     if (--link->handles || !link->closing)
         return;
-    free(link->root);
+    free_texts(link);
     apm_link_closed(&link->base);
 }
 
@@ -196,7 +298,7 @@ link_flush(apm_link *base)
     apm_http_push(link);
 }
 
-static const char *const schemes[] = { "http", "https", NULL };
+static const char *const schemes[] = { "http", "https", APM_HTTP_PRESETS, NULL };
 
 const apm_link_ops apm_http_kind = {
     .kind = "http",

@@ -1,5 +1,6 @@
 /* http_ask.c - requests of a link over HTTP, through libcurl on the loop; see http.h */
-#include "core/link/http_inside.h"
+#include "core/link/http_dialect.h"
+#include "core/link/ssl_lib.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -135,6 +136,19 @@ add_header(http_ask *ask, const char *text)
     return longer != NULL;
 }
 
+/* Older versions of libcurl do not say by themselves what S3 wants to know, and sign a header that is there to be left out. */
+static bool
+add_signed_headers(const http_link *link, http_ask *ask)
+{
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    char text[40 + 2 * SHA256_DIGEST_LENGTH];
+    int n = snprintf(text, sizeof(text), "x-amz-content-sha256: ");
+    SHA256((const unsigned char *)(ask->body ? ask->body : ""), ask->body_len, digest);
+    for (size_t i = 0; i < sizeof(digest); i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "%02x", digest[i]);
+    return add_header(ask, text) && (!link->header || add_header(ask, link->header));
+}
+
 static void
 set_security(const http_link *link, CURL *easy)
 {
@@ -148,7 +162,12 @@ set_security(const http_link *link, CURL *easy)
         curl_easy_setopt(easy, CURLOPT_SSLCERT, s->http_cert);
     if (s->http_key)
         curl_easy_setopt(easy, CURLOPT_SSLKEY, s->http_key);
-    if (link->user) {
+    if (link->signs) {
+        curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, link->signs);
+        curl_easy_setopt(easy, CURLOPT_USERNAME, link->user);
+        curl_easy_setopt(easy, CURLOPT_PASSWORD, link->password);
+        curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L); /* so that what is signed is sent */
+    } else if (link->user) {
         curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
         curl_easy_setopt(easy, CURLOPT_USERNAME, link->user);
         curl_easy_setopt(easy, CURLOPT_PASSWORD, link->password ? link->password : "");
@@ -174,15 +193,19 @@ start(http_link *link, http_ask *ask)
     apm_buf_init(&ask->answer, APM_BUF_MAX);
     *ask->why = '\0';
     bool ok = !url.failed && curl_easy_setopt(easy, CURLOPT_URL, url.p) == CURLE_OK &&
-              add_header(ask, "Accept: application/json") &&
-              (ask->body_len > EXPECT_BYTES || add_header(ask, "Expect:"));
+              (link->signs ? add_signed_headers(link, ask)
+                           : add_header(ask, "Accept: application/json") &&
+                                 (ask->body_len > EXPECT_BYTES || add_header(ask, "Expect:")));
     apm_buf_clear(&url);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, ask);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, ask->why);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, ask);
-    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, ask->asked.method);
+    if (strcmp(ask->asked.method, "HEAD") == 0)
+        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    else
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, ask->asked.method);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "apium");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(connect_s * 1000));
@@ -191,7 +214,10 @@ start(http_link *link, http_ask *ask)
                                         : (long)(s->http_timeout * 1000));
     set_security(link, easy);
     if (ask->body) {
-        ok = ok && add_header(ask, "Content-Type: application/json");
+        char type[100];
+        snprintf(type, sizeof(type), "Content-Type:%s%s", ask->asked.type ? " " : "",
+                 ask->asked.type ? ask->asked.type : "");
+        ok = ok && add_header(ask, type);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, ask->body);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)ask->body_len);
     }
@@ -230,8 +256,8 @@ apm_http_arm(http_link *link)
     }
 }
 
-static void
-set_away(http_link *link, const char *why, int64_t after_ms)
+void
+apm_http_away(http_link *link, const char *why, int64_t after_ms)
 {
     if (link->away)
         return; /* those that were under way with it fail too: that is one failure */
@@ -306,16 +332,20 @@ failed(http_link *link, http_ask *ask, int status, int64_t after_ms)
 {
     const bool patient = ask->until_ms < 0, out = shuts_out(status);
     apium_error err;
-    if (status)
-        snprintf(ask->why, sizeof(ask->why), "%s it answers %d",
-                 status >= 300 && status < 400 ? "redirections are not followed;" : "", status);
+    if (status) {
+        char words[100];
+        apm_http_why(apm_buf_str(&ask->answer), words, sizeof(words));
+        snprintf(ask->why, sizeof(ask->why), "%s it answers %d%s%s",
+                 status >= 300 && status < 400 ? "redirections are not followed;" : "", status,
+                 *words ? ": " : "", words);
+    }
     const char *why = *ask->why == ' ' ? ask->why + 1 : ask->why;
     if (out && !patient) {
         (void)apm_fail(&err, APIUM_E_REFUSED, "cannot use %s: %s", link->base.shown, why);
         answer(ask, 0, &err);
         return;
     }
-    set_away(link, why, after_ms);
+    apm_http_away(link, why, after_ms);
     put_waiting(link, ask, true);
 }
 
@@ -340,7 +370,9 @@ completed(http_link *link, http_ask *ask, CURLcode code)
         if (!*ask->why)
             snprintf(ask->why, sizeof(ask->why), "%s", curl_easy_strerror(code));
         failed(link, ask, 0, 0);
-    } else if (goes_away((int)status) || shuts_out((int)status)) {
+    } else if ((goes_away((int)status) || shuts_out((int)status)) &&
+               !(ask->asked.is_fate &&
+                 ask->asked.is_fate((int)status, apm_buf_str(&ask->answer)))) {
         failed(link, ask, (int)status, after_ms);
     } else {
         link->attempt = 0;
@@ -481,7 +513,7 @@ pump(http_link *link)
         } else {
             snprintf(ask->why, sizeof(ask->why), "out of memory");
             put_waiting(link, ask, true);
-            set_away(link, ask->why, 0);
+            apm_http_away(link, ask->why, 0);
         }
     }
 }

@@ -9,11 +9,17 @@
 
 typedef struct http_ask http_ask;
 typedef struct http_unit http_unit;
+typedef struct http_dialect http_dialect;
 
 typedef struct http_link {
     apm_link base;
+    const http_dialect *dialect;
     char *root; /* URL without credentials, ends in '/' */
     const char *user, *password;
+    const char *place;  /* of the documents: a database, an index, the beginning of a path */
+    const char *prefix; /* global_keyprefix of the results, where Celery has it */
+    char *signs;        /* CURLOPT_AWS_SIGV4 instead of a user and a password; NULL none */
+    char *header;       /* one more of each signed request; NULL none */
     CURLM *multi;
     uv_async_t
         async; /* what a timer is due for is done here: answers come where loops wait for them */
@@ -54,6 +60,8 @@ void apm_http_close_multi(http_link *link);
 void apm_http_arm(http_link *link);
 /* Write what can be written now. Answers come later, on the loop. */
 void apm_http_push(http_link *link);
+/* The server cannot be used for a while. */
+void apm_http_away(http_link *link, const char *why, int64_t after_ms);
 /* A handle of the link is closed. */
 void apm_http_handle_closed(http_link *link);
 

@@ -1,7 +1,7 @@
 /*
  * http_units.c - units over HTTP. To a server with that ability many of them go in one request, one request at a time, so that the
- * states of a task stay in order whatever is sent again. A plain server gets each document by itself; units that touch the same
- * document wait for each other.
+ * states of a task stay in order whatever is sent again. Any other server, "plain" here, gets each document by itself; units that
+ * touch the same document wait for each other.
  */
 #include "core/link/http_inside.h"
 
@@ -12,7 +12,6 @@
 #include "core/base/error.h"
 #include "core/base/ids.h"
 #include "core/base/json.h"
-#include "core/model/result.h"
 
 #define BATCH_UNITS 500
 #define BATCH_BYTES ((size_t)1 << 20)
@@ -23,7 +22,7 @@
 
 typedef struct op {
     struct op *next;
-    char *path; /* NULL: not for a plain server */
+    char *key; /* NULL: not for a plain server */
     bool unless_success;
     size_t doc_at, doc_len; /* in text */
     size_t len;
@@ -71,7 +70,7 @@ apm_http_unit_drop(apm_unit *base)
     http_unit *u = (http_unit *)base;
     for (op *o = u->first, *next; o; o = next) {
         next = o->next;
-        free(o->path);
+        free(o->key);
         free(o);
     }
     free(u);
@@ -82,13 +81,13 @@ apm_http_add(apm_unit *base, const apm_http_op *from, double expires_s, apium_er
 {
     http_unit *u = (http_unit *)base;
     op *o = malloc(sizeof(*o) + from->head.len + from->doc.len + 1);
-    char *path = from->path ? strdup(from->path) : NULL;
-    if (!o || (from->path && !path)) {
+    char *key = from->key ? strdup(from->key) : NULL;
+    if (!o || (from->key && !key)) {
         free(o);
-        free(path);
+        free(key);
         return apm_fail(err, APIUM_E_NOMEM, "cannot store a result: out of memory");
     }
-    *o = (op){ .path = path,
+    *o = (op){ .key = key,
                .unless_success = from->unless_success,
                .doc_at = from->head.len,
                .doc_len = from->doc.len,
@@ -340,6 +339,7 @@ send_batch(http_link *link)
     apm_http_ask(&link->base, &(apm_http_asked){ .method = "POST",
                                                  .path = "units",
                                                  .body = &body,
+                                                 .type = "application/json",
                                                  .owner = link,
                                                  .done = on_batch,
                                                  .arg = b });
@@ -353,7 +353,7 @@ collides(const http_unit *a, const http_unit *b)
 {
     for (const op *x = a->first; x; x = x->next)
         for (const op *y = b->first; y; y = y->next)
-            if (x->path && y->path && strcmp(x->path, y->path) == 0)
+            if (x->key && y->key && strcmp(x->key, y->key) == 0)
                 return true;
     return false;
 }
@@ -373,66 +373,16 @@ plain_end(http_unit *u, apium_status status, const apium_error *err)
 static void plain_go(http_unit *u);
 
 static void
-plain_refused(http_unit *u, int status, const apium_error *err)
-{
-    apium_error own;
-    if (!status)
-        plain_end(u, err->status, err);
-    else
-        plain_end(u,
-                  apm_fail(&own, status == 413 ? APIUM_E_TOOBIG : APIUM_E_REFUSED,
-                           "cannot store a result: %s answers %d", link_of(u)->base.shown, status),
-                  &own);
-}
-
-static void
-on_put(void *arg, int status, apm_str body, const apium_error *err)
+on_plain(void *arg, apm_str doc, const apium_error *err)
 {
     http_unit *u = arg;
-    (void)body;
-    if (status < 200 || status > 299) {
-        plain_refused(u, status, err);
+    (void)doc;
+    if (err) {
+        plain_end(u, err->status, err);
         return;
     }
     u->at = u->at->next;
     plain_go(u);
-}
-
-static void
-plain_put(http_unit *u)
-{
-    apm_buf body;
-    apm_buf_init(&body, APM_BUF_MAX);
-    apm_buf_add(&body, u->at->text + u->at->doc_at, u->at->doc_len);
-    apm_http_ask(u->base.link, &(apm_http_asked){ .method = "PUT",
-                                                  .path = u->at->path,
-                                                  .body = &body,
-                                                  .owner = link_of(u),
-                                                  .done = on_put,
-                                                  .arg = u });
-    apm_buf_clear(&body);
-}
-
-static bool
-is_success(apm_str doc)
-{
-    apm_json json;
-    return apm_json_parse(doc, &json, NULL) == APIUM_OK &&
-           apm_json_key_is(apm_json_get(json, "status").text, APM_STATE_SUCCESS);
-}
-
-static void
-on_got(void *arg, int status, apm_str body, const apium_error *err)
-{
-    http_unit *u = arg;
-    if (status != 200 && status != 404 && status != 410) {
-        plain_refused(u, status, err);
-    } else if (status == 200 && is_success(body)) {
-        u->at = u->at->next;
-        plain_go(u);
-    } else {
-        plain_put(u);
-    }
 }
 
 static void
@@ -441,19 +391,21 @@ plain_go(http_unit *u)
     apium_error err;
     if (!u->at) {
         plain_end(u, APIUM_OK, NULL);
-    } else if (!u->at->path) {
+    } else if (!u->at->key) {
         plain_end(u,
                   apm_fail(&err, APIUM_E_UNSUPPORTED, "%s cannot count the parts of chords",
                            link_of(u)->base.shown),
                   &err);
-    } else if (u->at->unless_success) {
-        apm_http_ask(u->base.link, &(apm_http_asked){ .method = "GET",
-                                                      .path = u->at->path,
-                                                      .owner = link_of(u),
-                                                      .done = on_got,
-                                                      .arg = u });
     } else {
-        plain_put(u);
+        apm_http_do(u->base.link,
+                    &(apm_http_task){ .verb = APM_HTTP_WRITE,
+                                      .key = apm_strz(u->at->key),
+                                      .doc = { u->at->text + u->at->doc_at, u->at->doc_len },
+                                      .unless_success = u->at->unless_success,
+                                      .expires_s = u->expires_s,
+                                      .owner = link_of(u),
+                                      .done = on_plain,
+                                      .arg = u });
     }
 }
 

@@ -63,6 +63,11 @@ typedef struct apm_settings {
     bool http_verify;                           /* true */
     double http_timeout;                        /* of one request, 30 */
 
+    /* of the result backends elasticsearch:// and s3:// */
+    bool elasticsearch_save_meta_as_text;
+    const char *s3_bucket, *s3_base_path, *s3_endpoint_url, *s3_region, *s3_access_key_id,
+        *s3_secret_access_key;
+
     /* messages */
     const char *task_serializer, *result_serializer;
     unsigned accept_content; /* APM_ACCEPT_* */
