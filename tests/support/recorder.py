@@ -3,10 +3,11 @@ are asked. No more is claimed for them than that Celery's own backends work on t
 
     with recorder.CouchDB() as server:
         ... server.url() ...
-        server.asked      [(method, path, query, headers, body)]
+        server.asked      Asked(method, path, query, headers, body, status, answer), in their order
+    server.meanwhile  called with (server, method, path) before a request is looked at: what somebody else does first
 """
 import base64
-import contextlib
+import collections
 import hashlib
 import hmac
 import http.server
@@ -14,6 +15,9 @@ import json
 import threading
 import urllib.parse
 import uuid
+
+
+Asked = collections.namedtuple("Asked", "method path query headers body status answer")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -24,14 +28,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self):
         length = int(self.headers.get("Content-Length") or 0)
-        if self.headers.get("Expect") == "100-continue" and self.request_version == "HTTP/1.1":
-            pass  # BaseHTTPRequestHandler has said "100 Continue"
         body = self.rfile.read(length)
         path, _, query = self.path.partition("?")
         server = self.server.recorder
         with server.lock:
-            server.asked.append((self.command, path, query, dict(self.headers.items()), body))
+            if server.meanwhile:
+                server.meanwhile(server, self.command, path)
             status, headers, answer = server.answer(self.command, path, dict(urllib.parse.parse_qsl(query, keep_blank_values=True)), self.headers, body)
+            server.asked.append(Asked(self.command, path, query, self.headers, body, status, answer))
         if not isinstance(answer, bytes):
             answer = json.dumps(answer).encode()
             headers = {"Content-Type": "application/json", **headers}
@@ -41,10 +45,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command != "HEAD":
-            with contextlib.suppress(OSError):
-                self.wfile.write(answer)
+            self.wfile.write(answer)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Clients may go at any time."""
 
 
 class Recorder:
@@ -52,10 +62,9 @@ class Recorder:
 
     def __init__(self):
         self.lock = threading.RLock()
-        self.asked = []
+        self.asked, self.meanwhile = [], None
         self.docs = {}
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = Server(("127.0.0.1", 0), Handler)
         self.http.recorder = self
         self.port = self.http.server_address[1]
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
@@ -75,11 +84,6 @@ class Recorder:
 
     def settings(self):
         return {}
-
-    def forget_asked(self):
-        with self.lock:
-            asked, self.asked = self.asked, []
-        return asked
 
     def value(self, key):
         """The document stored under Celery's key, as Celery's own backend would be given it."""
