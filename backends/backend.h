@@ -80,6 +80,8 @@ typedef struct apm_backend_ops {
      * many more, whichever of the two comes first. arrive: one has, which counts its id once; the unit's *completed says whether all
      * have, and says so again to a part that returns again before the header is taken. claim: the header is taken for its body and
      * forgotten; refused with E_NOTFOUND, and with it the whole unit, when somebody else did. What nobody takes expires like results.
+     * reserve, before the body is published over another link: from now on the header is this claimant's, who may say so again, and is
+     * refused to others with E_NOTFOUND; a unit of its own; NULL where the store has no such thing.
      */
     apium_status (*expect)(apm_backend *backend, apm_unit *unit, apm_str group_id, int64_t size,
                            apium_error *err);
@@ -87,6 +89,8 @@ typedef struct apm_backend_ops {
                            apium_error *err);
     apium_status (*arrive)(apm_backend *backend, apm_unit *unit, const apm_part *part,
                            apium_error *err);
+    apium_status (*reserve)(apm_backend *backend, apm_unit *unit, apm_str group_id,
+                            apm_str claimant, apium_error *err);
     apium_status (*claim)(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_error *err);
     void (*parts)(apm_backend *backend, const char *group_id, apm_parts_cb *done, void *arg);
     /* The tree of a group's results under its id, as GroupResult.save(), restore() and forget() use it: {"result": tuple}. NULL where

@@ -139,8 +139,19 @@ static apium_status
 backend_claim(apm_backend *base, apm_unit *unit, apm_str group_id, apium_error *err)
 {
     apm_buf head;
-    begin(&head, "claim", group_id);
+    begin(&head, "take", group_id);
     return add(base, unit, &head, NULL, (apm_http_op){ .once = true }, err);
+}
+
+static apium_status
+backend_reserve(apm_backend *base, apm_unit *unit, apm_str group_id, apm_str claimant,
+                apium_error *err)
+{
+    apm_buf head;
+    begin(&head, "claim", group_id);
+    apm_buf_addz(&head, ", ");
+    apm_json_add_string(&head, claimant);
+    return add(base, unit, &head, NULL, (apm_http_op){ 0 }, err);
 }
 
 /* ---- fetching and forgetting ---- */
@@ -482,6 +493,7 @@ const apm_backend_ops apm_http_backend = {
     .expect = backend_expect,
     .extend = backend_extend,
     .arrive = backend_arrive,
+    .reserve = backend_reserve,
     .claim = backend_claim,
     .parts = backend_parts,
     .save_group = backend_save_group,

@@ -178,8 +178,8 @@ apm_web_unescape(apm_str text, apm_arena *arena, apm_str *out)
 bool
 apm_web_id_ok(apm_str id)
 {
-    static const char *const ours[] = { "group/",
-                                        "apium-once/" }; /* what backends keep beside the tasks */
+    static const char *const ours[] = { "group/", "apium-once/",
+                                        "apium-claim/" }; /* what backends keep beside the tasks */
     for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++)
         if (id.len >= strlen(ours[i]) && memcmp(id.p, ours[i], strlen(ours[i])) == 0)
             return false;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/link/ssl_lib.h"
 
 static bool
 counts(apm_web_call *call)
@@ -76,19 +75,60 @@ apm_chord_claim_put(apm_web_call *call)
         return;
     }
     begin_op(call, &op, "claim");
+    apm_buf_addz(&op, ", ");
+    apm_buf_adds(&op, claimant.text);
     apm_buf_addc(&op, ']');
-    /* One name for one header: a claimant may claim many. */
-    unsigned char digest[SHA256_DIGEST_LENGTH];
-    char token[2 * SHA256_DIGEST_LENGTH + 1];
-    apm_buf both;
-    apm_buf_init(&both, APM_BUF_MAX);
-    apm_buf_add(&both, text, strlen(text) + 1);
-    apm_buf_adds(&both, call->args[0]);
-    SHA256((const unsigned char *)(both.p ? both.p : ""), both.len, digest);
-    apm_buf_clear(&both);
-    for (size_t i = 0; i < sizeof(digest); i++)
-        snprintf(token + 2 * i, 3, "%02x", digest[i]);
-    apm_units_one(call, apm_strz(token), &op);
+    apm_units_one(call, APM_STR_NONE, &op);
+}
+
+void
+apm_chord_parts_delete(apm_web_call *call)
+{
+    apm_buf op;
+    if (!counts(call))
+        return;
+    begin_op(call, &op, "take");
+    apm_buf_addc(&op, ']');
+    apm_units_one(call, APM_STR_NONE, &op);
+}
+
+/* ---- how many have returned ---- */
+
+typedef struct arrival {
+    apm_web_call *call;
+    size_t n;
+    bool complete;
+} arrival;
+
+static void
+on_arrived(void *arg, const apm_parts *parts, const apium_error *err)
+{
+    arrival *a = arg;
+    apm_buf body;
+    a->n += parts ? parts->n : 0;
+    if (parts && parts->more)
+        return;
+    if (err && err->status != APIUM_E_NOTFOUND) {
+        apm_web_fail(a->call, err);
+    } else {
+        apm_buf_init(&body, 128);
+        apm_buf_addf(&body, "{\"parts\": %zu, \"complete\": %s}", a->n,
+                     a->complete ? "true" : "false");
+        apm_web_answer(a->call, 200, &body);
+    }
+    free(a);
+}
+
+void
+apm_chord_answer_arrival(apm_web_call *call, bool complete)
+{
+    arrival *a = malloc(sizeof(*a));
+    if (!a) {
+        apm_web_error(call, 503, "out of memory");
+        return;
+    }
+    *a = (arrival){ .call = call, .complete = complete };
+    call->web->backend->ops->parts(call->web->backend, call->args[0].p, on_arrived, a);
 }
 
 typedef struct gather {

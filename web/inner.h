@@ -11,6 +11,7 @@
 #include "core/base/arena.h"
 #include "core/base/json.h"
 #include "core/httpd/httpd.h"
+#include "core/model/result.h"
 #include "web/web.h"
 
 enum {
@@ -173,6 +174,17 @@ apm_web_fn apm_metrics_get, apm_events_get, apm_openapi_get, apm_health_get;
 void apm_web_count(apm_web *web, const char *method, int status);
 
 /* chords.c: the parts of a header. */
-apm_web_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_claim_put;
+apm_web_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chord_parts_delete,
+    apm_chord_claim_put;
+/* Answer an arrival by the number of distinct parts. */
+void apm_chord_answer_arrival(apm_web_call *call, bool complete);
+/* claims.c: is there a header, or E_NOTFOUND; may this claimant publish its body, or E_NOTFOUND. done may come from inside the call without
+ * memory only. */
+void
+apm_header_look(apm_web *web, const char *group,
+                void (*done)(void *arg, apium_status status, const apium_error *err), void *arg);
+void
+apm_header_claim(apm_web *web, const char *group, apm_str claimant, double expires_s,
+                 void (*done)(void *arg, apium_status status, const apium_error *err), void *arg);
 
 #endif

@@ -11,8 +11,8 @@ static const struct {
 } kinds[APM_OPS] = {
     [APM_OP_RECORD] = { "record", "std", false }, [APM_OP_GROUP] = { "group", "sd", false },
     [APM_OP_EXPECT] = { "expect", "si", true },   [APM_OP_EXTEND] = { "extend", "si", true },
-    [APM_OP_ARRIVE] = { "arrive", "ssid", true }, [APM_OP_CLAIM] = { "claim", "s", true },
-    [APM_OP_CHECK] = { "check", "s", true },
+    [APM_OP_ARRIVE] = { "arrive", "ssid", true }, [APM_OP_TAKE] = { "take", "s", true },
+    [APM_OP_CLAIM] = { "claim", "st", true },     [APM_OP_CHECK] = { "check", "s", true },
 };
 
 static apium_status
@@ -69,6 +69,8 @@ apm_op_read(const apm_web *web, apm_json val, apm_arena *arena, apm_op *out, api
     }
     if ((out->kind == APM_OP_EXPECT || out->kind == APM_OP_EXTEND) && out->number < 0)
         return apm_fail(err, APIUM_E_INVALID, "a size is not negative");
+    if (out->kind == APM_OP_CLAIM && (out->text[1].len == 0 || out->text[1].len > APM_WEB_ID_MAX))
+        return apm_fail(err, APIUM_E_INVALID, "a claimant has 1 to %d bytes", APM_WEB_ID_MAX);
     return APIUM_OK;
 }
 
@@ -94,7 +96,7 @@ apm_op_append(apm_web *web, apm_unit *to, const apm_op *o, bool done_before, api
                                         .index = o->number,
                                         .member = o->doc.text },
                            err);
-    case APM_OP_CLAIM:
+    case APM_OP_TAKE:
         return done_before ? APIUM_OK : ops->claim(web->backend, to, o->text[0], err);
     default:
         return APIUM_OK;

@@ -10,7 +10,8 @@ typedef enum apm_op_kind {
     APM_OP_EXPECT,
     APM_OP_EXTEND, /* may not simply be applied again */
     APM_OP_ARRIVE,
-    APM_OP_CLAIM, /* nor may this */
+    APM_OP_TAKE,  /* nor may this */
+    APM_OP_CLAIM, /* this and the next are questions, and units of their own */
     APM_OP_CHECK,
     APM_OPS,
 } apm_op_kind;

@@ -18,6 +18,7 @@ static const apm_route_row rows[] = {
     { "DELETE", "/celery-taskset-meta-:", W, apm_group_key_delete },
     { "PUT", "/celery-taskset-meta-:/size", W, apm_chord_size_put },
     { "GET", "/celery-taskset-meta-:/parts", R, apm_chord_parts_get },
+    { "DELETE", "/celery-taskset-meta-:/parts", W, apm_chord_parts_delete },
     { "PUT", "/celery-taskset-meta-:/parts/:", W, apm_chord_part_put },
     { "PUT", "/celery-taskset-meta-:/claim", W, apm_chord_claim_put },
     { "POST", "/keys", R, apm_keys_post },

@@ -1,10 +1,10 @@
 /*
  * units.c - units: operations that the store commits together, many units in one request, each answered by itself.
  *
- *   parse all ──▶ which were applied before? ──▶ commit, in order ──▶ checks ──▶ answer
+ *   parse all ──▶ which were applied before? ──▶ commit, in order ──▶ checks, claims ──▶ answer
  *
  * A unit may be sent again, for its sender cannot know whether a lost answer meant a lost request. Most operations may simply be
- * applied again; "extend" and "claim" may not. A unit that has one of them has a token, and leaves a mark under it that is committed
+ * applied again; "extend" and "take" may not. A unit that has one of them has a token, and leaves a mark under it that is committed
  * together with it: who finds the mark leaves those operations out. Two requests with one token at the same time are one too many:
  * the second is asked to come back.
  */
@@ -39,7 +39,7 @@ typedef struct unit {
     token *token;     /* NULL: nothing in it is once */
     bool once, done_before, asked_again;
     uint32_t completed;
-    unsigned checks, arrivals, others;
+    unsigned checks, arrivals, others; /* checks: claims among them */
     apium_status status;
     apium_error err;
 } unit;
@@ -51,7 +51,7 @@ typedef struct batch {
     unit *units;
 } batch;
 
-/* The head of a claim's or an extension's mark among the documents. */
+/* The head of a take's or an extension's mark among the documents. */
 static char *
 mark_id(const token *t)
 {
@@ -76,15 +76,16 @@ survey(batch *b, unit *u, apm_arena *scratch, apium_error *err)
         apium_status st = apm_op_read(b->call->web, val, scratch, &o, err);
         if (st != APIUM_OK)
             return st;
-        u->once = u->once || o.kind == APM_OP_EXTEND || o.kind == APM_OP_CLAIM;
-        u->checks += o.kind == APM_OP_CHECK;
+        const bool asks = o.kind == APM_OP_CHECK || o.kind == APM_OP_CLAIM;
+        u->once = u->once || o.kind == APM_OP_EXTEND || o.kind == APM_OP_TAKE;
+        u->checks += asks;
         u->arrivals += o.kind == APM_OP_ARRIVE;
-        u->others += o.kind != APM_OP_CHECK;
+        u->others += !asks;
     }
     if (u->arrivals > ARRIVALS_MAX)
         return apm_fail(err, APIUM_E_INVALID, "at most %d arrivals in a unit", ARRIVALS_MAX);
     if (u->checks && (u->others || u->checks > 1))
-        return apm_fail(err, APIUM_E_INVALID, "a check is a unit of its own");
+        return apm_fail(err, APIUM_E_INVALID, "a check or a claim is a unit of its own");
     return APIUM_OK;
 }
 
@@ -299,28 +300,17 @@ ask_marks(batch *b)
     }
 }
 
-/* ---- checks: what comes after all that was committed ---- */
-
-typedef struct check {
-    unit *unit; /* NULL: it has its answer */
-} check;
+/* ---- checks and claims: what comes after all that was committed ---- */
 
 static void next_check(batch *b);
 
 static void
-on_check_parts(void *arg, const apm_parts *parts, const apium_error *err)
+on_checked(void *arg, apium_status status, const apium_error *err)
 {
-    check *c = arg;
-    unit *u = c->unit;
-    bool last = !parts || !parts->more;
-    c->unit = NULL;
-    if (last)
-        free(c);
-    if (!u)
-        return; /* more of what was there when it was asked */
+    unit *u = arg;
     u->checks = 0;
-    u->status = parts ? APIUM_OK : err->status;
-    if (!parts)
+    u->status = status;
+    if (status != APIUM_OK)
         u->err = *err;
     next_check(u->batch);
 }
@@ -332,18 +322,17 @@ next_check(batch *b)
     for (size_t i = 0; i < b->n; i++) {
         unit *u = &b->units[i];
         apm_op o;
-        apium_error err;
         if (!u->checks)
             continue;
-        check *c = calloc(1, sizeof(*c));
-        if (!c || apm_op_read(web, apm_json_at(u->ops, 0), &b->call->arena, &o, &err) != APIUM_OK) {
-            free(c);
+        if (apm_op_read(web, apm_json_at(u->ops, 0), &b->call->arena, &o, &u->err) != APIUM_OK) {
             u->checks = 0;
             u->status = apm_fail(&u->err, APIUM_E_NOMEM, "out of memory");
             continue;
         }
-        c->unit = u;
-        web->backend->ops->parts(web->backend, o.text[0].p, on_check_parts, c);
+        if (o.kind == APM_OP_CLAIM)
+            apm_header_claim(web, o.text[0].p, o.text[1], u->expires_s, on_checked, u);
+        else
+            apm_header_look(web, o.text[0].p, on_checked, u);
         return;
     }
     b->answer(b);
@@ -419,16 +408,14 @@ answer_one(batch *b)
 {
     apm_web_call *call = b->call;
     const unit u = b->units[0];
-    apm_buf body;
     release_tokens(b);
     if (u.status == APIUM_E_NOTFOUND) {
-        apm_web_error(call, 409, "%s", u.err.text);
+        const bool gone = strcmp(apm_http_method(call->req), "DELETE") == 0;
+        apm_web_error(call, gone ? 404 : 409, "%s", u.err.text);
     } else if (u.status != APIUM_OK) {
         apm_web_fail(call, &u.err);
     } else if (u.arrivals) {
-        apm_buf_init(&body, 64);
-        apm_buf_addf(&body, "{\"complete\": %s}", u.completed ? "true" : "false");
-        apm_web_answer(call, 200, &body);
+        apm_chord_answer_arrival(call, u.completed != 0);
     } else {
         apm_web_answer(call, 204, NULL);
     }

@@ -4,11 +4,13 @@
  *   unit: results, returns ──▶ which headers are complete now? ──none──▶ the delivery
  *                                   │ each in turn
  *                                   ▼
- *          ask for its parts ──▶ body, or its failure ──▶ [sizes] ▸ [publish] ▸ [claim, results, returns to upper chords] ──▶ again
+ *          ask for its parts ──▶ body, or its failure ──▶ [reserve] ▸ [sizes] ▸ [publish] ▸ [claim, results, returns to upper chords] ──▶ again
  *
  * On one link the brackets are one unit, so a body is sent exactly once. Over two links the body is published (if it is a workflow,
- * after the sizes of the headers in it, which their last parts must find), then the header is claimed: a death between them sends the body again under the same id, never not at all. The delivery is settled after all of it, so
- * a part that is acknowledged late and dies on the way is run again, returns again, and finds the header complete again.
+ * after the sizes of the headers in it, which their last parts must find), then the header is claimed: a death between them sends the
+ * body again under the same id, never not at all. The delivery is settled after all of it, so a part that is acknowledged late and dies
+ * on the way is run again, returns again, and finds the header complete again. A store that can is told before whose the header is, by
+ * the part's id, which is the same when it returns again: then two parts that find it complete at once do not both publish.
  */
 #include "worker/errback.h"
 #include "worker/settle_inner.h"
@@ -27,10 +29,12 @@ struct apm_join {
     apm_gathered gathered; /* its results so far */
     apium_status amiss;    /* they cannot be gathered: why */
     apium_error why;
-    apm_unit *publish; /* two links: committed when the sizes are stored */
-    apm_unit *claim;   /* ... and when the body is published */
-    bool body_failed;  /* its failure is under way, not its body */
-    bool settles;      /* the unit under way settles the delivery too */
+    /* Two links: what follows, one after the other. */
+    apm_unit *steps[4];
+    size_t n_steps, step;
+    bool reserves;    /* the first of them is to reserve the header */
+    bool body_failed; /* its failure is under way, not its body */
+    bool settles;     /* the unit under way settles the delivery too */
 };
 
 static void go_on(apm_work *work);
@@ -51,14 +55,20 @@ say_failed(const apm_work *work, const char *text)
             text);
 }
 
+static void
+drop_steps(struct apm_join *join)
+{
+    while (join->step < join->n_steps)
+        apm_unit_drop(join->steps[join->step++]);
+}
+
 void
 apm_join_clear(apm_work *work)
 {
     if (!work->join)
         return;
     apm_gather_clear(&work->join->gathered);
-    apm_unit_drop(work->join->publish);
-    apm_unit_drop(work->join->claim);
+    drop_steps(work->join);
 }
 
 bool
@@ -121,34 +131,35 @@ absorb(apm_work *work)
 
 static void on_claimed(void *arg, apium_status status, const apium_error *err);
 
-/* Two links: the body is on its way, now take the header. */
 static void
-on_published(void *arg, apium_status status, const apium_error *err)
+on_step(void *arg, apium_status status, const apium_error *err)
 {
     apm_work *work = arg;
-    apm_unit *claim = work->join->claim;
-    work->join->claim = NULL;
-    if (status == APIUM_OK) {
-        apm_unit_commit(claim, on_claimed, work);
+    struct apm_join *join = work->join;
+    const bool may_refuse = join->step == join->n_steps || (join->reserves && join->step == 1);
+    if (status == APIUM_OK && join->step < join->n_steps) {
+        apm_unit_commit(join->steps[join->step++], on_step, work);
         return;
     }
-    apm_unit_drop(claim);
-    on_claimed(work, status == APIUM_E_NOTFOUND ? APIUM_E_REFUSED : status, err);
+    drop_steps(join);
+    /* A place that is not there is no header that somebody else has taken. */
+    on_claimed(work, status == APIUM_E_NOTFOUND && !may_refuse ? APIUM_E_REFUSED : status, err);
 }
 
-/* Two links: the sizes are known, now the body may run. */
-static void
-on_sized(void *arg, apium_status status, const apium_error *err)
+static bool
+reserve(apm_work *work, apium_error *err)
 {
-    apm_work *work = arg;
-    apm_unit *publish = work->join->publish;
-    work->join->publish = NULL;
-    if (status == APIUM_OK) {
-        apm_unit_commit(publish, on_published, work);
-        return;
+    apm_backend *backend = work->worker->backend;
+    struct apm_join *join = work->join;
+    apm_unit *unit = apm_unit_new(backend->link);
+    if (!unit || backend->ops->reserve(backend, unit, join->part.group_id, join->part.task_id,
+                                       err) != APIUM_OK) {
+        apm_unit_drop(unit);
+        return false;
     }
-    apm_unit_drop(publish);
-    on_published(work, status, err);
+    join->steps[join->n_steps++] = unit;
+    join->reserves = true;
+    return true;
 }
 
 /* Commit what follows the header: the claim, what was emitted, results and returns. */
@@ -158,17 +169,21 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
     apm_worker *w = work->worker;
     struct apm_join *join = work->join;
     apium_error err;
+    const bool apart = emitting->publish && !emitting->joined;
     apm_unit *sizes = NULL;
-    if (emitting->publish && !emitting->joined) {
+    join->step = join->n_steps = 0;
+    join->reserves = false;
+    if (apart) {
         sizes = emitting->store;
         emitting->store = NULL;
     }
     apm_unit *store = apm_emit_store(emitting);
-    if (!store ||
+    if (!store || (!emitting->joined && w->backend->ops->reserve && !reserve(work, &err)) ||
         w->backend->ops->claim(w->backend, store, join->part.group_id, &err) != APIUM_OK ||
         !apm_join_returns(work, store, follow)) {
         apm_emit_drop(emitting);
         apm_unit_drop(sizes);
+        drop_steps(join);
         say_failed(work, "out of memory");
         give_up(work);
         return;
@@ -179,16 +194,12 @@ commit_body(apm_work *work, apm_emitting *emitting, const apm_follow *follow)
     if (join->settles)
         apm_settle_append(work, store, work->how, work->why);
     work->units++;
-    if (sizes) {
-        join->claim = store;
-        join->publish = emitting->publish;
-        apm_unit_commit(sizes, on_sized, work);
-    } else if (emitting->publish && !emitting->joined) {
-        join->claim = store;
-        apm_unit_commit(emitting->publish, on_published, work);
-    } else {
-        apm_unit_commit(store, on_claimed, work);
-    }
+    if (sizes)
+        join->steps[join->n_steps++] = sizes;
+    if (apart)
+        join->steps[join->n_steps++] = emitting->publish;
+    join->steps[join->n_steps++] = store;
+    apm_unit_commit(join->steps[join->step++], on_step, work);
 }
 
 static void

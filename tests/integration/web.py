@@ -1,5 +1,6 @@
 """apium web, from outside: the result protocol, and input that means harm."""
 import base64
+import concurrent.futures
 import http.client
 import json
 import os
@@ -318,14 +319,44 @@ class Chords(Case):
         group = "/celery-taskset-meta-g1"
         self.assertEqual(self.ask("PUT", f"{group}/size", "2").status, 204)
         for _ in range(2):
-            self.assertFalse(self.ask("PUT", f"{group}/parts/a?index=1", [1, "a", "SUCCESS", 5]).json()["complete"])
+            self.assertEqual(self.ask("PUT", f"{group}/parts/a?index=1", [1, "a", "SUCCESS", 5]).json(), {"parts": 1, "complete": False})
         for _ in range(2):
-            self.assertTrue(self.ask("PUT", f"{group}/parts/b?index=0", [1, "b", "SUCCESS", 6]).json()["complete"])
-        self.assertEqual([m[3] for m in self.ask("GET", f"{group}/parts").json()["parts"]], [6, 5])
+            self.assertEqual(self.ask("PUT", f"{group}/parts/b?index=0", [1, "b", "SUCCESS", 6]).json(), {"parts": 2, "complete": True})
         for _ in range(2):
             self.assertEqual(self.ask("PUT", f"{group}/claim", '"me"').status, 204)
+            self.refused(409, "PUT", f"{group}/claim", '"you"')
+            self.assertEqual([m[3] for m in self.ask("GET", f"{group}/parts").json()["parts"]], [6, 5], "a claim keeps the parts")
+        self.web.kill()
+        self.web.start()
         self.refused(409, "PUT", f"{group}/claim", '"you"')
+        self.assertEqual(self.ask("DELETE", f"{group}/parts").status, 204)
         self.refused(404, "GET", f"{group}/parts")
+        self.refused(404, "DELETE", f"{group}/parts")
+        self.assertEqual(self.ask("PUT", f"{group}/claim", '"me"').status, 204, "a late repetition")
+        self.refused(409, "PUT", f"{group}/claim", '"you"')
+        self.refused(409, "PUT", "/celery-taskset-meta-nobody/claim", '"me"')
+        for body in ("5", '""', "[]", json.dumps("x" * 513), ""):
+            self.refused(400, "PUT", f"{group}/claim", body)
+
+    def test_a_claim_has_one_claimant_of_many(self):
+        self.ask("PUT", "/celery-taskset-meta-g9/size", "1")
+        self.ask("PUT", "/celery-taskset-meta-g9/parts/a", [1, "a", "SUCCESS", 5])
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            got = list(pool.map(lambda n: (n % 8, self.ask("PUT", "/celery-taskset-meta-g9/claim", json.dumps(f"n{n % 8}")).status), range(64)))
+        self.assertEqual(len({n for n, status in got if status == 204}), 1, got)
+        self.assertEqual({status for _, status in got}, {204, 409})
+
+    def test_a_claim_in_units_is_by_name(self):
+        self.ask("POST", "/units", [{"ops": [["expect", "g8", 300]]}])
+        for n in range(300):
+            self.ask("POST", "/units", [{"ops": [["arrive", "g8", f"p{n}", n, [1, f"p{n}", "SUCCESS", n]]]}])
+        claim = lambda who: self.ask("POST", "/units", [{"ops": [["claim", "g8", who]]}]).json()[0]  # noqa: E731
+        self.assertEqual([claim("a"), claim("a")], [{"completed": 0}] * 2)
+        self.assertEqual(claim("b")["error"]["status"], 409)
+        self.assertEqual(len(self.ask("GET", "/celery-taskset-meta-g8/parts").json()["parts"]), 300)
+        self.assertEqual(self.ask("POST", "/units", [{"id": "t", "ops": [["take", "g8"]]}]).json(), [{"completed": 0}])
+        self.assertEqual(claim("a"), {"completed": 0})
+        self.assertEqual(claim("b")["error"]["status"], 409)
 
     def test_a_group_is_kept_with_its_parts(self):
         group = "/celery-taskset-meta-g2"
@@ -345,7 +376,7 @@ class Chords(Case):
         self.assertEqual(self.ask("POST", "/units", [{"ops": [["arrive", "g3", "b", 0, [1]]]}]).json(), [{"completed": 1}])
 
     def test_a_refused_claim_takes_its_unit_with_it(self):
-        got = self.ask("POST", "/units", [{"id": "k", "ops": [["record", "t1", "SUCCESS", {"status": "SUCCESS"}], ["claim", "none"]]},
+        got = self.ask("POST", "/units", [{"id": "k", "ops": [["record", "t1", "SUCCESS", {"status": "SUCCESS"}], ["take", "none"]]},
                                           {"ops": [["record", "t2", "SUCCESS", {"status": "SUCCESS"}]]}]).json()
         self.assertEqual(got[0]["error"]["status"], 409)
         self.assertEqual(got[1], {"completed": 0})
@@ -365,10 +396,12 @@ class BadInput(Case):
     def test_units_that_make_no_sense_change_nothing(self):
         good = ["record", "never", "SUCCESS", {"status": "SUCCESS"}]
         for unit in (1, None, {}, {"ops": 1}, {"ops": [1]}, {"ops": [[]]}, {"ops": [["nosuch"]]}, {"ops": [["claim"]]},
-                     {"ops": [["claim", 5]]}, {"ops": [["claim", ""]]}, {"ops": [["claim", "a\0b"]]}, {"ops": [["expect", "g", -1]]},
+                     {"ops": [["take", 5]]}, {"ops": [["take", ""]]}, {"ops": [["take", "a\0b"]]}, {"ops": [["take"]]},
+                     {"ops": [["claim", "g"]]}, {"ops": [["claim", "g", ""]]}, {"ops": [["claim", "g", 5]]}, {"ops": [["claim", "g", "me"], good]},
+                     {"ops": [["claim", "g", "x" * 513]]}, {"ops": [["expect", "g", -1]]},
                      {"ops": [["expect", "g", 1.5]]}, {"ops": [["expect", "g", 10**30]]}, {"ops": [["check", "g"], good]},
-                     {"ops": [["arrive", "g", str(i), i, [1]] for i in range(33)]}, {"id": "", "ops": [["claim", "g"]]},
-                     {"id": "x" * 999, "ops": [["claim", "g"]]}, {"expires": "x", "ops": []}, {"expires": 1e300, "ops": []}):
+                     {"ops": [["arrive", "g", str(i), i, [1]] for i in range(33)]}, {"id": "", "ops": [["take", "g"]]},
+                     {"id": "x" * 999, "ops": [["take", "g"]]}, {"expires": "x", "ops": []}, {"expires": 1e300, "ops": []}):
             reply = self.ask("POST", "/units", [{"ops": [good]}, unit])
             self.assertIn(reply.status, (400, 413), unit)
         self.refused(404, "GET", "/celery-task-meta-never")
@@ -376,7 +409,7 @@ class BadInput(Case):
         self.assertEqual(self.ask("POST", "/units", []).json(), [])
 
     def test_hostile_ids_are_refused(self):
-        for path in ("", "a%00b", "%00", "x" * 513, "%FF%FE", "%", "%2", "%zz", "group%2Fx", "apium-once%2Fx"):
+        for path in ("", "a%00b", "%00", "x" * 513, "%FF%FE", "%", "%2", "%zz", "group%2Fx", "apium-once%2Fx", "apium-claim%2Fx"):
             self.refused(400, "GET", "/celery-task-meta-" + path)
         for path in ("/../../etc/passwd", "/celery-task-meta-../../x", "//", "/nothing", "/watches", "/celery-task-meta-a/b"):
             self.assertEqual(raw(self.web, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())[:12], b"HTTP/1.1 404", path)
