@@ -13,6 +13,8 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 import harness
 from celery import chord
@@ -43,8 +45,10 @@ class Records:
 class Chords:
     def setUp(self):
         self.broker, self.backend = self.urls()
+        self.app = None
         self.records = Records(harness.folder("chords") / "records")
-        self.app = None if self.broker.startswith("sqlite") else harness.app(self.broker, self.backend)
+        if not isinstance(self, Canvas):
+            self.app = harness.app(self.broker, self.backend)
         self.workers = [self.worker().start() for _ in range(WORKERS)]
         self.addCleanup(lambda: [w.kill_group() for w in self.workers])
         self.kills, self.bodies = [], {}
@@ -153,13 +157,8 @@ class OnRabbit(Chords, unittest.TestCase):
         return servers.rabbitmq.url(), servers.redis.url(1)
 
 
-class OnSqlite(Chords, unittest.TestCase):
-    """Python has no part in a SQLite file: the command sends and reads."""
-    one_server = True
-
-    def urls(self):
-        self.path = harness.folder("sqlite") / "apium.db"
-        return f"sqlite:///{self.path}", f"sqlite:///{self.path}"
+class Canvas:
+    """Python has no part in the results: the command sends."""
 
     def setUp(self):
         super().setUp()
@@ -169,6 +168,33 @@ class OnSqlite(Chords, unittest.TestCase):
         done = subprocess.run([harness.APIUM, "call", "--canvas", "-"], input=json.dumps(flow), text=True, check=True,
                               stdout=subprocess.PIPE, env={**os.environ, **harness.environment(self.broker, self.backend)})
         return done.stdout.strip()
+
+
+class OnHttp(Canvas, Chords, unittest.TestCase):
+    one_server = False
+
+    def urls(self):
+        self.web = harness.Web().start()
+        self.addCleanup(self.web.kill_group)
+        return servers.rabbitmq.url(), self.web.url()
+
+    def result(self, task):
+        try:
+            with urllib.request.urlopen(self.web.url(f"/celery-task-meta-{task}"), timeout=10) as answer:
+                doc = json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            return "PENDING", None
+        return doc["status"], doc["result"]
+
+
+class OnSqlite(Canvas, Chords, unittest.TestCase):
+    one_server = True
+
+    def urls(self):
+        self.path = harness.folder("sqlite") / "apium.db"
+        return f"sqlite:///{self.path}", f"sqlite:///{self.path}"
 
     def result(self, task):
         with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
