@@ -120,15 +120,25 @@ on_prepared(void *arg, apm_str doc, const apium_error *err)
     }
 }
 
+/* A plain server may well keep its folders to itself, and let us at what is in them. */
+static bool
+is_plain(int status, apm_str body)
+{
+    (void)body;
+    return status == 403;
+}
+
 void
 apm_http_discover(http_link *link)
 {
     link->discovering = true;
     if (link->dialect->asks_abilities)
-        apm_http_ask(
-            &link->base,
-            &(apm_http_asked){
-                .method = "GET", .path = "", .owner = link, .done = on_discovered, .arg = link });
+        apm_http_ask(&link->base, &(apm_http_asked){ .method = "GET",
+                                                     .path = "",
+                                                     .is_fate = is_plain,
+                                                     .owner = link,
+                                                     .done = on_discovered,
+                                                     .arg = link });
     else
         apm_http_do(&link->base, &(apm_http_task){ .verb = APM_HTTP_PREPARE,
                                                    .key = APM_STR("celery-task-meta-apium"),

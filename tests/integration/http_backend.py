@@ -1,5 +1,6 @@
 """The result backend for http:// against servers that do harm, and against locks that it has keys for."""
 import base64
+import email.utils
 import json
 import socket
 import ssl
@@ -19,6 +20,7 @@ class Server:
 
     def __init__(self, *answers, tls=None):
         self.answers, self.asked, self.times = list(answers), [], []
+        self.then = None  # instead of the last answer: what gives one for (method, path, body)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
         self.tls = tls
@@ -49,7 +51,10 @@ class Server:
                 else:
                     self.asked.append((method, path, headers, body))
                     self.times.append(time.monotonic())
-                    answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                    if len(self.answers) == 1 and self.then:
+                        answer = self.then(method, path, body)
+                    else:
+                        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 if callable(answer):
                     answer(peer)
                     return
@@ -81,6 +86,13 @@ def endless(peer):
     chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
     while True:
         peer.sendall(chunk)
+
+
+def with_length(length, text=DOC):
+    """An answer that says how long it is, and then is not."""
+    def answer(peer):
+        peer.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}".encode())
+    return answer
 
 
 GOOD = (200, {}, DOC)
@@ -118,6 +130,24 @@ class Faults(Case):
         done, _ = self.result(server.url(), "--timeout", "20")
         self.good(done)
         self.assertGreater(server.times[1] - server.times[0], 0.95)
+
+    def test_retry_after_may_be_a_date_and_is_bounded(self):
+        soon = email.utils.formatdate(time.time() + 3, usegmt=True)
+        server = Server((503, {"Retry-After": soon}, ""), GOOD)
+        self.good(self.result(server.url(), "--timeout", "20")[0])
+        self.assertGreater(server.times[1] - server.times[0], 1)
+        for after in ("86400", "Fri, 01 Jan 2100 00:00:00 GMT", "-5", "soon", "9" * 40):
+            done, took = self.result(Server((429, {"Retry-After": after}, "")).url(), "--state", patience=SOON)
+            self.bad(done, "429")
+            self.assertLess(took, 20)
+
+    def test_an_answer_of_the_wrong_length_is_asked_again(self):
+        for trouble in (with_length(len(DOC) + 10), with_length(10 ** 15), with_length("nonsense"), with_length(-1)):
+            server = Server(trouble, GOOD)
+            self.good(self.result(server.url(), "--timeout", "20")[0])
+        done, took = self.result(Server(with_length(len(DOC) - 10)).url(), "--timeout", "2", patience=SOON)
+        self.bad(done, codes=(1, 69, 75))  # half a document
+        self.assertLess(took, 20)
 
     def test_redirections_are_not_followed(self):
         server = Server((302, {"Location": "/loop"}, ""))
@@ -227,6 +257,48 @@ class Locks(Case):
         self.bad(self.result(Server(GOOD, tls=context).url("https"), "--state", patience=SOON, http_ca=cert)[0])
 
 
+class Http2(Case):
+    """nginx over TLS: it offers HTTP/2, and wants a certificate of its clients."""
+
+    def setUp(self):
+        self.cert, self.key = Locks.certificate(self, "-days", "2")
+        self.own, self.own_key = Locks.certificate(self, "-days", "2")
+        self.nginx = harness.Nginx(tls=(self.cert, self.key, self.own)).start()
+        self.addCleanup(self.nginx.kill_group)
+        self.conf = {"result_backend_transport_options": {"http_ca": self.cert, "http_cert": self.own, "http_key": self.own_key}}
+
+    def test_results_arrive_over_http_2(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        where = harness.environment(redis.url(), self.nginx.url(), self.conf)
+        harness.send_many(where, "flows.part", "h", 300, 1)
+        records = harness.folder("h2") / "records"
+        worker = harness.Worker(redis.url(), self.nginx.url(), "-c", "2", module=harness.FLOWS, conf=self.conf, env={"FLOWS": str(records)}).start()
+        self.addCleanup(worker.kill_group)
+        ids = [f"h-{n}" for n in range(300)]
+        harness.eventually(lambda: set(harness.states(where, ids).values()) == {"SUCCESS"}, 60, lambda: worker.log()[-2000:], every=0.5)
+        big = harness.apium("call", "flows.echo", "-a", json.dumps(["x" * 100000]), "--wait", "--timeout", "30", env=where)
+        self.assertEqual(big.stdout.split()[-1:], [json.dumps("x" * 100000)], f"{big.returncode} {big.stderr} {worker.log()[-600:]} {self.nginx.asked()[-6:]}")
+        self.assertEqual(worker.stop(), 0)
+        asked = self.nginx.asked()
+        self.assertEqual({(protocol, verified) for protocol, _, _, _, _, verified in asked}, {("HTTP/2.0", "SUCCESS")})
+        puts = [a for a in asked if a[3] == "PUT"]
+        self.assertGreaterEqual(len(puts), 301)
+        self.assertLess(len({connection for _, connection, *_ in puts}), 10, "many requests share a connection")
+
+    def test_who_has_no_certificate_is_told(self):
+        conf = {"http_ca": self.cert}
+        self.bad(self.result(self.nginx.url(), "--state", patience=SOON, **conf)[0], "400")
+        done, _ = self.result(self.nginx.url(), "--state", patience=SOON, **conf, http_cert=self.own_key, http_key=self.own_key)
+        self.bad(done, "certificate")
+
+    def test_a_server_without_http_2_is_spoken_to_in_http_1(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, self.key)
+        context.set_alpn_protocols(["http/1.1"])
+        self.good(self.result(Server(GOOD, tls=context).url("https"), "--timeout", "5", http_ca=self.cert)[0])
+
+
 class Work(Case):
     """A worker and a client over `apium web`."""
 
@@ -257,6 +329,26 @@ class Work(Case):
         send("flows.echo", small)
         done = harness.apium("result", "flows.echo" + str(len(small)), "--timeout", "20", broker=self.broker, backend=web.url())
         self.assertEqual(done.stdout, '"x"\n', done.stderr)
+        self.assertEqual(worker.stop(), 0)
+
+    def test_a_worker_keeps_its_results_while_it_is_sent_elsewhere(self):
+        """Redirections, a name that is gone, silence: it says so, and stores when all is well again."""
+        troubles = [(302, {"Location": "/loop"}, ""), (401, {}, ""), cut, with_length("nonsense"), (429, {"Retry-After": "1"}, "")]
+        server = Server(*[t for t in troubles], (404, {}, ""))
+        stored = {}
+
+        def plain(method, path, body):
+            if method == "PUT":
+                stored[path] = body
+            return (200, {}, stored[path].decode()) if path in stored else (404, {}, "")
+        server.then = plain
+        worker = harness.Worker(self.broker, server.url(), "-c", "1").start()
+        self.addCleanup(worker.kill_group)
+        harness.apium("call", "tasks.add", "-a", "[2, 3]", "--task-id", "kept", broker=self.broker, backend="disabled://", check=True)
+        harness.eventually(lambda: stored, 60, worker.log, every=0.1)
+        self.assertEqual(json.loads(stored["/celery-task-meta-kept"])["result"], 5)
+        self.assertIn("redirections are not followed", worker.log())
+        self.assertIn("answers 401", worker.log())
         self.assertEqual(worker.stop(), 0)
 
     def test_a_worker_begins_when_the_server_has_come(self):

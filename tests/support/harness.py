@@ -274,13 +274,14 @@ class Web(Process):
 
 
 class Nginx(Process):
-    """A plain HTTP server that can PUT, GET and DELETE: nginx with WebDAV, and no more."""
+    """A plain HTTP server that can PUT, GET and DELETE: nginx with WebDAV, and no more. With `tls`, files of a certificate, its key, and
+    those whose certificates it asks its clients for, it speaks HTTP/2 over TLS."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
         server = next((p for p in ("/usr/sbin/nginx", shutil.which("nginx")) if p and os.path.exists(p)), None)
         if not server:
             lacking("nginx")
-        self.port = free_port()
+        self.port, self.tls = free_port(), tls
         super().__init__("nginx", None)
         (self.folder / "store").mkdir()
         self.folder.chmod(0o755)
@@ -289,10 +290,12 @@ daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/e
 {"user root;" if os.getuid() == 0 else ""}
 events {{ worker_connections 512; }}
 http {{
-  access_log {self.folder}/access.log; client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/p;
+  log_format what '$server_protocol $connection $status $request_method $uri $ssl_client_verify';
+  access_log {self.folder}/access.log what; client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/p;
   fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
   server {{
-    listen 127.0.0.1:{self.port}; root {self.folder}/store; client_max_body_size 64m;
+    listen 127.0.0.1:{self.port} {"ssl http2" if tls else ""}; root {self.folder}/store; client_max_body_size 64m;
+    {"ssl_certificate %s; ssl_certificate_key %s; ssl_client_certificate %s; ssl_verify_client on;" % tls if tls else ""}
     location / {{ dav_methods PUT DELETE; create_full_put_path on; default_type application/json; }}
   }}
 }}
@@ -311,7 +314,11 @@ http {{
         return self
 
     def url(self):
-        return f"http://127.0.0.1:{self.port}/results/"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/results/"
+
+    def asked(self):
+        """(protocol, connection, status, method, path, was the client's certificate good?) of every request."""
+        return [line.split() for line in (self.folder / "access.log").read_text().splitlines()]
 
 
 class Servers:
