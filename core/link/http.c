@@ -101,6 +101,8 @@ on_discovered(void *arg, int status, apm_str body, const apium_error *err)
         on_unknown(link, err);
 }
 
+#define REFUSED_MS 5000
+
 /* What is wrong with the settings or the server a worker says again and again, until it has been seen to. */
 static void
 on_prepared(void *arg, apm_str doc, const apium_error *err)
@@ -115,7 +117,7 @@ on_prepared(void *arg, apm_str doc, const apium_error *err)
     } else if (apm_links_patience_ms(link->base.set) >= 0 || err->status == APIUM_E_CLOSED) {
         on_unknown(link, err);
     } else {
-        apm_http_away(link, err->text, 0);
+        apm_http_away(link, err->text, REFUSED_MS);
         apm_http_discover(link);
     }
 }

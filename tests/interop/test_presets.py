@@ -206,6 +206,13 @@ class Preset:
         self.run_one(until=lambda: self.state("t") == "SUCCESS")
         self.assertEqual(troubles, [])
 
+    def test_a_worker_waits_until_the_store_lets_it_begin(self):
+        troubles = [(400, {}, b'{"error": {"reason": "not yet"}}')]
+        usual = self.server.answer
+        self.server.answer = lambda *ask: troubles.pop(0) if troubles else usual(*ask)
+        self.run_one(until=lambda: self.state("t") == "SUCCESS")
+        self.assertLess(len(self.server.asked), 12)
+
     def test_what_the_server_says_is_said(self):
         for status, headers, body, words in ((400, {}, b'{"error": {"reason": "no such thing"}}', "answers 400: no such thing"),
                                              (403, {}, b"<Error><Code>Closed</Code><Message>go</Message></Error>", "answers 403: Closed: go"),
