@@ -1,11 +1,13 @@
 """Results in CouchDB, Consul, Elasticsearch and S3: what an apium worker asks of the server is what Celery's own backend asks there for the
-same tasks, and each reads what the other wrote. The servers are those of tests/support/recorder.py.
+same tasks, and each reads what the other wrote. The servers are those of tests/support/recorder.py; for S3
+there is a real one too.
 
 Celery's side is the Celery of this machine where its client library is there, and tests/fixtures/presets-*.json, captured by
 tests/interop/presets_kit.py.
 """
 import importlib.util
 import json
+import subprocess
 import unittest
 import urllib.request
 
@@ -423,6 +425,67 @@ class S3(Preset, unittest.TestCase):
         self.send("tasks.echo", "x" * 3000000)
         harness.eventually(lambda: self.state("t") == "SUCCESS", 30, worker.log)
         self.assertEqual(worker.stop(), 0)
+
+
+class Swift(unittest.TestCase):
+    """A real server that speaks S3, and checks signatures: OpenStack Swift."""
+
+    @classmethod
+    def setUpClass(cls):
+        python = "/usr/bin/python3"  # Debian's, to which Swift belongs
+        if subprocess.run([python, "-c", "import swift.common.middleware.s3api"], check=False, stderr=subprocess.DEVNULL).returncode:
+            harness.lacking("python3-swift")
+        port = harness.free_port()
+        cls.server = harness.Process("swift", None)
+        cls.server.argv = [python, str(harness.ROOT / "tests" / "support" / "swift_s3.py"), str(cls.server.folder), str(port)]
+        cls.server.start()
+        cls.addClassCleanup(cls.server.kill_group)
+        harness.eventually(lambda: "ready" in cls.server.log() or not cls.server.alive(), 60)
+        if not cls.server.alive():
+            raise AssertionError(cls.server.log())
+        cls.conf = {"s3_bucket": "results", "s3_endpoint_url": f"http://127.0.0.1:{port}", "s3_region": "us-east-1", "s3_base_path": "a b/+/",
+                    "s3_access_key_id": "test:tester", "s3_secret_access_key": "testing", "result_extended": True}
+        import boto3
+        cls.boto = boto3.client("s3", endpoint_url=cls.conf["s3_endpoint_url"], aws_access_key_id="test:tester", aws_secret_access_key="testing",
+                                region_name="us-east-1")
+        cls.boto.create_bucket(Bucket="results")
+        cls.app = harness.app(servers.redis.url(14), "s3://", **cls.conf)
+
+    def client(self, *args, **more):
+        return harness.apium(*args, env=harness.environment(servers.redis.url(14), "s3://", {**self.conf, **more}))
+
+    def test_results_go_both_ways(self):
+        worker = harness.Worker(servers.redis.url(14), "s3://", "-c", "2", conf={**self.conf, "task_track_started": True}).start()
+        self.addCleanup(worker.kill_group)
+        runs = [self.app.send_task("tasks.add", (n, 1)) for n in range(50)]
+        self.assertEqual([run.get(timeout=30) for run in runs], [n + 1 for n in range(50)])
+        text = "\u00e9 \U0001f600" + "x" * 2000000
+        self.assertEqual(self.app.send_task("tasks.echo", (text,)).get(timeout=30), text)
+        with self.assertRaisesRegex(ValueError, "boom"):
+            self.app.send_task("tasks.fail", ("boom",)).get(timeout=30)
+        self.assertEqual(worker.stop(), 0)
+        self.assertIn(f"a b/+/celery-task-meta-{runs[0].id}", [o["Key"] for o in self.boto.list_objects_v2(Bucket="results")["Contents"]])
+        self.app.backend.store_result("theirs", {"k": [1, None]}, "SUCCESS")
+        self.assertEqual(json.loads(self.client("result", "theirs").stdout), {"k": [1, None]})
+        self.assertEqual(self.client("result", "never", "--state").stdout, "PENDING\n")
+
+    def test_ids_of_any_letters(self):
+        for task_id in ("a/b", "a b+c", "é%", "~.-_", "x?y#z&", "(a)*'!"):
+            self.app.backend.store_result(task_id, task_id, "SUCCESS")
+            done = self.client("result", task_id)
+            self.assertEqual(done.stdout, json.dumps(task_id) + "\n", done.stderr)
+
+    def test_a_result_is_forgotten(self):
+        self.app.backend.store_result("old", 1, "SUCCESS")
+        web = harness.Web("s3://", env=harness.environment("memory://", "s3://", self.conf)).start()
+        self.addCleanup(web.kill_group)
+        with urllib.request.urlopen(urllib.request.Request(web.url("/celery-task-meta-old"), method="DELETE"), timeout=10) as answer:
+            self.assertEqual(answer.status, 204)
+        self.assertEqual(self.app.AsyncResult("old").state, "PENDING")
+
+    def test_what_is_wrong_is_said(self):
+        self.assertIn("SignatureDoesNotMatch", self.client("result", "t", "--state", s3_secret_access_key="wrong").stderr)
+        self.assertIn("NoSuchBucket", self.client("result", "t", "--state", s3_bucket="nobody").stderr)
 
 
 if __name__ == "__main__":
