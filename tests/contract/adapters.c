@@ -13,6 +13,9 @@ extern const adapter adapter_redis;
 #if APM_WITH_HTTP && APM_WITH_WEB
 extern const adapter adapter_http;
 #endif
+#if APM_WITH_HTTP
+extern const adapter adapter_couchdb, adapter_consul, adapter_elasticsearch;
+#endif
 #if APM_WITH_AMQP
 extern const adapter adapter_rabbitmq;
 #endif
@@ -25,6 +28,11 @@ const adapter *const adapters[] = {
 #endif
 #if APM_WITH_HTTP && APM_WITH_WEB
     &adapter_http,
+#endif
+#if APM_WITH_HTTP
+    &adapter_couchdb,
+    &adapter_consul,
+    &adapter_elasticsearch,
 #endif
 #if APM_WITH_AMQP
     &adapter_rabbitmq,

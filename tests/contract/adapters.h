@@ -23,6 +23,12 @@ typedef struct adapter {
     bool tells_age;
     /* The default exchange takes any name: the first message makes the queue. */
     bool any_name;
+    /* As with Celery there: RETRY or STARTED replace no FAILURE. */
+    bool ready_stays;
+    /* Results do not expire while a test looks. */
+    bool keeps;
+    /* Watching is looking again and again: what is overwritten at once is not seen. */
+    bool looked_at;
     /* Shorten what takes a minute in earnest; NULL: nothing does. */
     void (*hurry)(struct apm_broker *broker);
     /* Start the server and write its URL. 0, ADAPTER_SKIP, or 1 for a failure that was printed.

@@ -4,6 +4,8 @@ are asked. No more is claimed for them than that Celery's own backends work on t
     with recorder.CouchDB() as server:
         ... server.url() ...
         server.asked      Asked(method, path, query, headers, body, status, answer), in their order
+    python3 -m recorder SCHEME PORT
+
     server.meanwhile  called with (server, method, path) before a request is looked at: what somebody else does first
 """
 import base64
@@ -12,6 +14,7 @@ import hashlib
 import hmac
 import http.server
 import json
+import sys
 import threading
 import urllib.parse
 import uuid
@@ -60,11 +63,11 @@ class Server(http.server.ThreadingHTTPServer):
 class Recorder:
     scheme = ""
 
-    def __init__(self):
+    def __init__(self, port=0):
         self.lock = threading.RLock()
         self.asked, self.meanwhile = [], None
         self.docs = {}
-        self.http = Server(("127.0.0.1", 0), Handler)
+        self.http = Server(("127.0.0.1", port), Handler)
         self.http.recorder = self
         self.port = self.http.server_address[1]
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
@@ -94,9 +97,9 @@ class CouchDB(Recorder):
     """https://docs.couchdb.org/en/stable/api/: databases, documents, revisions."""
     scheme = "couchdb"
 
-    def __init__(self, *databases):
-        super().__init__()
-        self.databases = set(databases)
+    def __init__(self, port=0):
+        super().__init__(port)
+        self.databases = set()
 
     def value(self, key, database="default"):
         doc = self.docs.get((database, key))
@@ -143,8 +146,8 @@ class Consul(Recorder):
     """https://developer.hashicorp.com/consul/api-docs/kv and /session: check-and-set, locks, sessions."""
     scheme = "consul"
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, port=0):
+        super().__init__(port)
         self.index, self.sessions = 10, {}
 
     def value(self, key, path=""):
@@ -209,8 +212,8 @@ class Elasticsearch(Recorder):
     scheme = "elasticsearch"
     PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, port=0):
+        super().__init__(port)
         self.number = 0
 
     def value(self, key, index="celery"):
@@ -256,9 +259,9 @@ class S3(Recorder):
     scheme = "s3"
     KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
-    def __init__(self, bucket="results", region="eu-central-1"):
-        super().__init__()
-        self.bucket, self.region = bucket, region
+    def __init__(self, port=0):
+        super().__init__(port)
+        self.bucket, self.region = "results", "eu-central-1"
         self.complaints = []
 
     def url(self, path="", user=""):
@@ -324,3 +327,7 @@ class S3(Recorder):
 
 
 ALL = {server.scheme: server for server in (CouchDB, Consul, Elasticsearch, S3)}
+
+if __name__ == "__main__":
+    ALL[sys.argv[1]](int(sys.argv[2]))
+    threading.Event().wait()

@@ -217,6 +217,21 @@ server_start_web(server *srv, const char *apium)
     return server_restart(srv);
 }
 
+int
+server_start_recorder(server *srv, const char *scheme)
+{
+    char port[16];
+    int rc = prepare(srv, "python3");
+    if (rc)
+        return rc;
+    srv->listens = true;
+    snprintf(port, sizeof(port), "%d", srv->port);
+    const char *const args[] = { "-m", "recorder", scheme, port, NULL };
+    for (const char *const *arg = args; *arg; arg++)
+        add_arg(srv, *arg);
+    return server_restart(srv);
+}
+
 void
 server_kill(server *srv)
 {

@@ -27,6 +27,8 @@ int server_start_redis(server *srv, const char *const *more);
 int server_start_sentinel(server *srv, const char *name, int port);
 /* `apium web` of this program over a SQLite file in its folder. */
 int server_start_web(server *srv, const char *apium);
+/* A server of tests/support/recorder.py, which PYTHONPATH leads to: "couchdb", ... */
+int server_start_recorder(server *srv, const char *scheme);
 /* Start the same again, on the same port with the same folder. */
 int server_restart(server *srv);
 /* kill -9, and wait for its end. */
