@@ -7,6 +7,7 @@ import collections
 import contextlib
 import http.client
 import os
+import re
 import socket
 import threading
 import time
@@ -83,8 +84,8 @@ class Gate:
     """Stands before a server, and looks at each request: one that `wanted` takes for the right one ends the worker, before the server has
     it, or when the server has answered, and the worker has not."""
 
-    def __init__(self, port, wanted, when, end):
-        self.to, self.wanted, self.when, self.end = port, wanted, when, end
+    def __init__(self, port, wanted, when, end, cuts=True):
+        self.to, self.wanted, self.when, self.end, self.cuts = port, wanted, when, end, cuts
         self.lock, self.done = threading.Lock(), threading.Event()
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
@@ -121,7 +122,7 @@ class Gate:
                 return False
             self.end()
             self.done.set()
-            return True
+            return self.cuts
 
 
 class Claims(unittest.TestCase):
@@ -158,6 +159,36 @@ class Claims(unittest.TestCase):
         # One that begins again because its worker died is marked as such.
         self.assertLessEqual(sum(redelivered == "0" for _, _, redelivered, *_ in begins), sent, f"{name}: {begins}")
         return len(begins)
+
+    def test_a_worker_leaves_a_header_that_another_has_claimed(self):
+        group = []
+
+        def ask(method, what, body=None):
+            web = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=10)
+            with contextlib.closing(web):
+                web.request(method, f"/celery-taskset-meta-{group[0]}/{what}", body)
+                return web.getresponse().status
+
+        def wanted(method, path, body):
+            group.extend(re.findall(r'\["claim", "([^"]+)"', body))
+            return bool(group)
+        answers = []
+        gate = Gate(self.web.port, wanted, "before", lambda: answers.append(ask("PUT", "claim", '"another"')), cuts=False)
+        self.addCleanup(gate.sock.close)
+        records = harness.folder("claims") / "records"
+        records.touch()
+        where = harness.environment(self.rabbit.url(), self.web.url())
+        bodies = harness.send_chords(where, "left", 1, 3)
+        worker = harness.Worker(self.rabbit.url(), f"http://127.0.0.1:{gate.port}/", "-c", "1", module=harness.FLOWS, level="DEBUG",
+                                env={"FLOWS": str(records)}).start()
+        self.addCleanup(worker.kill_group)
+        harness.eventually(lambda: "was completed by another of its parts" in worker.log(), 30, worker.log)
+        self.assertEqual(worker.stop(), 0)
+        self.assertEqual(answers, [204])
+        self.assertEqual(harness.states(where, bodies)[bodies[0]], "PENDING")
+        self.assertNotIn("begin left-0 ", records.read_text())
+        self.assertEqual(ask("GET", "parts"), 200, "they are the other's to gather")
+        self.assertEqual(ask("DELETE", "parts"), 204)
 
     def test_the_body_is_never_lost_and_sent_again_only_if_it_had_been_sent(self):
         unit = lambda op: lambda method, path, body: path == "/units" and f'["{op}"' in body  # noqa: E731

@@ -28,8 +28,8 @@ def settings(server, **more):
 
 def celery_url(server):
     """Celery 5.2 names a type of its own for Elasticsearch, which its URL can turn into the newer one's."""
-    import celery
-    old = server.scheme == "elasticsearch" and celery.__version__ < "5.4"
+    from celery.backends.elasticsearch import ElasticsearchBackend
+    old = server.scheme == "elasticsearch" and ElasticsearchBackend.doc_type
     return server.url(PATHS[server.scheme] + ("/_doc" if old else ""))
 
 
