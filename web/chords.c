@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-
 static bool
 counts(apm_web_call *call)
 {

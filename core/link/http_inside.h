@@ -53,6 +53,25 @@ typedef struct http_link {
     bool one_by_one; /* a batch was refused as a whole */
 } http_link;
 
+struct http_ask {
+    http_link *link;
+    apm_http_asked asked;
+    char *path;
+    char *body;
+    size_t body_len;
+    int64_t until_ms; /* the end of patience; -1 none */
+    CURL *easy;
+    struct curl_slist *headers;
+    apm_buf answer;
+    char why[CURL_ERROR_SIZE];
+    http_ask *prev, *next;
+};
+
+/* http_easy.c: hand it to libcurl; false without memory. */
+bool apm_http_start(http_link *link, http_ask *ask);
+/* It is done with, whatever came of it. */
+void apm_http_spare(http_link *link, http_ask *ask);
+
 /* http_ask.c */
 apium_status apm_http_open_multi(http_link *link, apium_error *err);
 void apm_http_close_multi(http_link *link);
