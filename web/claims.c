@@ -1,7 +1,8 @@
 /*
  * claims.c - who completes a header. A claim names its claimant, keeps the parts, and is nobody else's for as long as results are kept:
  * it is a document that the store never overwrites, so the first one stays, whatever comes at the same time. The parts go when the body
- * is published ("take"); a claimant that dies before that comes again by its name.
+ * is published ("take"); a claimant that dies before that comes again by its name. A chord that is sent once more under the same id says
+ * its size before any of its parts may be the last one, and is nobody's then.
  *
  *   whose is it? ──nobody's──▶ is the header there? ──▶ record it ──▶ whose is it?
  */
@@ -146,6 +147,23 @@ apm_header_look(apm_web *web, const char *group,
     claim *c = claim_new(web, done, arg);
     if (c)
         web->backend->ops->parts(web->backend, group, on_parts, c);
+}
+
+static void
+on_released(void *arg, apium_status status, const apium_error *err)
+{
+    (void)arg;
+    (void)status;
+    (void)err;
+}
+
+void
+apm_header_release(apm_web *web, const char *group)
+{
+    char *mark = NULL;
+    if (asprintf(&mark, "apium-claim/%s", group) >= 0)
+        web->backend->ops->forget(web->backend, mark, on_released, NULL);
+    free(mark);
 }
 
 void

@@ -178,11 +178,12 @@ apm_web_fn apm_chord_size_put, apm_chord_part_put, apm_chord_parts_get, apm_chor
     apm_chord_claim_put;
 /* Answer an arrival by the number of distinct parts. */
 void apm_chord_answer_arrival(apm_web_call *call, bool complete);
-/* claims.c: is there a header, or E_NOTFOUND; may this claimant publish its body, or E_NOTFOUND. done may come from inside the call without
+/* claims.c: is there a header, or E_NOTFOUND; may this claimant publish its body, or E_NOTFOUND; it is nobody's. done may come from inside the call without
  * memory only. */
 void
 apm_header_look(apm_web *web, const char *group,
                 void (*done)(void *arg, apium_status status, const apium_error *err), void *arg);
+void apm_header_release(apm_web *web, const char *group);
 void
 apm_header_claim(apm_web *web, const char *group, apm_str claimant, double expires_s,
                  void (*done)(void *arg, apium_status status, const apium_error *err), void *arg);

@@ -86,6 +86,7 @@ apm_op_append(apm_web *web, apm_unit *to, const apm_op *o, bool done_before, api
     case APM_OP_GROUP:
         return ops->save_group(web->backend, to, o->text[0], o->doc.text, err);
     case APM_OP_EXPECT:
+        apm_header_release(web, o->text[0].p);
         return ops->expect(web->backend, to, o->text[0], o->number, err);
     case APM_OP_EXTEND:
         return done_before ? APIUM_OK : ops->extend(web->backend, to, o->text[0], o->number, err);

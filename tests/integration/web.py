@@ -335,6 +335,10 @@ class Chords(Case):
         self.assertEqual(self.ask("PUT", f"{group}/claim", '"me"').status, 204, "a late repetition")
         self.refused(409, "PUT", f"{group}/claim", '"you"')
         self.refused(409, "PUT", "/celery-taskset-meta-nobody/claim", '"me"')
+        self.assertEqual(self.ask("PUT", f"{group}/size", "1").status, 204, "the same chord is sent again")
+        self.assertEqual(self.ask("PUT", f"{group}/parts/c", [1, "c", "SUCCESS", 7]).json(), {"parts": 1, "complete": True})
+        self.assertEqual(self.ask("PUT", f"{group}/claim", '"you"').status, 204)
+        self.refused(409, "PUT", f"{group}/claim", '"me"')
         for body in ("5", '""', "[]", json.dumps("x" * 513), ""):
             self.refused(400, "PUT", f"{group}/claim", body)
 
