@@ -19,12 +19,23 @@ from kombu.transport import TRANSPORT_ALIASES, memory
 CANVAS = str(harness.BUILD / "tests" / "support" / "canvas")
 CAPTURED = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "canvas-5.6"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-# What of a tree the installed Celery does otherwise than 5.6: in 5.2 groups have other ids on the way, in 5.7 some bodies other parents.
-OTHERWISE = set()
-if canvas_expressions.VERSION < (5, 3):
-    OTHERWISE = {"group", "in group"}
-elif canvas_expressions.VERSION > (5, 6):
-    OTHERWISE = {"group", "in group", "after"}
+# Expressions in which a worker starts a chord: before 5.6 its body is not in the group of the header.
+CHORDS_OF_WORKERS = {
+    "link chord", "group in chain", "group in chain, more", "group in chain, retries", "two groups", "chord body chord", "chord | chord",
+    "task | chord", "chain of task and chord", "chain of task, chord, task", "task | chord | task", "task | chord | chord | task",
+    "task | chord with chain body", "task | chord of chains", "task | empty chord",
+}
+
+
+def otherwise(name):
+    """What of the tree of an expression the installed Celery does otherwise than 5.6; in 5.7 some bodies have other parents."""
+    if canvas_expressions.VERSION > (5, 6):
+        return {"group", "in group", "after"}
+    if canvas_expressions.VERSION < (5, 6) and name in CHORDS_OF_WORKERS:
+        return {"group", "in group"}
+    if canvas_expressions.VERSION < (5, 3) and name == "task | chord fails":  # the header is sent under another id than was told
+        return {"group", "in group"}
+    return set()
 
 
 def canonical(value, names=None):

@@ -32,13 +32,17 @@ def compose(app, documents, broker, backend):
     return {name: result_from_tuple(tree, app) for name, tree in json.loads(done.stdout).items()}
 
 
-def trees(app, client, results, hidden=()):
+def trees(app, client, results, hidden):
     metas = canvas_kit.stored(client)
-    return {name: canvas_kit.Tree(app, result, metas).canonical(hidden) for name, result in results.items()}
+    return {name: canvas_kit.Tree(app, result, metas).canonical(hidden(name)) for name, result in results.items()}
 
 
-def await_expected(app, client, results, expected, timeout, hidden=(), view=lambda tree: tree):
-    """{name: tree} of those that did not become what was expected, seen by `view`."""
+def nothing(_name):
+    return ()
+
+
+def await_expected(app, client, results, expected, timeout, hidden=nothing, view=lambda tree: tree):
+    """{name: tree} of those that did not become what was expected, seen by `view` and without what is hidden(name)."""
     wrong, deadline = dict(results), time.monotonic() + timeout
     while True:
         seen = {name: view(tree) for name, tree in trees(app, client, wrong, hidden).items()}
@@ -48,7 +52,7 @@ def await_expected(app, client, results, expected, timeout, hidden=(), view=lamb
         time.sleep(0.2)
 
 
-def await_rest(app, client, results, quiet, timeout, hidden=()):
+def await_rest(app, client, results, quiet, timeout, hidden=nothing):
     """{name: tree} of all, once nothing has changed for `quiet` seconds."""
     seen, deadline = trees(app, client, results, hidden), time.monotonic() + timeout
     since = time.monotonic()
