@@ -520,6 +520,7 @@ apm_pool_stop(apm_pool *pool, bool now, void (*stopped)(void *arg), void *arg)
             (void)apm_process_signal(&pool->processes[i], SIGKILL, 0);
     }
     if (pool->now && !pool->kind->processes) {
+        apm_pool_poll(pool); /* what was taken and not yet seen is to be given up, too */
         pool->ending = true; /* threads cannot be killed: kind->stop leaves them to themselves */
         pool->kind->stop(pool, true);
     }

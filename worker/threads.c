@@ -191,18 +191,15 @@ threads_stop(apm_pool *pool, bool now)
         apm_process *process = &pool->processes[i];
         if (process->life != APM_UP)
             continue;
-        /* It cannot be killed. It is asked to stop, its job is given up, and what it uses stays
-         * until the program ends. */
-        for (unsigned j = 0; j < pool->n_running; j++) {
-            const apm_job *job = pool->jobs[pool->running[j]];
-            if (job->process == (int)i)
-                atomic_store(&pool->slots.slot[job->slot].stop, APM_STOP_SHUTDOWN);
-        }
+        /* It cannot be killed: its job is given up, and what it uses stays until the program ends. */
         (void)pthread_detach(process->thread);
         apm_watch_close(&process->sock);
         apm_pool_bury(pool, process, -1);
         pool->abandoned = true;
     }
+    /* Only then is it asked to stop: what it answers to that is no outcome of its job. */
+    for (unsigned i = 0; i < pool->slots.n && pool->abandoned; i++)
+        atomic_store(&pool->slots.slot[i].stop, APM_STOP_SHUTDOWN);
     apm_pool_closed(pool);
 }
 

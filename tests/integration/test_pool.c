@@ -78,6 +78,20 @@ run_wait(apium_task *task)
     return APIUM_FAILURE;
 }
 
+/* Does, with eyes for nothing else. */
+static _Atomic int eager_ones;
+
+static apium_verdict
+run_eager(apium_task *task)
+{
+    int64_t until = apm_clock_ms() + DEADLINE_MS;
+    atomic_fetch_add(&eager_ones, 1);
+    while (apium_should_stop(task) == APIUM_STOP_NO && apm_clock_ms() < until)
+        ;
+    atomic_fetch_sub(&eager_ones, 1);
+    return APIUM_FAILURE;
+}
+
 static apium_verdict
 run_crash(apium_task *task)
 {
@@ -250,6 +264,7 @@ static const apium_task_def tasks[] = {
     { .name = "echo", .run = run_echo },
     { .name = "sleep", .run = run_sleep },
     { .name = "wait", .run = run_wait, .on_soft_limit = on_soft_limit },
+    { .name = "eager", .run = run_eager, .on_soft_limit = on_soft_limit },
     { .name = "crash", .run = run_crash },
     { .name = "exit", .run = run_exit },
     { .name = "states", .run = run_states },
@@ -424,6 +439,17 @@ on_guard(uv_timer_t *timer)
             if (apm_clock_ms() >= until_ms_)                                                       \
                 ck_abort_msg("%s:%d: never: %s (%s)", __FILE__, __LINE__, #condition, (b)->error); \
             uv_run(&(b)->loop, UV_RUN_ONCE);                                                       \
+        }                                                                                          \
+    } while (0)
+
+/* Wait for what a thread does, without turning the loop. */
+#define until_true(condition)                                                                      \
+    do {                                                                                           \
+        int64_t until_ms_ = apm_clock_ms() + DEADLINE_MS;                                          \
+        while (!(condition)) {                                                                     \
+            if (apm_clock_ms() >= until_ms_)                                                       \
+                ck_abort_msg("%s:%d: never: %s", __FILE__, __LINE__, #condition);                  \
+            (void)poll(NULL, 0, 1);                                                                \
         }                                                                                          \
     } while (0)
 
@@ -1628,6 +1654,37 @@ START_TEST(a_stop_now_leaves_a_busy_thread_to_itself)
 }
 END_TEST
 
+/* What a thread answers to being asked to stop is no outcome: its job was given up before. */
+START_TEST(a_stop_now_gives_up_what_ends_at_once)
+{
+    for (int i = 0; i < 50; i++) {
+        struct bench *b = started("threads", 1); /* not freed: as above */
+        fill(b, 1, "eager", "[]");
+        submit(b, 0);
+        apm_pool_flush(b->pool);
+        until(b, b->items[0].begins == 1);
+        apm_pool_stop(b->pool, true, on_stopped, b);
+        until(b, b->stopped);
+        ck_assert_int_eq(b->items[0].kind, APM_DONE_LOST);
+    }
+}
+END_TEST
+
+START_TEST(a_stop_now_gives_up_what_was_not_seen_to_begin)
+{
+    struct bench *b = started("threads", 1);
+    fill(b, 1, "eager", "[]");
+    submit(b, 0);
+    apm_pool_flush(b->pool);
+    until_true(atomic_load(&eager_ones) == 1);
+    apm_pool_stop(b->pool, true, on_stopped, b);
+    ck_assert_int_eq(b->items[0].dones, 1);
+    ck_assert_int_eq(b->items[0].kind, APM_DONE_LOST);
+    until(b, b->stopped);
+    until_true(atomic_load(&eager_ones) == 0); /* it was asked to stop as well */
+}
+END_TEST
+
 START_TEST(a_pool_that_does_not_exist_is_refused)
 {
     apium_error error = { 0 }, *err = &error;
@@ -1733,6 +1790,8 @@ main(int argc, char **argv)
         threads_cannot_be_terminated,
         a_pool_of_threads_grows_and_shrinks,
         a_stop_now_leaves_a_busy_thread_to_itself,
+        a_stop_now_gives_up_what_ends_at_once,
+        a_stop_now_gives_up_what_was_not_seen_to_begin,
         a_pool_that_does_not_exist_is_refused,
         NULL,
     };
