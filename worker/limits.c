@@ -44,9 +44,12 @@ enforce_soft(apm_pool *pool, apm_job *job)
 {
     int none = APM_STOP_NO;
     job->soft_sent = true;
-    atomic_compare_exchange_strong(&pool->slots.slot[job->slot].stop, &none, APM_STOP_SOFT_LIMIT);
-    if (pool->kind->processes)
-        (void)apm_process_signal(&pool->processes[job->process], SIGUSR1, job->seq);
+    /* A process hears it from the signal alone, whose handler calls the task's function: were it
+     * told from here, the task could see that first, and be over before the signal. */
+    if (!pool->kind->processes ||
+        !apm_process_signal(&pool->processes[job->process], SIGUSR1, job->seq))
+        atomic_compare_exchange_strong(&pool->slots.slot[job->slot].stop, &none,
+                                       APM_STOP_SOFT_LIMIT);
     pool->happened++;
     if (pool->events.on_limit)
         pool->events.on_limit(pool->events.arg, job, false, job->soft_time_limit_s);

@@ -1172,6 +1172,27 @@ START_TEST(a_soft_limit_tells_the_task_and_calls_its_function)
 }
 END_TEST
 
+/* Also of a task that is over the moment it may know. */
+START_TEST(a_soft_limit_calls_the_function_of_every_task)
+{
+    enum { N = 50 };
+    char path[] = "/tmp/test_pool.XXXXXX";
+    int fd = mkstemp(path);
+    setenv("TEST_POOL_SOFT", path, 1);
+    struct bench *b = started("prefork", 1);
+    fill(b, N, "eager", "[]");
+    for (unsigned i = 0; i < N; i++)
+        b->items[i].job.soft_time_limit_s = 0.01;
+    b->feeding = true;
+    until(b, b->dones == N);
+    ck_assert_uint_eq(b->limits_soft, N);
+    ck_assert_int_eq((int)lseek(fd, 0, SEEK_END), 6 * N);
+    close(fd);
+    unlink(path);
+    finish(b);
+}
+END_TEST
+
 START_TEST(a_hard_limit_ends_the_process_and_another_takes_its_place)
 {
     struct bench *b = started("prefork", 1);
@@ -1764,6 +1785,7 @@ main(int argc, char **argv)
         a_job_is_taken_back_until_it_begins,
         no_request_waits_while_a_process_is_idle,
         a_soft_limit_tells_the_task_and_calls_its_function,
+        a_soft_limit_calls_the_function_of_every_task,
         a_hard_limit_ends_the_process_and_another_takes_its_place,
         a_limit_never_hits_the_next_job,
         terminate_ends_the_running_job_as_revoked,
