@@ -80,7 +80,8 @@ by_count(const void *a, const void *b)
 void
 words_sort(words *table, bool by_alphabet)
 {
-    qsort(table->rows, table->size, sizeof(word), by_alphabet ? by_text : by_count);
+    if (table->size > 0)
+        qsort(table->rows, table->size, sizeof(word), by_alphabet ? by_text : by_count);
 }
 
 void
