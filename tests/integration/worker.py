@@ -1,5 +1,6 @@
 """The worker from outside: signals and exit codes, far etas, fairness inside the pool, and what it costs while idle and busy."""
 import datetime
+import glob
 import os
 import re
 import shutil
@@ -185,13 +186,24 @@ class Costs(Case):
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def sleeps(self, pid):
+        """How often its threads went to sleep: what they cost, on however slow a machine."""
+        count = 0
+        for one in harness.tree(pid):
+            for status in glob.glob(f"/proc/{one}/task/*/status"):
+                with open(status) as lines:
+                    count += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+        return count
+
     def test_idle_workers_use_next_to_nothing_and_wake_at_once(self):
         workers = [self.worker("-c", "2", "-n", f"w{i}@%h") for i in range(4)]
-        before = [self.cpu_s(w.pid) for w in workers]
+        before = [(self.cpu_s(w.pid), self.sleeps(w.pid)) for w in workers]
         window = 10.0
         time.sleep(window)  # what is measured is this time
-        for worker, then in zip(workers, before):
-            self.assertLess((self.cpu_s(worker.pid) - then) / window, 0.005)
+        for worker, (cpu_s, sleeps) in zip(workers, before):
+            self.assertLess((self.sleeps(worker.pid) - sleeps) / window, 10)
+            # 0.001 on a quiet machine; AddressSanitizer doubles it, and others at work beside it do once more.
+            self.assertLess((self.cpu_s(worker.pid) - cpu_s) / window, 0.02 if harness.SANITIZED else 0.005)
         for suffix in ("", "\x06\x163", "\x06\x169"):
             waits = []
             for _ in range(25):
