@@ -151,6 +151,17 @@ class CanvasWorkers(unittest.TestCase):
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do_over_rabbitmq(self):
         self.as_celery_5_6(servers.rabbitmq.url())
 
+    def test_workers_of_the_installed_celery_do_what_c_builds(self):
+        documents = {name: document for name, document in canvas_kit.captured("messages.json")["expressions"].items()
+                     if name not in BUILT_OTHERWISE and name not in RIGHT}
+        def view(tree):  # who stands behind whom differs with the groups
+            return renumbered(canvas_kit.without(tree, {"group", "in group", "after"}), {})
+        expected = {name: view(tree) for name, tree in expected_of_5_6().items() if name in documents}
+        app, store, where = self.place()
+        self.start(harness.CeleryWorker(*where, "-c", "4", "-Q", "celery,python"))
+        results = canvas_run.compose(app, documents, *where)
+        self.equal(expected, canvas_run.await_expected(app, store, results, expected, TIMEOUT, view=view))
+
     def built_in_c(self, broker=None):
         documents = {name: document for name, document in canvas_kit.captured("messages.json")["expressions"].items()
                      if name not in BUILT_OTHERWISE}
