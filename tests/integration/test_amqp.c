@@ -42,7 +42,8 @@ START_TEST(a_message_arrives_as_it_was_sent)
                              &msg, err));
     apm_unit_commit(unit, note_fate, &f);
     receive_from(&k, &q, 1);
-    wait_for(&k, k.n_got == 1);
+    wait_for(&k, k.n_got == 1 && f.n == 1); /* in either order */
+    ck_assert_msg(f.bad == 0, "%s", f.err.text);
     const apm_delivery *delivery = k.got[0];
     const apm_message *got = &delivery->msg;
     ck_assert(apm_str_eqz(got->body, "[[2, 3], {}, null]"));
