@@ -59,8 +59,7 @@ typedef void apm_fetch_cb(void *arg, apm_str doc, const apium_error *err);
 /* Every document stored for a watched id from the moment of watching on, and the present one first if there is one. */
 typedef void apm_change_cb(void *arg, apm_str task_id, apm_str doc);
 /* Ids of tasks that have a result; `more`: there are others too. */
-typedef void
-apm_ids_cb(void *arg, const apm_str *ids, size_t n, bool more, const apium_error *err);
+typedef void apm_ids_cb(void *arg, const apm_str *ids, size_t n, bool more, const apium_error *err);
 typedef void apm_backend_done(void *arg, apium_status status, const apium_error *err);
 
 typedef struct apm_backend_ops {

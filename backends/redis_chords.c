@@ -137,8 +137,8 @@ static bool
 ask_page(pages *p)
 {
     apm_link *link = p->backend->base.link;
-    apm_redis_req *req =
-        apm_redis_begin_script(link, &redis_parts_script, p->backend->db, APM_REDIS_REPEAT, on_page, p);
+    apm_redis_req *req = apm_redis_begin_script(link, &redis_parts_script, p->backend->db,
+                                                APM_REDIS_REPEAT, on_page, p);
 
     if (!req)
         return false;
