@@ -72,7 +72,6 @@ set_security(const http_link *link, CURL *easy)
         curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, link->signs);
         curl_easy_setopt(easy, CURLOPT_USERNAME, link->user);
         curl_easy_setopt(easy, CURLOPT_PASSWORD, link->password);
-        curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L); /* so that what is signed is sent */
     } else if (link->user) {
         curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
         curl_easy_setopt(easy, CURLOPT_USERNAME, link->user);

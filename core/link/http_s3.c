@@ -106,6 +106,26 @@ s3_open(http_link *link, const apm_url *url, apium_error *err)
                : open_amazon(link, region, s->s3_bucket, err);
 }
 
+/* "." and ".." between slashes would be taken out of the path on its way: an object of such a name has its dots escaped in the name
+ * itself. */
+static void
+add_key(apm_buf *path, apm_str key)
+{
+    for (const char *at = key.p, *end = key.p + key.len; at <= end;) {
+        const char *slash = memchr(at, '/', (size_t)(end - at));
+        size_t len = (size_t)((slash ? slash : end) - at);
+        if (len == 1 && *at == '.')
+            apm_buf_addz(path, "%252E");
+        else if (len == 2 && memcmp(at, "..", 2) == 0)
+            apm_buf_addz(path, "%252E%252E");
+        else
+            apm_http_escape_path(path, (apm_str){ at, len });
+        if (slash)
+            apm_buf_addc(path, '/');
+        at += len + 1;
+    }
+}
+
 static void
 s3_ask(const http_link *link, const http_job *job, http_request *req, const char *method)
 {
@@ -113,7 +133,7 @@ s3_ask(const http_link *link, const http_job *job, http_request *req, const char
     req->method = method;
     apm_http_escape_path(&req->path, apm_strz(base ? base : ""));
     apm_http_escape_path(&req->path, apm_strz(link->prefix));
-    apm_http_escape_path(&req->path, job->key);
+    add_key(&req->path, job->key);
 }
 
 static void

@@ -391,7 +391,7 @@ class S3(Preset, unittest.TestCase):
         self.assertIn("x-amz-security-token", self.server.asked[-1].headers["Authorization"])
 
     def test_ids_of_any_letters_are_signed(self):
-        for task_id in ("a/b", "a b+c", "é%", "~.-_", "a//b", "x?y#z&"):
+        for task_id in ("a/b", "a b+c", "é%", "~.-_", "a//b", "x?y#z&", "a/../b", "a/./b/.."):
             done = self.client("result", task_id, "--state")
             self.assertEqual(done.stdout, "PENDING\n", done.stderr)
 
