@@ -9,8 +9,9 @@
 #include "core/base/clock.h"
 #include "core/link/amqp_link.h"
 
-#define GATHER_MS  5
-#define GATHER_MAX 128
+#define GATHER_MS    5
+#define GATHER_MAX   192
+#define GATHER_WORTH 128
 
 void
 apm_amqp_tag_hold(apm_amqp_tag *tag, apm_amqp_intake *intake, apm_amqp_consumer *consumer,
@@ -168,8 +169,7 @@ may_gather(apm_amqp_intake *intake, const apm_amqp_tag *tag, size_t waiting)
     apm_amqp_link *link = apm_amqp_link_of(intake->link);
     int64_t now = apm_clock_ms();
 
-    if (!tag->patient || tag->verdict != APM_AMQP_ACK || tag == intake->tags || link->closing ||
-        waiting >= GATHER_MAX)
+    if (!tag->patient || tag->verdict != APM_AMQP_ACK || link->closing || waiting >= GATHER_MAX)
         return false;
     if (!intake->gathering_since_ms) {
         intake->gathering_since_ms = now;
@@ -194,7 +194,10 @@ settle_due(apm_amqp_intake *intake)
         last = tag;
         in_a_row++;
     }
-    if (in_a_row > 1) {
+    /* While others are out, more acks come soon: a handful can wait for them. */
+    bool more = intake->n_tags > intake->n_due && in_a_row < GATHER_WORTH &&
+                (in_a_row == 0 || may_gather(intake, last, 0));
+    if (in_a_row > 1 && !more) {
         apm_amqp_send_method(&intake->channel, AMQP_BASIC_ACK_METHOD,
                              &(amqp_basic_ack_t){ .delivery_tag = last->tag, .multiple = 1 });
         for (uint64_t end = last->tag; intake->tags && intake->tags->tag <= end;)
@@ -202,7 +205,7 @@ settle_due(apm_amqp_intake *intake)
     }
     for (size_t i = 0; i < intake->n_due; i++) {
         apm_amqp_tag *tag = intake->due[i];
-        if (tag->intake && may_gather(intake, tag, waiting)) {
+        if (tag->intake && (more || tag != intake->tags) && may_gather(intake, tag, waiting)) {
             intake->due[waiting++] = tag;
             continue;
         }
