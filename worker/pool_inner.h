@@ -176,6 +176,8 @@ void apm_pool_refused(apm_pool *pool, apm_process *process);
 void apm_pool_died(apm_pool *pool, apm_process *process, int status);
 /* End the jobs that this dead process had begun. */
 void apm_pool_bury(apm_pool *pool, const apm_process *process, int status);
+/* Does this process run a job that was seen to begin? */
+bool apm_pool_works(const apm_pool *pool, const apm_process *process);
 /* Fill the seats whose time has come. */
 void apm_pool_fill(apm_pool *pool);
 /* Deadlines have changed. */

@@ -337,8 +337,8 @@ apm_pool_dismiss(apm_pool *pool, apm_process *process)
     }
 }
 
-static bool
-works(const apm_pool *pool, const apm_process *process)
+bool
+apm_pool_works(const apm_pool *pool, const apm_process *process)
 {
     for (unsigned i = 0; i < pool->n_running; i++)
         if (pool->jobs[pool->running[i]]->process == (int)process->seat)
@@ -365,7 +365,7 @@ apm_pool_resize(apm_pool *pool, int n, apium_error *err)
     /* Those that have nothing to do go first, then the highest. */
     for (int idle = 1; idle >= 0; idle--)
         for (unsigned i = pool->slots.seats; n < 0 && i-- > 0;) {
-            if (pool->processes[i].wanted && !(idle && works(pool, &pool->processes[i]))) {
+            if (pool->processes[i].wanted && !(idle && apm_pool_works(pool, &pool->processes[i]))) {
                 apm_pool_dismiss(pool, &pool->processes[i]);
                 n++;
             }

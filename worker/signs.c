@@ -53,15 +53,6 @@ is_stopped(int pid)
     return state && state[1] == ' ' && (state[2] == 'T' || state[2] == 't');
 }
 
-static bool
-works(const apm_pool *pool, const apm_process *process)
-{
-    for (unsigned i = 0; i < pool->n_running; i++)
-        if (pool->jobs[pool->running[i]]->process == (int)process->seat)
-            return true;
-    return false;
-}
-
 bool
 apm_pool_silent(const apm_pool *pool, int64_t patience_ms, char *who, size_t size)
 {
@@ -80,7 +71,8 @@ apm_pool_silent(const apm_pool *pool, int64_t patience_ms, char *who, size_t siz
         apm_child_name(process->seat, name);
         if (pool->kind->processes && is_stopped(process->pid))
             snprintf(who, size, "%s (pid %d) is stopped", name, process->pid);
-        else if (!works(pool, process) && (process->heard || now_ns - process->up_ns > START_NS))
+        else if (!apm_pool_works(pool, process) &&
+                 (process->heard || now_ns - process->up_ns > START_NS))
             snprintf(who, size, "%s (pid %d) does not answer", name, process->pid);
         else
             continue;
