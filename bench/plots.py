@@ -28,6 +28,7 @@ LINES = {
     "sizes": ([("MB/s", "no result"), ("stored MB/s", "result stored"), ("bare MB/s", "bare loop, no result")], "MB a second", True),
     "chords": ([("us each", "")], "us a part, sent to result", True),
     "chains": ([("us each", "")], "us a step, sent to result", True),
+    "pieces": ([("us each", "")], "us a step, sent to result", True),
 }
 
 

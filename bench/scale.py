@@ -220,13 +220,14 @@ def held(where):
     curve.done()
 
 
-def flows(where, shape, sizes_of):
-    curve = curves.Curve(f"{shape}s", f"{shape} size", "parts" if shape == "chord" else "steps", "from sending to the result; the C client sends")
+def flows(where, shape, sizes_of, key=None, title=None, conf=None):
+    curve = curves.Curve(key or f"{shape}s", title or f"{shape} size", "parts" if shape == "chord" else "steps",
+                         "from sending to the result; the C client sends")
 
     def point(n):
         where.clean()
         peak = []
-        seconds = workflows.run(workflows.apium, where.broker, [(shape, n)], peak)[shape, n]
+        seconds = workflows.run(workflows.apium, where.broker, [(shape, n)], peak, conf)[shape, n]
         return {"seconds": seconds, "us each": seconds / n * 1e6, "peak MiB": peak[0]}
     curve.run(sizes_of, point)
     curve.exponent("seconds", "seconds", least=100)
@@ -237,6 +238,7 @@ CURVES = {
     "workers": workers, "depth": depth, "queues": queues, "sizes": sizes, "held": held,
     "chords": lambda where: flows(where, "chord", up_to(10000 if kit.Options.quick else 100000)),
     "chains": lambda where: flows(where, "chain", up_to(1000)),
+    "pieces": lambda where: flows(where, "chain", up_to(10000), "pieces", "chain size, in pieces of 100 (task_chain_piece_size)", workflows.PIECES),
 }
 
 

@@ -109,7 +109,7 @@ typedef struct step {
     struct step *next;
     apm_canvas_op_kind kind;
     apm_sig_send send;
-    apm_str group_id;
+    apm_str group_id, doc;
     int64_t size;
 } step;
 
@@ -149,7 +149,7 @@ keep_step(void *arg, const apm_canvas_op *op, apium_error *err)
     step *s = apm_arena_alloc(&flow->arena, sizeof(*s));
     if (!s)
         return no_memory(err);
-    *s = (step){ .kind = op->kind, .group_id = op->group_id, .size = op->size };
+    *s = (step){ .kind = op->kind, .group_id = op->group_id, .size = op->size, .doc = op->doc };
     if (op->kind == APM_CANVAS_SEND) {
         s->send = *op->send;
         apm_call_of(flow->app, &s->send, &flow->arena, &call);
@@ -281,9 +281,22 @@ send_message(struct sending *out, const step *s, apium_error *err)
     return st;
 }
 
-/* How many parts a chord's header has: stored before its last part can return. */
 static apium_status
-send_size(struct sending *out, const step *s, apium_error *err)
+append_kept(apm_backend *backend, apm_unit *unit, const step *s, apium_error *err)
+{
+    switch (s->kind) {
+    case APM_CANVAS_EXTEND:
+        return backend->ops->extend(backend, unit, s->group_id, s->size, err);
+    case APM_CANVAS_KEEP:
+        return backend->ops->save_group(backend, unit, s->group_id, s->doc, err);
+    default:
+        return backend->ops->expect(backend, unit, s->group_id, s->size, err);
+    }
+}
+
+/* What has to be in the store before what is sent next: how many parts a chord's header has, a piece of a chain. */
+static apium_status
+store_first(struct sending *out, const step *s, apium_error *err)
 {
     apm_backend *backend = out->flow->backend;
     apium_status st = flush(out, err);
@@ -292,9 +305,7 @@ send_size(struct sending *out, const step *s, apium_error *err)
     apm_unit *unit = apm_unit_new(backend->link);
     if (!unit)
         return no_memory(err);
-    st = s->kind == APM_CANVAS_EXTEND
-             ? backend->ops->extend(backend, unit, s->group_id, s->size, err)
-             : backend->ops->expect(backend, unit, s->group_id, s->size, err);
+    st = append_kept(backend, unit, s, err);
     if (st == APIUM_OK)
         return commit(out, unit, err);
     apm_unit_drop(unit);
@@ -308,7 +319,7 @@ send_all(struct flow *flow, apium_error *err)
     apium_error why;
     apium_status st = apm_conn_broker(flow->conn, &out.broker, &why);
     for (const step *s = flow->first; s && st == APIUM_OK; s = s->next)
-        st = s->kind == APM_CANVAS_SEND ? send_message(&out, s, &why) : send_size(&out, s, &why);
+        st = s->kind == APM_CANVAS_SEND ? send_message(&out, s, &why) : store_first(&out, s, &why);
     if (st == APIUM_OK)
         st = flush(&out, &why);
     if (st == APIUM_OK)
@@ -427,6 +438,9 @@ send_tree(struct flow *flow, apm_canvas *tree, const apm_options *over, apium_ru
                         ? apm_strz(backend->ops->reply_to(backend))
                         : APM_STR_NONE,
         .retry_interval_s = apm_app_settings(app)->result_chord_retry_interval,
+        .piece = backend && backend->ops->save_group
+                     ? (size_t)apm_app_settings(app)->task_chain_piece_size
+                     : 0,
         .emit = keep_step,
         .arg = flow,
         .children = &flow->children,

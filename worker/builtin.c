@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "worker/settle_inner.h"
 #include "workflows/builtin.h"
+#include "workflows/pieces.h"
 
 static void
 start_step(apm_work *work)
@@ -50,6 +51,7 @@ start_cleanup(apm_work *work)
 }
 
 static const apm_builtin builtins[] = {
+    { { .name = APM_CHAIN_MARK, .ignore_result = APIUM_ON }, apm_chain_start },
     { { .name = "celery.accumulate" }, start_step },
     { { .name = "celery.backend_cleanup" }, start_cleanup },
     { { .name = "celery.chain" }, start_step },
@@ -64,7 +66,7 @@ static const apm_builtin builtins[] = {
 const apm_builtin *
 apm_builtin_find(apm_str task)
 {
-    if (task.len < 7 || memcmp(task.p, "celery.", 7) != 0)
+    if (task.len < 7 || (memcmp(task.p, "celery.", 7) != 0 && memcmp(task.p, "apium.", 6) != 0))
         return NULL;
     for (size_t i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++)
         if (apm_str_eqz(task, builtins[i].info.name))

@@ -1,5 +1,5 @@
 /*
- * builtin.h - Celery's own tasks, which every worker knows without a module. Those that only move messages, or ask the store, are
+ * builtin.h - Celery's own tasks, and apium.chain, which every worker knows without a module. Those that only move messages, or ask the store, are
  * done by the loop and take no place in the pool; celery.map and celery.starmap call user code and go there.
  */
 #ifndef APM_WORKER_BUILTIN_H
@@ -19,5 +19,7 @@ void apm_builtin_start(apm_work *work);
 
 /* unlock.c: celery.chord_unlock. */
 void apm_unlock_start(apm_work *work);
+/* pieces.c: apium.chain. */
+void apm_chain_start(apm_work *work);
 
 #endif

@@ -50,6 +50,8 @@ emit(void *arg, const apm_canvas_op *op, apium_error *err)
         return backend->ops->expect(backend, unit, op->group_id, op->size, err);
     case APM_CANVAS_EXTEND:
         return backend->ops->extend(backend, unit, op->group_id, op->size, err);
+    case APM_CANVAS_KEEP:
+        return backend->ops->save_group(backend, unit, op->group_id, op->doc, err);
     default:
         return apm_follow_publish(emitting->work, unit, op->send, err);
     }
@@ -75,6 +77,7 @@ apm_sending_of(apm_emitting *emitting)
                       : APM_CHORDS_POLLED,
         .store = w->backend->ops->name,
         .retry_interval_s = w->settings->result_chord_retry_interval,
+        .piece = w->backend->ops->save_group ? (size_t)w->settings->task_chain_piece_size : 0,
         .emit = emit,
         .calls = calls,
         .arg = emitting,

@@ -65,6 +65,7 @@ typedef struct apm_work {
     bool internal;
     struct apm_errbacks *errbacks; /* called when everything is settled; NULL for most */
     struct apm_join *join;         /* chords that wait for this work's return; NULL for most */
+    bool chain_here;               /* no more of its chain is asked of the store */
     /* Holds the memory of the delivery that this work began under; freed with it. */
     struct apm_work *adopted;
     int64_t received_ms;

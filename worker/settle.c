@@ -341,9 +341,9 @@ merge_follow(apm_arena *arena, apm_follow *follow, const apm_follow *more)
     return true;
 }
 
-/* `given`: what was emitted already, NULL nothing; `more`: what follows besides, NULL nothing. */
-static void
-settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const apm_follow *more)
+void
+apm_settle_with(apm_work *work, const apm_outcome *outcome, apm_emitting *given,
+                const apm_follow *more)
 {
     apm_worker *w = work->worker;
     apium_error err;
@@ -355,11 +355,14 @@ settle(apm_work *work, const apm_outcome *outcome, apm_emitting *given, const ap
     if (work->delivery)
         work->delivery->done = work->late;
 
+    const bool goes_on =
+        work->how != APM_RESTORE && !(outcome->kind == APM_DONE_REJECT && outcome->requeue);
+    if (goes_on && apm_pieces_wanted(work, outcome, given, more))
+        return;
+
     apm_outcome written;
     apm_follow next = { .children = outcome->children };
     apm_str state = apm_record_state(work, outcome, &written);
-    bool goes_on =
-        work->how != APM_RESTORE && !(outcome->kind == APM_DONE_REJECT && outcome->requeue);
     bool counts = (goes_on && may_return(work, outcome)) || (more && more->n_returns);
     apm_emitting emitting = { .work = work, .joined = w->one_link && !counts };
     if (given && given->sent)
@@ -434,7 +437,7 @@ apm_settle(apm_work *work, const apm_outcome *outcome)
     if (work->internal)
         apm_errback_done(work, outcome);
     else
-        settle(work, outcome, NULL, NULL);
+        apm_settle_with(work, outcome, NULL, NULL);
 }
 
 void
@@ -445,7 +448,7 @@ apm_settle_step(apm_work *work, const apm_outcome *outcome, apm_emitting *emitti
     done.runtime_ns = apm_clock_ns() - work->job.began_ns;
     apm_settle_count(work->worker, done.kind);
     apm_say_outcome(work, &done);
-    settle(work, &done, emitting, more);
+    apm_settle_with(work, &done, emitting, more);
     apm_worker_wake(work->worker);
 }
 

@@ -36,7 +36,15 @@ void apm_record_outcome(apm_work *work, apm_unit *unit, apm_str state, const apm
 /* The failures of what will never run. */
 void apm_record_unrun(apm_work *work, apm_unit *unit, const apm_follow *follow);
 
+/* pieces.c: does the chain go on in the store, so that the settlement has to wait for that? Then it is made later, by
+ * apm_settle_with(). */
+bool apm_pieces_wanted(apm_work *work, const apm_outcome *outcome, const apm_emitting *given,
+                       const apm_follow *more);
+
 /* settle.c */
+/* `given`: what was emitted already, NULL nothing; `more`: what follows besides, NULL nothing. */
+void apm_settle_with(apm_work *work, const apm_outcome *outcome, apm_emitting *given,
+                     const apm_follow *more);
 void apm_settle_count(apm_worker *w, apm_outcome_kind kind);
 /* What becomes of the delivery: work->how and why. */
 void apm_settle_decide(apm_work *work, const apm_outcome *outcome);

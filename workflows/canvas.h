@@ -106,6 +106,8 @@ typedef enum apm_canvas_op_kind {
     APM_CANVAS_SIZE,
     /* So many more parts belong to the header than were sent with it. */
     APM_CANVAS_EXTEND,
+    /* Keep `doc` under group_id as a group's tree is kept, before what is sent next: a piece of a chain (pieces.h). */
+    APM_CANVAS_KEEP,
 } apm_canvas_op_kind;
 
 typedef struct apm_canvas_op {
@@ -113,6 +115,7 @@ typedef struct apm_canvas_op {
     const apm_sig_send *send; /* lives during the call; its text lives in the arena */
     apm_str group_id;
     int64_t size;
+    apm_str doc;
 } apm_canvas_op;
 
 /* How chords are completed on the result store in use. */
@@ -131,6 +134,7 @@ typedef struct apm_sending {
     apm_str root_id;         /* of what has none; absent: its own id */
     apm_str parent_id;       /* of what has none; absent none */
     double retry_interval_s; /* result_chord_retry_interval */
+    size_t piece; /* task_chain_piece_size; 0: chains travel whole, as where nothing can be kept */
     /* In the order in which it must happen. */
     apium_status (*emit)(void *arg, const apm_canvas_op *op, apium_error *err);
     void *arg;

@@ -3,6 +3,7 @@
  * canvas.h. Which options go where follows Celery's order of updates closely: nested workflows depend on it.
  */
 #include "workflows/canvas_inner.h"
+#include "workflows/pieces.h"
 
 #include "core/base/error.h"
 
@@ -262,7 +263,11 @@ apply_chain(apm_sending *how, apm_canvas *sig, apm_str args, const apm_options *
     apm_str rest = write_rest(arena, &steps, apm_canvas_opt(&options, APM_OPT_CHAIN));
     for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++)
         apm_canvas_drop_option(&options, taken[i]);
-    if (!apm_str_is(rest) || !apm_canvas_set(arena, &options, APM_OPT_CHAIN, rest))
+    if (!apm_str_is(rest))
+        return no_memory(err);
+    if ((st = apm_pieces_cut(how, &rest, err)) != APIUM_OK)
+        return st;
+    if (!apm_canvas_set(arena, &options, APM_OPT_CHAIN, rest))
         return no_memory(err);
     /* A parent that its options name is forgotten, as in Celery: a body that is a chain descends from the last part. */
     st = apply(how, steps.tasks[steps.n - 1], APM_STR_NONE, &options, false, out, err);

@@ -5,6 +5,7 @@
 #include "workflows/follow.h"
 
 #include "workflows/follow_inner.h"
+#include "workflows/pieces.h"
 
 static apium_status
 no_priority(const apm_sending *how, apm_options *options, apium_error *err)
@@ -44,9 +45,14 @@ send_next_step(apm_sending *how, apm_str chain, apm_str partial, apm_options *op
     if (!apm_str_is(chain) || apm_json_empty((apm_json){ APM_JSON_ARRAY, chain }))
         return APIUM_OK;
     apm_str rest = without_last(chain, how->arena, &next);
-    if (!apm_str_is(rest) || !apm_canvas_set(how->arena, options, APM_OPT_CHAIN, rest))
+    if (!apm_str_is(rest))
         return apm_follow_no_memory(err);
-    apium_status st = apm_canvas_read(next, how->arena, &sig, err);
+    apium_status st = apm_pieces_cut(how, &rest, err);
+    if (st != APIUM_OK)
+        return st;
+    if (!apm_canvas_set(how->arena, options, APM_OPT_CHAIN, rest))
+        return apm_follow_no_memory(err);
+    st = apm_canvas_read(next, how->arena, &sig, err);
     return st == APIUM_OK ? apm_canvas_apply(how, sig, partial, options, NULL, err) : st;
 }
 

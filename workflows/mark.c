@@ -3,6 +3,7 @@
  * them as parts of a chord is told; see follow_inner.h
  */
 #include "workflows/follow_inner.h"
+#include "workflows/pieces.h"
 
 #include "core/base/error.h"
 
@@ -134,6 +135,10 @@ mark_item(void *arg, apm_json text, size_t index)
     (void)index;
     struct apm_marking *m = arg;
     apm_canvas *sig;
+    /* A piece that could not be had: at least its last step is told. */
+    apm_str last = apm_pieces_last(text);
+    if (apm_str_is(last))
+        text.text = last;
     /* A step that is no signature would have failed when it was reached; it holds nobody up. */
     if (apm_canvas_read(text, m->how->arena, &sig, NULL) != APIUM_OK)
         return APIUM_OK;

@@ -42,6 +42,18 @@ apm_outcome_pack(const apm_outcome *outcome, apm_buf *out)
         apm_pack_str(out, *(const apm_str *)((const char *)outcome + texts[i]));
 }
 
+bool
+apm_outcome_keep(const apm_outcome *outcome, apm_arena *arena, apm_outcome *out)
+{
+    *out = *outcome;
+    for (size_t i = 0; i < TEXTS; i++) {
+        apm_str *text = (apm_str *)((char *)out + texts[i]);
+        if (apm_str_is(*text) && !apm_str_is(*text = apm_arena_str(arena, *text, NULL)))
+            return false;
+    }
+    return true;
+}
+
 /* Absent, or JSON of that type; NONE is any. */
 static bool
 is_json(apm_str text, apm_json_type type)

@@ -54,6 +54,9 @@ typedef struct apm_outcome {
 void apm_outcome_pack(const apm_outcome *outcome, apm_buf *out);
 apium_status apm_outcome_unpack(apm_str bytes, apm_outcome *outcome, apium_error *err);
 
+/* A copy whose text lives in the arena. False without memory. */
+bool apm_outcome_keep(const apm_outcome *outcome, apm_arena *arena, apm_outcome *out);
+
 /* "ValueError('boom', 42)", as Python's repr, for logs. */
 void apm_exception_repr(apm_buf *buf, const apm_exception *exc);
 /* The exception object of a result document. */

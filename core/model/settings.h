@@ -92,6 +92,7 @@ typedef struct apm_settings {
     apm_json task_annotations;
 
     /* tasks */
+    int64_t task_chain_piece_size; /* steps; 0: chains travel whole */
     bool task_acks_late, task_track_started, task_ignore_result, task_store_errors_even_if_ignored,
         task_always_eager, task_eager_propagates, task_store_eager_result,
         task_inherit_parent_priority, task_send_sent_event, task_reject_on_worker_lost,

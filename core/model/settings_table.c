@@ -185,6 +185,7 @@ const apm_setting apm_setting_table[] = {
     NO_EFFECT(task_allow_error_cb_on_chord_header, "false", "of workflows"),
     BOOL(task_always_eager, "false", "run tasks in the calling process"),
     JSON(task_annotations, "null", "an object of task names (or \"*\") and attributes that override theirs"),
+    INT(task_chain_piece_size, "0", 0, 1000000, "steps of a chain that its messages carry (twice that at most); the rest waits in the result store; 0: all"),
     CUSTOM(task_compression, "null", apm_set_compression, "gzip, bzip2, lzma, brotli or zstd"),
     NO_EFFECT(task_create_missing_queue_exchange_type, "null", "queues made up have a direct exchange"),
     CHOICE(task_create_missing_queue_type, "\"classic\"", "classic|quorum", "type of queues that are made up"),

@@ -130,10 +130,10 @@ class CanvasWorkers(unittest.TestCase):
                 self.assertEqual(canvas_kit.differences(expected[name], tree), [])
                 self.fail("it became right when it was too late")
 
-    def as_celery_5_6(self, broker=None):
+    def as_celery_5_6(self, broker=None, conf=None):
         expected = expected_of_5_6()
         app, store, where = self.place(broker)
-        self.start(harness.Worker(*where, "-c", "4"), harness.CeleryWorker(*where, "-c", "2", "-Q", "python"))
+        self.start(harness.Worker(*where, "-c", "4", conf=conf), harness.CeleryWorker(*where, "-c", "2", "-Q", "python"))
         results = canvas_run.replay(app, store, canvas_kit.captured("messages.json")["expressions"])
         self.equal(expected, canvas_run.await_expected(app, store, results, expected, TIMEOUT))
 
@@ -150,6 +150,9 @@ class CanvasWorkers(unittest.TestCase):
 
     def test_a_c_worker_does_with_messages_of_celery_5_6_as_its_workers_do_over_rabbitmq(self):
         self.as_celery_5_6(servers.rabbitmq.url())
+
+    def test_chains_in_pieces_become_the_same(self):
+        self.as_celery_5_6(conf={"task_chain_piece_size": 1})
 
     def test_workers_of_the_installed_celery_do_what_c_builds(self):
         documents = {name: document for name, document in canvas_kit.captured("messages.json")["expressions"].items()

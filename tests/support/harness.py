@@ -385,9 +385,9 @@ class Worker(Process):
         while look:
             for pid in children_of(look.pop()):
                 title = command_line(pid)
-                if "fork server" in title:
+                if "fork server" in title and server is None:
                     server = pid
-                elif title:
+                elif title:  # a process that is just born has its parent's title still
                     pool.append(pid)
                 look.append(pid)
         return server, pool
