@@ -1,6 +1,6 @@
 /*
- * builtin.h - Celery's own tasks, and apium.chain, which every worker knows without a module. Those that only move messages, or ask the store, are
- * done by the loop and take no place in the pool; celery.map and celery.starmap call user code and go there.
+ * builtin.h - Celery's own tasks, and apium.chain, which every worker knows without a module. Those that only move messages, or ask
+ * the store, are done by the loop and take no place in the pool; celery.map and celery.starmap call user code and go there.
  */
 #ifndef APM_WORKER_BUILTIN_H
 #define APM_WORKER_BUILTIN_H

@@ -141,25 +141,35 @@ class OnRabbitMQAndRedis(Pieces, unittest.TestCase):
         return servers.rabbitmq.url(), servers.redis.url(1)
 
 
-class OnSqlite(unittest.TestCase):
+class FromC:
+    """Chains that the command sends."""
+
+    def call(self, steps, fails=None):
+        tasks = [{"task": "tasks.add", "args": [1, 0] if i == 0 else [1], "kwargs": {}, "options": {}, "subtask_type": None,
+                  "immutable": False} for i in range(steps)]
+        if fails is not None:
+            tasks[fails] = {**tasks[fails], "task": "tasks.fail", "args": ["here"], "immutable": True}
+        text = json.dumps({"task": "celery.chain", "subtask_type": "chain", "args": [], "options": {}, "immutable": False,
+                           "kwargs": {"tasks": tasks}})
+        return harness.apium("call", "--canvas", "-", broker=self.broker, backend=self.backend, stdin=text, check=True).stdout.split()[-1]
+
+    def result(self, one):
+        done = harness.apium("result", one, "--json", "--no-wait", broker=self.broker, backend=self.backend)
+        return json.loads(done.stdout or '{"status": "PENDING"}')
+
+    def ends(self, one):
+        """Its document, when it has ended."""
+        return harness.eventually(lambda: (found := self.result(one))["status"] in ("SUCCESS", "FAILURE") and found, 60, "the last step has ended")
+
+    def worker(self):
+        return harness.Worker(self.broker, self.backend, "-c", "2", conf={**PIECE, "task_acks_late": True}).start()
+
+
+class OnSqlite(FromC, unittest.TestCase):
     """One file is broker and store; what leaves for it is whole or not at all."""
 
     def setUp(self):
-        self.url = f"sqlite:///{harness.folder('pieces')}/apium.db"
-
-    def call(self, steps, *options):
-        tasks = [{"task": "tasks.add", "args": [1, 0] if i == 0 else [1], "kwargs": {}, "options": {}, "subtask_type": None,
-                  "immutable": False} for i in range(steps)]
-        text = json.dumps({"task": "celery.chain", "subtask_type": "chain", "args": [], "options": {}, "immutable": False,
-                           "kwargs": {"tasks": tasks}})
-        return harness.apium("call", "--canvas", "-", *options, broker=self.url, backend=self.url, stdin=text, check=True).stdout.split()[-1]
-
-    def result(self, one):
-        done = harness.apium("result", one, "--json", "--no-wait", broker=self.url, backend=self.url)
-        return json.loads(done.stdout or '{"status": "PENDING"}')
-
-    def worker(self):
-        return harness.Worker(self.url, self.url, "-c", "2", conf={**PIECE, "task_acks_late": True}).start()
+        self.broker = self.backend = f"sqlite:///{harness.folder('pieces')}/apium.db"
 
     def test_workers_that_are_killed_lose_no_step(self):
         chains = [self.call(300) for _ in range(6)]
@@ -169,10 +179,22 @@ class OnSqlite(unittest.TestCase):
             running.kill_group()
             kills += 1
             running = self.worker()
-        for one in chains:
-            harness.eventually(lambda one=one: self.result(one)["status"] == "SUCCESS", 60, "the last step of a chain")
-            self.assertEqual(self.result(one)["result"], 300)
+        self.assertEqual([self.ends(one)["result"] for one in chains], [300] * 6)
         self.assertGreater(kills, 1)
+
+
+class OnHttp(FromC, unittest.TestCase):
+    """Pieces are saved groups, so any store that keeps those will do."""
+
+    def test_chains_end_as_elsewhere(self):
+        web = harness.Web().start()
+        self.addCleanup(web.kill_group)
+        self.broker, self.backend = f"sqlite:///{harness.folder('pieces')}/apium.db", web.url()
+        worker = self.worker()
+        self.addCleanup(worker.kill_group)
+        self.assertEqual(self.ends(self.call(63))["result"], 63)
+        failed = self.ends(self.call(63, fails=30))
+        self.assertEqual((failed["status"], failed["result"]["exc_message"]), ("FAILURE", ["here"]))
 
 
 if __name__ == "__main__":
