@@ -113,14 +113,15 @@ origin_fits(const apm_web_call *call)
 static bool
 host_fits(const apm_web_call *call)
 {
-    static const char *const local[] = { "localhost", "127.", "[::1]" };
+    static const char *const names[] = { "localhost", "[::1]" };
     const char *host = apm_http_header_of(call->req, "Host");
     if (call->web->access || !host)
         return true;
-    for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
-        if (strncasecmp(host, local[i], strlen(local[i])) == 0)
-            return true;
-    return false;
+    size_t len = strncmp(host, "127.", 4) == 0 ? strspn(host, "0123456789.") : 0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strncasecmp(host, names[i], strlen(names[i])) == 0)
+            len = strlen(names[i]);
+    return len && (host[len] == '\0' || host[len] == ':');
 }
 
 static void
@@ -162,7 +163,11 @@ dispatch(apm_web_call *call, const char *method, apm_str path)
             apm_web_error(call, 401, "a token or a password is needed");
         else if (role < rows[i].role)
             apm_web_error(call, 403, "that is for operators");
-        else if (!host_fits(call) || (rows[i].role > APM_ROLE_READER && !origin_fits(call)))
+        else if (!host_fits(call))
+            apm_web_error(call, 403,
+                          "without --access this server answers to names of this machine only, "
+                          "and Host is another");
+        else if (rows[i].role > APM_ROLE_READER && !origin_fits(call))
             apm_web_error(call, 403, "pages of other origins may not ask that");
         else
             rows[i].run(call);

@@ -491,7 +491,11 @@ class BadInput(Case):
 
     def test_pages_of_other_origins_may_not_write(self):
         self.refused(403, "PUT", "/celery-task-meta-a", {"status": "SUCCESS"}, headers={"Origin": "http://evil.example"})
-        self.refused(403, "GET", "/celery-task-meta-a", headers={"Host": "evil.example"})
+        for host in ("evil.example", "localhost.evil.example", "127.evil.example", "127.0.0.1.evil.example:8280", "[::1].evil.example", "127.0.0.1x"):
+            reply = self.refused(403, "GET", "/health", headers={"Host": host})
+            self.assertIn("Host", reply.json()["error"]["message"])
+        for host in ("localhost", "LOCALHOST:8280", "127.0.0.1", "127.1.2.3:8280", "[::1]", "[::1]:8280"):
+            self.assertEqual(self.ask("GET", "/health", headers={"Host": host}).status, 200, host)
 
     def test_memory_is_bounded_under_big_bodies(self):
         for _ in range(50):
