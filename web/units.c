@@ -135,6 +135,30 @@ read_unit(batch *b, unit *u, apm_json val, apm_arena *scratch, apium_error *err)
     return st;
 }
 
+static void
+release_tokens(batch *b)
+{
+    apm_units_store *store = b->call->web->units;
+    for (size_t i = 0; i < b->n; i++) {
+        token *t = b->units[i].token;
+        if (!t)
+            continue;
+        HASH_DEL(store->tokens, t);
+        free(t);
+        b->units[i].token = NULL;
+    }
+}
+
+/* The request as a whole has failed, and is to come again. */
+static void
+fail_all(batch *b, const apium_error *err)
+{
+    apm_web_call *call = b->call;
+    const apium_error why = *err;
+    release_tokens(b);
+    apm_web_fail(call, &why);
+}
+
 /* ---- applying ---- */
 
 static void finish(batch *b);
@@ -265,8 +289,8 @@ on_mark(void *arg, apm_str doc, const apium_error *err)
     if (--b->left)
         return;
     for (size_t i = 0; i < b->n; i++)
-        if (b->units[i].status != APIUM_OK) { /* nothing is applied; all of it comes again */
-            b->answer(b);
+        if (b->units[i].status != APIUM_OK) {
+            fail_all(b, &b->units[i].err);
             return;
         }
     commit_all(b);
@@ -346,20 +370,6 @@ finish(batch *b)
 
 /* ---- answering ---- */
 
-static void
-release_tokens(batch *b)
-{
-    apm_units_store *store = b->call->web->units;
-    for (size_t i = 0; i < b->n; i++) {
-        token *t = b->units[i].token;
-        if (!t)
-            continue;
-        HASH_DEL(store->tokens, t);
-        free(t);
-        b->units[i].token = NULL;
-    }
-}
-
 /* The first unit whose fate is the store's being away, or NULL: then the whole batch has to come again. */
 static const unit *
 undecided(const batch *b)
@@ -379,12 +389,11 @@ answer_many(batch *b)
     apm_web_call *call = b->call;
     const unit *amiss = undecided(b);
     apm_buf body;
-    release_tokens(b);
     if (amiss) {
-        apium_error err = amiss->err;
-        apm_web_fail(call, &err);
+        fail_all(b, &amiss->err);
         return;
     }
+    release_tokens(b);
     apm_buf_init(&body, APM_BUF_MAX);
     apm_buf_addc(&body, '[');
     for (size_t i = 0; i < b->n; i++) {
@@ -451,13 +460,10 @@ run(batch *b, apm_json array)
     while (st == APIUM_OK && apm_json_next(&it, &key, &val, NULL) > 0)
         st = read_unit(b, &b->units[b->n++], val, &scratch, &err);
     apm_arena_clear(&scratch);
-    if (st != APIUM_OK) {
-        apm_web_call *call = b->call;
-        release_tokens(b);
-        apm_web_fail(call, &err);
-        return;
-    }
-    ask_marks(b);
+    if (st == APIUM_OK)
+        ask_marks(b);
+    else
+        fail_all(b, &err);
 }
 
 void

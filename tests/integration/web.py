@@ -379,6 +379,19 @@ class Chords(Case):
         self.assertEqual(self.ask("POST", "/units", [{"ops": [["arrive", "g3", "a", 0, [1]]]}]).json(), [{"completed": 0}])
         self.assertEqual(self.ask("POST", "/units", [{"ops": [["arrive", "g3", "b", 0, [1]]]}]).json(), [{"completed": 1}])
 
+    def test_what_the_store_does_not_tell_of_a_unit_is_no_success(self):
+        redis = harness.Redis().start()
+        self.addCleanup(redis.stop)
+        web = harness.Web(redis.url()).start()
+        self.addCleanup(web.stop)
+        redis.client().lpush("celery-task-meta-apium-once/k", "no document")
+        units = [{"ops": [["record", "t1", "SUCCESS", {"status": "SUCCESS"}]]}, {"id": "k", "ops": [["extend", "g", 1]]}]
+        for n in range(2):
+            self.assertEqual(ask(web, "POST", "/units", units).status, 500)
+            self.assertEqual(ask(web, "GET", "/celery-task-meta-t1").status, 404)
+        redis.client().delete("celery-task-meta-apium-once/k")
+        self.assertEqual(ask(web, "POST", "/units", units[:1]).json(), [{"completed": 0}])
+
     def test_a_refused_claim_takes_its_unit_with_it(self):
         got = self.ask("POST", "/units", [{"id": "k", "ops": [["record", "t1", "SUCCESS", {"status": "SUCCESS"}], ["take", "none"]]},
                                           {"ops": [["record", "t2", "SUCCESS", {"status": "SUCCESS"}]]}]).json()
