@@ -252,6 +252,8 @@ session_of(apm_web *web, apm_str name)
     HASH_FIND(hh, web->sessions->table, name.p, name.len, s);
     if (s && !s->full)
         return s;
+    if (s && s->call) /* not answered yet: the timer would have, in the next turn of the loop */
+        answer(s);
     if (s)
         session_end(s);
     if (HASH_COUNT(web->sessions->table) >= SESSIONS_MAX ||
@@ -277,7 +279,7 @@ apm_watch_post(apm_web_call *call)
     apm_web *web = call->web;
     apm_json body;
     apium_error err;
-    int64_t seen = 0, wait_ms = apm_web_wait_ms(call);
+    int64_t seen = 0, wait_ms = apm_web_wait_ms(call, "wait");
     if (wait_ms < 0 || !apm_web_json(call, APM_JSON_OBJECT, &body))
         return;
     session *s = web->waits < APM_WEB_WAITS_MAX ? session_of(web, call->args[0]) : NULL;
