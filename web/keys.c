@@ -77,7 +77,7 @@ answer_wait(apm_web_call *call, apm_str doc)
 void
 apm_task_key_get(apm_web_call *call)
 {
-    int64_t wait_ms = apm_web_wait_ms(call);
+    int64_t wait_ms = apm_web_wait_ms(call, "wait");
     if (wait_ms > 0)
         apm_web_wait(call, wait_ms, is_other, answer_wait);
     else if (wait_ms == 0)
@@ -238,11 +238,10 @@ apm_keys_post(apm_web_call *call)
         }
         one->id = apm_strz(text);
     }
-    if (n == 0) {
-        many_end(m);
-        return;
-    }
-    m->left = n;
-    for (size_t i = 0; i < n; i++) /* answers never come from inside the call */
+    m->left =
+        n + 1; /* one that is answered from inside the call, without memory, does not end it */
+    for (size_t i = 0; i < n; i++)
         call->web->backend->ops->fetch(call->web->backend, m->ones[i].id.p, on_one, &m->ones[i]);
+    if (--m->left == 0)
+        many_end(m);
 }

@@ -53,13 +53,14 @@ on_doc(void *arg, apm_str doc, const apium_error *err)
 static void
 fetch_some(listing *l)
 {
-    while (l->next && l->open < WINDOW && l->err.status == APIUM_OK) {
+    l->open++; /* one that is answered from inside the call does not end it */
+    while (l->next && l->open <= WINDOW && l->err.status == APIUM_OK) {
         item *it = l->next;
         l->next = it->hh.next;
         l->open++;
         l->web->backend->ops->fetch(l->web->backend, it->id.p, on_doc, it);
     }
-    if (l->open == 0)
+    if (--l->open == 0)
         finish(l);
 }
 
@@ -83,11 +84,12 @@ on_ids(void *arg, const apm_str *ids, size_t n, bool more, const apium_error *er
             it->listing = l;
             it->id = apm_arena_str(&l->arena, ids[i], &ok);
         }
-        if (!it || !ok) {
+        if (it && ok)
+            HASH_ADD_KEYPTR(hh, l->ids, it->id.p, it->id.len, it);
+        if (!it || !ok || !it->hh.tbl) {
             l->err.status = apm_fail(&l->err, APIUM_E_NOMEM, "cannot list tasks: out of memory");
             break;
         }
-        HASH_ADD_KEYPTR(hh, l->ids, it->id.p, it->id.len, it);
     }
     l->next = l->ids;
     fetch_some(l);
