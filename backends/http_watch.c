@@ -16,6 +16,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "core/base/ids.h"
 #include "core/base/json.h"
 
@@ -44,15 +45,6 @@ struct apm_http_ticker {
     apm_http_store *store;
 };
 
-static uint64_t
-hash_of(apm_str doc)
-{
-    uint64_t hash = 14695981039346656037ull;
-    for (size_t i = 0; i < doc.len; i++)
-        hash = (hash ^ (unsigned char)doc.p[i]) * 1099511628211ull;
-    return hash ? hash : 1;
-}
-
 static watched *
 find(const apm_http_store *store, const char *id, size_t len)
 {
@@ -65,7 +57,7 @@ static void
 tell(apm_http_store *store, const char *id, size_t len, apm_str doc)
 {
     watched *w = find(store, id, len);
-    uint64_t hash = hash_of(doc);
+    uint64_t hash = apm_hash(doc);
     if (!w || w->last == hash)
         return; /* the present document, once more */
     w->last = hash;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/hash.h"
 #include "core/base/log.h"
 
 static void
@@ -203,15 +204,15 @@ apm_web_param(apm_web_call *call, const char *name, apm_str *out)
 }
 
 int64_t
-apm_web_wait_ms(apm_web_call *call)
+apm_web_wait_ms(apm_web_call *call, const char *name)
 {
     apm_str text;
     char *end;
-    if (!apm_web_param(call, "wait", &text))
+    if (!apm_web_param(call, name, &text))
         return 0;
     double s = strtod(text.p, &end);
     if (text.len == 0 || *end || !(s >= 0 && s <= 1e9)) {
-        apm_web_error(call, 400, "wait is a number of seconds");
+        apm_web_error(call, 400, "%s is a number of seconds", name);
         return -1;
     }
     return (int64_t)((s < APM_WEB_WAIT_MAX_S ? s : APM_WEB_WAIT_MAX_S) * 1000);
@@ -236,10 +237,7 @@ apm_web_json(apm_web_call *call, apm_json_type type, apm_json *out)
 void
 apm_etag(apm_str doc, char out[APM_ETAG_MAX])
 {
-    uint64_t hash = 14695981039346656037ull;
-    for (size_t i = 0; i < doc.len; i++)
-        hash = (hash ^ (unsigned char)doc.p[i]) * 1099511628211ull;
-    snprintf(out, APM_ETAG_MAX, "\"%016llx\"", (unsigned long long)hash);
+    snprintf(out, APM_ETAG_MAX, "\"%016llx\"", (unsigned long long)apm_hash(doc));
 }
 
 bool

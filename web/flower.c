@@ -30,8 +30,8 @@ add_nullable(apm_buf *buf, const char *name, apm_str text)
         apm_buf_addz(buf, "null");
 }
 
-void
-apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc)
+static void
+write_result(apm_buf *buf, apm_str id, apm_str doc)
 {
     apm_arena arena = { 0 };
     apm_result_doc read = { .status = APM_STR(APM_STATE_PENDING) };
@@ -51,12 +51,12 @@ apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc)
     apm_arena_clear(&arena);
 }
 
-static void
-answer_result(apm_web_call *call, apm_str doc)
+void
+apm_flower_answer_result(apm_web_call *call, apm_str doc)
 {
     apm_buf body;
     apm_buf_init(&body, APM_BUF_MAX);
-    apm_flower_write_result(&body, call->args[0], doc);
+    write_result(&body, call->args[0], doc);
     apm_web_answer(call, 200, &body);
 }
 
@@ -66,29 +66,18 @@ on_result(void *arg, apm_str doc, const apium_error *err)
     if (err)
         apm_web_fail(arg, err);
     else
-        answer_result(arg, doc);
-}
-
-static bool
-is_ready(const apm_web_call *call, apm_str doc)
-{
-    (void)call;
-    return apm_task_ready(doc);
+        apm_flower_answer_result(arg, doc);
 }
 
 /* "?timeout=SECONDS" waits. */
 void
 apm_flower_result(apm_web_call *call)
 {
-    apm_str text;
-    int64_t wait_ms = 0;
-    if (apm_web_param(call, "timeout", &text)) {
-        call->query = apm_strz(apm_arena_printf(&call->arena, "wait=%s", text.p));
-        if ((wait_ms = apm_web_wait_ms(call)) < 0)
-            return;
-    }
+    int64_t wait_ms = apm_web_wait_ms(call, "timeout");
+    if (wait_ms < 0)
+        return;
     if (wait_ms)
-        apm_web_wait(call, wait_ms, is_ready, answer_result);
+        apm_web_wait(call, wait_ms, apm_task_ready, apm_flower_answer_result);
     else
         call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_result, call);
 }

@@ -9,6 +9,8 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
+#include "core/base/hash.h"
+
 typedef struct apm_topic {
     apm_listener *listeners, *cursor; /* cursor: the next one to be told */
     bool telling;
@@ -33,16 +35,6 @@ apm_hub_open(apm_web *web, apium_error *err)
     return web->hub ? APIUM_OK : apm_fail(err, APIUM_E_NOMEM, "cannot start: out of memory");
 }
 
-/* Never 0. */
-static uint64_t
-hash_of(apm_str doc)
-{
-    uint64_t hash = 14695981039346656037ull;
-    for (size_t i = 0; i < doc.len; i++)
-        hash = (hash ^ (unsigned char)doc.p[i]) * 1099511628211ull;
-    return hash ? hash : 1;
-}
-
 static void
 drop_topic(apm_web *web, topic *t)
 {
@@ -54,7 +46,7 @@ drop_topic(apm_web *web, topic *t)
 static void
 tell(apm_listener *listener, apm_str id, apm_str doc)
 {
-    uint64_t hash = hash_of(doc);
+    uint64_t hash = apm_hash(doc);
     if (listener->last == hash)
         return; /* the present document came both ways */
     listener->last = hash;

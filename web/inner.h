@@ -91,10 +91,10 @@ void apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* What a store or broker could not do. */
 void apm_web_fail(apm_web_call *call, const apium_error *err);
-/* The value of a query parameter in the arena, false when absent. Answers the call and sets *bad when it makes no sense. */
+/* The value of a query parameter, unescaped in the arena; false: it is absent, or no text that an id could be. */
 bool apm_web_param(apm_web_call *call, const char *name, apm_str *out);
-/* "?wait=": milliseconds, 0 without it; -1: it makes no sense, and the call is answered. */
-int64_t apm_web_wait_ms(apm_web_call *call);
+/* How long to wait by a query parameter in seconds: milliseconds, 0 without it; -1: it makes no sense, and the call is answered. */
+int64_t apm_web_wait_ms(apm_web_call *call, const char *name);
 /* The body as JSON; false: it is none, and the call is answered. */
 bool apm_web_json(apm_web_call *call, apm_json_type type, apm_json *out);
 /* Decode %XX; false when that leaves a NUL, or no UTF-8, or is too long. */
@@ -150,8 +150,8 @@ apm_web_fn apm_key_discover, apm_task_key_get, apm_task_key_put, apm_task_key_de
     apm_group_key_get, apm_group_key_put, apm_group_key_delete, apm_keys_post;
 /* task.c: what a task looks like to those who ask by REST. doc absent: nothing is known of it. */
 void apm_task_write(apm_buf *buf, apm_str id, apm_str doc);
-/* Is that a document of a final state? */
-bool apm_task_ready(apm_str doc);
+/* Is that a document of a final state? As apm_web_wait asks. */
+bool apm_task_ready(const apm_web_call *call, apm_str doc);
 apm_web_fn apm_task_get, apm_tasks_post_states, apm_task_delete, apm_task_tree_get, apm_group_get;
 /* send.c: sending happens in threads of libuv's pool, for the client blocks. */
 apm_web_fn apm_tasks_post, apm_flower_apply, apm_flower_async_apply, apm_task_revoke,
@@ -168,7 +168,6 @@ apm_web_fn apm_queues_get, apm_flower_queue_lengths;
 /* flower.c: paths and answers of Flower's API. */
 apm_web_fn apm_flower_info, apm_flower_result, apm_flower_abort, apm_flower_tasks, apm_flower_types,
     apm_flower_later, apm_flower_healthcheck;
-void apm_flower_write_result(apm_buf *buf, apm_str id, apm_str doc);
 /* events.c, metrics.c, openapi.c */
 apm_web_fn apm_metrics_get, apm_events_get, apm_openapi_get, apm_health_get;
 void apm_web_count(apm_web *web, const char *method, int status);

@@ -103,15 +103,6 @@ add_sent(apm_buf *body, const item *it)
     }
 }
 
-static void
-answer_flower(apm_web_call *call, apm_str doc)
-{
-    apm_buf body;
-    apm_buf_init(&body, APM_BUF_MAX);
-    apm_flower_write_result(&body, call->args[0], doc);
-    apm_web_answer(call, 200, &body);
-}
-
 /* Flower says the state as it is by then. */
 static void
 on_state(void *arg, apm_str doc, const apium_error *err)
@@ -131,13 +122,6 @@ on_state(void *arg, apm_str doc, const apium_error *err)
     apm_buf_addc(&body, '}');
     apm_arena_clear(&arena);
     apm_web_answer(call, 200, &body);
-}
-
-static bool
-is_ready(const apm_web_call *call, apm_str doc)
-{
-    (void)call;
-    return apm_task_ready(doc);
 }
 
 /* Back on the loop. */
@@ -182,7 +166,7 @@ on_worked(uv_work_t *work, int status)
         if (!ok)
             apm_web_error(call, 503, "out of memory");
         else if (waits)
-            apm_web_wait(call, wait_ms, is_ready, answer_flower);
+            apm_web_wait(call, wait_ms, apm_task_ready, apm_flower_answer_result);
         else
             call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_state, call);
         return;

@@ -48,8 +48,9 @@ add_error(apm_buf *buf, const apm_exception *exc)
 }
 
 bool
-apm_task_ready(apm_str doc)
+apm_task_ready(const apm_web_call *call, apm_str doc)
 {
+    (void)call;
     apm_arena arena = { 0 };
     apm_result_doc read;
     bool ready = apm_str_is(doc) && (apm_result_read(doc, &arena, &read, NULL) != APIUM_OK ||
@@ -137,19 +138,12 @@ on_task(void *arg, apm_str doc, const apium_error *err)
         answer_task(call, doc);
 }
 
-static bool
-is_ready(const apm_web_call *call, apm_str doc)
-{
-    (void)call;
-    return apm_task_ready(doc);
-}
-
 void
 apm_task_get(apm_web_call *call)
 {
-    int64_t wait_ms = apm_web_wait_ms(call);
+    int64_t wait_ms = apm_web_wait_ms(call, "wait");
     if (wait_ms > 0)
-        apm_web_wait(call, wait_ms, is_ready, answer_task);
+        apm_web_wait(call, wait_ms, apm_task_ready, answer_task);
     else if (wait_ms == 0)
         call->web->backend->ops->fetch(call->web->backend, call->args[0].p, on_task, call);
 }
