@@ -112,35 +112,34 @@ apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
     apm_buf_clear(&body);
 }
 
-void
-apm_web_fail(apm_web_call *call, const apium_error *err)
+int
+apm_web_status(const apium_error *err)
 {
-    int status = 500;
     switch (err->status) {
     case APIUM_E_INVALID:
     case APIUM_E_DECODE:
     case APIUM_E_UNROUTABLE:
-        status = 400;
-        break;
+        return 400;
     case APIUM_E_NOTFOUND:
-        status = 404;
-        break;
+        return 404;
     case APIUM_E_TOOBIG:
-        status = 413;
-        break;
+        return 413;
     case APIUM_E_UNSUPPORTED:
-        status = 501;
-        break;
+        return 501;
     case APIUM_E_CLOSED:
     case APIUM_E_TIMEOUT:
     case APIUM_E_BUSY:
     case APIUM_E_NOMEM:
-        status = 503;
-        break;
+        return 503;
     default:
-        break;
+        return 500;
     }
-    apm_web_error(call, status, "%s", err->text);
+}
+
+void
+apm_web_fail(apm_web_call *call, const apium_error *err)
+{
+    apm_web_error(call, apm_web_status(err), "%s", err->text);
 }
 
 static int

@@ -55,7 +55,7 @@ typedef struct apm_web {
     int64_t since_ms;
     size_t calls; /* not answered yet */
     size_t waits; /* of them those that wait for something to happen */
-    bool stopping;
+    bool stopping; /* read by other threads too */
 } apm_web;
 
 /* One request, until it is answered. */
@@ -89,7 +89,8 @@ apm_web_stream(apm_web_call *call, const char *type, void (*on_gone)(void *arg),
 /* The one form of an error. */
 void apm_web_error(apm_web_call *call, int status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* What a store or broker could not do. */
+/* What a store or broker could not do, as a status of HTTP; and as the answer. */
+int apm_web_status(const apium_error *err);
 void apm_web_fail(apm_web_call *call, const apium_error *err);
 /* The value of a query parameter, unescaped in the arena; false: it is absent, or no text that an id could be. */
 bool apm_web_param(apm_web_call *call, const char *name, apm_str *out);

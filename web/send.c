@@ -63,27 +63,40 @@ revoke_one(sending *s)
     apium_run_free(run);
 }
 
-/* In a thread. */
+/* In a thread: an item's `json` is a signature. */
+static void
+send_one(apium_app *app, item *it)
+{
+    apium_sig *sig = NULL;
+    apium_run *run = NULL;
+    apium_status st = apium_sig_parse(it->json, &sig, &it->err);
+    if (st == APIUM_OK)
+        st = apium_send(app, sig, NULL, &run, &it->err);
+    if (st == APIUM_OK && !(it->id = strdup(apium_run_id(run))))
+        st = apm_fail(&it->err, APIUM_E_NOMEM, "out of memory");
+    if (st == APIUM_OK)
+        it->err.status = APIUM_OK;
+    apium_run_free(run);
+}
+
+/* In a thread. A broker that is away for one item is so for those behind it: each would wait as long for it. */
 static void
 on_work(uv_work_t *work)
 {
     sending *s = work->data;
-    if (s->form == REVOKE || s->form == FLOWER_REVOKE) {
-        revoke_one(s);
-        return;
-    }
+    apium_error away = { 0 };
+    if (__atomic_load_n(&s->call->web->stopping, __ATOMIC_RELAXED))
+        (void)apm_fail(&away, APIUM_E_CLOSED, "the server is stopping");
     for (size_t i = 0; i < s->n; i++) {
         item *it = &s->items[i];
-        apium_sig *sig = NULL;
-        apium_run *run = NULL;
-        apium_status st = apium_sig_parse(it->json, &sig, &it->err);
-        if (st == APIUM_OK)
-            st = apium_send(s->call->web->app, sig, NULL, &run, &it->err);
-        if (st == APIUM_OK && !(it->id = strdup(apium_run_id(run))))
-            st = apm_fail(&it->err, APIUM_E_NOMEM, "out of memory");
-        if (st == APIUM_OK)
-            it->err.status = APIUM_OK;
-        apium_run_free(run);
+        if (away.status != APIUM_OK)
+            it->err = away;
+        else if (s->form == REVOKE || s->form == FLOWER_REVOKE)
+            revoke_one(s);
+        else
+            send_one(s->call->web->app, it);
+        if (it->err.status == APIUM_E_CLOSED || it->err.status == APIUM_E_TIMEOUT)
+            away = it->err;
     }
 }
 
@@ -95,9 +108,7 @@ add_sent(apm_buf *body, const item *it)
         apm_json_add_stringz(body, it->id);
         apm_buf_addc(body, '}');
     } else {
-        apm_buf_addf(body, "{\"error\": {\"status\": %d, \"message\": ",
-                     it->err.status == APIUM_E_CLOSED || it->err.status == APIUM_E_TIMEOUT ? 503
-                                                                                           : 400);
+        apm_buf_addf(body, "{\"error\": {\"status\": %d, \"message\": ", apm_web_status(&it->err));
         apm_json_add_stringz(body, it->err.text);
         apm_buf_addz(body, "}}");
     }

@@ -73,7 +73,7 @@ on_signal(uv_signal_t *signal, int number)
     (void)number;
     if (web->stopping)
         return;
-    web->stopping = true;
+    __atomic_store_n(&web->stopping, true, __ATOMIC_RELAXED);
     apm_log(APM_LOG_INFO, "web.stopping", "The web server stops");
     uv_timer_start(&web->stop_timer, on_stop_timer, 0, STOP_MS);
 }

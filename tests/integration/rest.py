@@ -159,6 +159,17 @@ class Tasks(Case):
         self.ask("GET", "/tasks/x?wait=-1", status=400)
         self.ask("PUT", "/tasks/x", {}, 405)
 
+    def test_a_broker_that_is_away_is_waited_for_once(self):
+        env = {"APIUM_BROKER_URL": "redis://127.0.0.1:1/0", "APIUM_BROKER_CONNECTION_TIMEOUT": "1"}
+        web = harness.Web(None, env=env).start()
+        self.addCleanup(web.kill_group)
+        connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)
+        self.addCleanup(connection.close)
+        began = time.monotonic()
+        connection.request("POST", "/tasks", json.dumps([{"task": "a"}] * 1000))
+        answers = json.loads(connection.getresponse().read())
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertEqual([a["error"]["status"] for a in answers], [503] * 1000)
 
     def test_revoking_needs_a_broker_with_broadcasts(self):
         self.assertIn("broadcast", self.ask("POST", "/tasks/x/revoke", status=501)["error"]["message"])
