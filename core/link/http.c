@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/json.h"
 #include "core/link/http_dialect.h"
@@ -77,13 +78,15 @@ on_known(http_link *link, unsigned abilities)
     apm_http_units_send(link);
 }
 
-/* Patience is over: the next unit asks anew. */
+#define REFUSED_MS 5000
+
+/* Patience is over, or the answer is no use: it is asked again later, for whoever waits then, and by the next unit. */
 static void
 on_unknown(http_link *link, const apium_error *err)
 {
-    char text[400];
-    snprintf(text, sizeof(text), "%s", err->text);
-    apm_link_changed(&link->base, false, text);
+    if (err->status != APIUM_E_CLOSED) /* that it is away was said */
+        apm_link_changed(&link->base, false, err->text);
+    link->discover_ms = apm_clock_ms() + REFUSED_MS;
     apm_http_units_fail(link, err->status != APIUM_E_CLOSED, err);
     apm_http_units_send(link);
 }
@@ -100,8 +103,6 @@ on_discovered(void *arg, int status, apm_str body, const apium_error *err)
     else
         on_unknown(link, err);
 }
-
-#define REFUSED_MS 5000
 
 /* What is wrong with the settings or the server a worker says again and again, until it has been seen to. */
 static void
@@ -133,6 +134,8 @@ is_plain(int status, apm_str body)
 void
 apm_http_discover(http_link *link)
 {
+    if (link->known || link->discovering)
+        return;
     link->discovering = true;
     if (link->dialect->asks_abilities)
         apm_http_ask(&link->base, &(apm_http_asked){ .method = "GET",

@@ -98,6 +98,8 @@ apm_http_arm(http_link *link)
         at = ask->until_ms;
     if (apm_http_units_until_ms(link) < at)
         at = apm_http_units_until_ms(link);
+    if (!link->known && !link->discovering && link->discover_ms < at)
+        at = link->discover_ms;
     if (link->waiting && !link->away && link->n_active < ACTIVE_MAX)
         at = now; /* something can be sent */
     if (at == INT64_MAX || link->closing) {
@@ -121,10 +123,17 @@ apm_http_away(http_link *link, const char *why, int64_t after_ms)
     if (after_ms > pause_ms)
         pause_ms = after_ms;
     link->away = true;
+    snprintf(link->why, sizeof(link->why), "%s", why);
     link->again_ms = apm_clock_ms() + pause_ms;
     snprintf(text, sizeof(text), "Cannot use %s: %s. Trying again in %.2f seconds...",
              link->base.shown, why, (double)pause_ms / 1000);
     apm_link_changed(&link->base, false, text);
+}
+
+static const char *
+why_away(const http_link *link)
+{
+    return *link->why ? link->why : "it does not answer in time";
 }
 
 /* Those whose patience is over. */
@@ -139,7 +148,7 @@ give_up_some(http_link *link)
             continue;
         take_waiting(link, ask);
         (void)apm_fail(&err, APIUM_E_CLOSED, "cannot use %s: %s", link->base.shown,
-                       *ask->why ? ask->why : "it is away");
+                       *ask->why ? ask->why : why_away(link));
         answer(ask, 0, &err);
         next = link->waiting; /* whoever got the answer may have done anything */
     }
@@ -160,8 +169,10 @@ retry(http_link *link)
     if (link->away && apm_clock_ms() >= link->again_ms)
         link->away = false;
     give_up_some(link);
-    (void)apm_fail(&err, APIUM_E_CLOSED, "cannot use %s: it is away", link->base.shown);
+    (void)apm_fail(&err, APIUM_E_CLOSED, "cannot use %s: %s", link->base.shown, why_away(link));
     apm_http_units_fail(link, false, &err);
+    if (!link->known && !link->discovering && apm_clock_ms() >= link->discover_ms)
+        apm_http_discover(link);
     pump(link);
     apm_http_arm(link);
 }
@@ -231,6 +242,7 @@ completed(http_link *link, http_ask *ask, CURLcode code)
         failed(link, ask, (int)status, after_ms);
     } else {
         link->attempt = 0;
+        *link->why = '\0';
         /* Until it is known what the server can do the link is not up. */
         if (!link->base.up && link->known) {
             char text[320];

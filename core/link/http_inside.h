@@ -36,11 +36,13 @@ typedef struct http_link {
     bool away; /* nothing is sent before again_ms */
     int64_t again_ms;
     unsigned attempt;
+    char why[160]; /* it was away last */
     CURL *spare[8];
     size_t n_spare;
 
     /* what the server can do */
     bool known, discovering;
+    int64_t discover_ms; /* when it is asked again, while that is not known */
     unsigned abilities;
     apm_http_listener *listeners;
 
@@ -84,7 +86,7 @@ void apm_http_away(http_link *link, const char *why, int64_t after_ms);
 /* A handle of the link is closed. */
 void apm_http_handle_closed(http_link *link);
 
-/* http.c */
+/* http.c: ask what the server can do, if that is not known and under way. */
 void apm_http_discover(http_link *link);
 
 /* http_units.c */

@@ -436,7 +436,7 @@ apm_http_units_send(http_link *link)
     if (link->closing)
         return;
     bound(link);
-    if (!link->known && link->first && !link->discovering)
+    if (link->first)
         apm_http_discover(link);
     if (link->known && !(link->abilities & APM_HTTP_UNITS))
         send_plain(link);

@@ -1,6 +1,8 @@
 """The result backend for http:// against servers that do harm, and against locks that it has keys for."""
 import base64
+import contextlib
 import email.utils
+import http.client
 import json
 import socket
 import ssl
@@ -18,10 +20,10 @@ class Server:
     """Answers each request by the next of its answers, and by the last one for ever: (status, headers, body), or a function of
     the socket. What was asked is kept."""
 
-    def __init__(self, *answers, tls=None):
+    def __init__(self, *answers, tls=None, port=0):
         self.answers, self.asked, self.times = list(answers), [], []
         self.then = None  # instead of the last answer: what gives one for (method, path, body)
-        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.sock = socket.create_server(("127.0.0.1", port))
         self.port = self.sock.getsockname()[1]
         self.tls = tls
         threading.Thread(target=self.accept, daemon=True).start()
@@ -363,6 +365,30 @@ class Work(Case):
         done = harness.apium("result", "early", "--timeout", "20", broker=self.broker, backend=self.web.url())
         self.assertEqual(done.stdout, "5\n", done.stderr)
         self.assertEqual(worker.stop(), 0)
+
+
+class Store(Case):
+    """`apium web` that keeps its results behind HTTP itself: it is patient for four seconds, and goes on."""
+
+    def ask(self, web, method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def test_a_store_that_comes_late_is_found(self):
+        with socket.create_server(("127.0.0.1", 0)) as none:  # takes a port, and says nothing
+            port = none.getsockname()[1]
+        web = harness.Web(f"http://127.0.0.1:{port}/").start()
+        self.addCleanup(web.kill_group)
+        time.sleep(4.5)
+        self.assertEqual(self.ask(web, "GET", "/health")[0], 503)
+        server = Server((404, {}, ""), port=port)
+        server.then = lambda method, path, body: GOOD
+        harness.eventually(lambda: self.ask(web, "GET", "/health")[0] == 200, 15, web.log, every=0.2)
+        self.assertEqual(self.ask(web, "GET", "/celery-task-meta-t?wait=10"), (200, DOC))
+        self.assertEqual(web.stop(), 0)
 
 
 if __name__ == "__main__":
