@@ -18,7 +18,7 @@ typedef struct apm_http_store {
     unsigned abilities;
 
     /* http_watch.c */
-    apm_http_watched *watched;
+    apm_http_watched *watched, *turns; /* turns: of looking */
     apm_http_ticker *ticker;
     char session[40];
     unsigned generation; /* of the session: answers to older ones are late */

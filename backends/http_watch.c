@@ -13,6 +13,7 @@
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
+#include <utlist.h>
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
@@ -34,6 +35,7 @@ struct apm_http_watched {
     bool said;     /* the session has it */
     int64_t look_ms, every_ms;
     bool looking;
+    apm_http_watched *prev, *next; /* in store->turns */
     UT_hash_handle hh;
     char id[];
 };
@@ -209,7 +211,7 @@ say(apm_http_store *store)
     apm_buf_clear(&body);
 }
 
-/* ---- looking at a plain server ---- */
+/* ---- looking at a plain server: in turns, so that a slow one is not asked for the same few for ever ---- */
 
 typedef struct look {
     apm_http_store *store;
@@ -261,9 +263,14 @@ static void
 look_around(apm_http_store *store)
 {
     int64_t now = apm_clock_ms();
-    for (watched *w = store->watched; w && store->polls < LOOKS_MAX; w = w->hh.next)
-        if (!w->looking && w->look_ms <= now)
-            look_at(store, w);
+    for (watched *w = store->turns, *next; w && store->polls < LOOKS_MAX; w = next) {
+        next = w->next;
+        if (w->looking || w->look_ms > now)
+            continue;
+        look_at(store, w);
+        DL_DELETE(store->turns, w);
+        DL_APPEND(store->turns, w);
+    }
 }
 
 static void
@@ -313,6 +320,7 @@ apm_http_watch(apm_backend *backend, const char *task_id, apm_change_cb *on_chan
         free(w);
         return apm_fail(err, APIUM_E_NOMEM, "cannot watch %s: out of memory", task_id);
     }
+    DL_APPEND(store->turns, w);
     store->due = true;
     return APIUM_OK;
 }
@@ -325,6 +333,7 @@ apm_http_unwatch(apm_backend *backend, const char *task_id)
     if (!w)
         return;
     HASH_DEL(store->watched, w);
+    DL_DELETE(store->turns, w);
     /* It is said with the next thing there is to say; what comes of it meanwhile is nobody's. */
     if (w->said && store->n_removed == store->cap_removed) {
         size_t cap = store->cap_removed ? 2 * store->cap_removed : 16;

@@ -390,6 +390,22 @@ class Store(Case):
         self.assertEqual(self.ask(web, "GET", "/celery-task-meta-t?wait=10"), (200, DOC))
         self.assertEqual(web.stop(), 0)
 
+    def test_of_many_that_are_waited_for_each_is_looked_at(self):
+        """The server takes a quarter of a second: what is looked at most often may not be all that is looked at."""
+        def slow(method, path, body):
+            time.sleep(0.25)
+            return GOOD if path == "/celery-task-meta-t299" else (404, {}, "")
+        server = Server((404, {}, ""))
+        server.then = slow
+        web = harness.Web(server.url()).start()
+        self.addCleanup(web.kill_group)
+        ids = [f"t{n}" for n in range(300)]
+        status, _ = self.ask(web, "POST", "/watches/many?wait=0", json.dumps({"add": ids}))
+        self.assertEqual(status, 200)
+        status, text = self.ask(web, "POST", "/watches/many?wait=30", json.dumps({"seen": 0}))
+        self.assertEqual([change[1] for change in json.loads(text)["changes"]], ["t299"], len(server.asked))
+        self.assertEqual(web.stop(), 0)
+
 
 if __name__ == "__main__":
     harness.main()
