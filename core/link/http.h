@@ -45,8 +45,8 @@ typedef struct apm_http_asked {
     void (*release)(void *arg); /* instead of done, when the owner leaves; may be NULL */
 } apm_http_asked;
 
-/* Ask; sent again while the server is away, as long as the links are patient. The answer never comes from inside the call, except for
- * E_NOMEM. */
+/* Ask; sent again while the server is away, as long as the links are patient. The answer comes from inside the call only for E_NOMEM,
+ * and E_TOOBIG: the path is longer than any server would take. */
 void apm_http_ask(apm_link *link, const apm_http_asked *asked);
 /* Forget what was asked for this owner: its callbacks do not come any more. */
 void apm_http_leave(apm_link *link, const void *owner);

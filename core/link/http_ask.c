@@ -400,10 +400,10 @@ apm_http_push(http_link *link)
 /* ---- asking ---- */
 
 static void
-no_memory(const apm_http_asked *asked)
+refuse(const apm_http_asked *asked, apium_status status, const char *why)
 {
     apium_error err;
-    (void)apm_fail(&err, APIUM_E_NOMEM, "cannot ask for %s: out of memory", asked->path);
+    (void)apm_fail(&err, status, "cannot ask for %.100s: %s", asked->path, why);
     asked->done(asked->arg, 0, APM_STR_NONE, &err);
 }
 
@@ -412,12 +412,17 @@ apm_http_ask(apm_link *base, const apm_http_asked *asked)
 {
     http_link *link = (http_link *)base;
     int64_t patience_ms = apm_links_patience_ms(base->set);
+    /* Not later: it would be tried again and again, and all behind it would wait. */
+    if (strlen(link->root) + strlen(asked->path) > HTTP_URL_MAX) {
+        refuse(asked, APIUM_E_TOOBIG, "the path is too long");
+        return;
+    }
     http_ask *ask = calloc(1, sizeof(*ask));
     if (!ask || !(ask->path = strdup(asked->path)) ||
         (asked->body && !(ask->body = apm_buf_take(asked->body, &ask->body_len)))) {
         if (ask)
             ask_free(ask);
-        no_memory(asked);
+        refuse(asked, APIUM_E_NOMEM, "out of memory");
         return;
     }
     ask->link = link;

@@ -92,7 +92,7 @@ apm_http_start(http_link *link, http_ask *ask)
     if (!easy)
         return false;
     ask->easy = easy;
-    apm_buf_init(&url, 65536);
+    apm_buf_init(&url, 2 * HTTP_URL_MAX);
     apm_buf_addf(&url, "%s%s", link->root, ask->path);
     apm_buf_clear(&ask->answer);
     apm_buf_init(&ask->answer, APM_BUF_MAX);

@@ -7,6 +7,8 @@
 #include "core/base/buf.h"
 #include "core/link/http.h"
 
+#define HTTP_URL_MAX ((size_t)65536)
+
 typedef struct http_ask http_ask;
 typedef struct http_unit http_unit;
 typedef struct http_dialect http_dialect;

@@ -333,6 +333,18 @@ class Work(Case):
         self.assertEqual(done.stdout, '"x"\n', done.stderr)
         self.assertEqual(worker.stop(), 0)
 
+    def test_an_id_that_no_path_can_hold_fails_alone(self):
+        server = harness.Nginx().start()
+        self.addCleanup(server.kill_group)
+        worker = harness.Worker(self.broker, server.url(), "-c", "1").start()
+        self.addCleanup(worker.kill_group)
+        for task_id in ("x" * 65500, "good"):  # shorter than a path may be, and longer with the URL before it
+            harness.apium("call", "tasks.noop", "--task-id", task_id, broker=self.broker, backend="disabled://", check=True)
+        done = harness.apium("result", "good", "--timeout", "20", broker=self.broker, backend=server.url())
+        self.assertEqual(done.stdout, "null\n", done.stderr)
+        self.assertIn("Cannot store the outcome of task", worker.log())
+        self.assertEqual(worker.stop(), 0)
+
     def test_a_worker_keeps_its_results_while_it_is_sent_elsewhere(self):
         """Redirections, a name that is gone, silence: it says so, and stores when all is well again."""
         troubles = [(302, {"Location": "/loop"}, ""), (401, {}, ""), cut, with_length("nonsense"), (429, {"Retry-After": "1"}, "")]
