@@ -162,13 +162,6 @@ typedef struct one {
     void *arg;
 } one;
 
-static apium_status
-refused(const apm_http_store *store, int status, apium_error *err)
-{
-    return apm_fail(err, APIUM_E_REFUSED, "cannot use a result: %s answers %d",
-                    store->base.link->shown, status);
-}
-
 static void
 on_fetched(void *arg, apm_str doc, const apium_error *err)
 {
@@ -381,7 +374,8 @@ on_parts(void *arg, int status, apm_str body, const apium_error *err)
     else if (status == 404)
         st = apm_fail(&own, APIUM_E_NOTFOUND, "the chord %s is completed already", p->group_id);
     else if (status != 200)
-        st = refused(p->store, status, &own);
+        st = apm_fail(&own, APIUM_E_REFUSED, "cannot gather the parts of chord %s: %s answers %d",
+                      p->group_id, p->store->base.link->shown, status);
     else
         st = read_parts(p, body, &own);
     if (st != APIUM_OK)

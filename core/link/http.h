@@ -76,7 +76,7 @@ typedef struct apm_http_task {
     void (*release)(void *arg);
 } apm_http_task;
 
-/* done never comes from inside the call, except without memory. */
+/* done comes from inside the call only without memory, or when the document or its id is too big. */
 void apm_http_do(apm_link *link, const apm_http_task *task);
 
 /* Who is told when the server's abilities are known, and before the loop sleeps. */

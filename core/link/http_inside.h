@@ -54,6 +54,7 @@ typedef struct http_link {
     struct http_batch *batch; /* POST /units under way */
     http_unit *plain;         /* under way at a plain server */
     unsigned n_plain;
+    bool sending_plain;
     bool one_by_one; /* a batch was refused as a whole */
 } http_link;
 

@@ -3,9 +3,8 @@
  * states of a task stay in order whatever is sent again. Any other server, "plain" here, gets each document by itself; units that
  * touch the same document wait for each other.
  */
-#include "core/link/http_inside.h"
+#include "core/link/http_dialect.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/base/clock.h"
@@ -256,14 +255,12 @@ on_batch(void *arg, int status, apm_str body, const apium_error *err)
         return;
     }
     if (status != 200) {
-        apm_json why;
-        char text[160] = "";
-        if (apm_json_parse(body, &doc, NULL) == APIUM_OK &&
-            (why = apm_json_get(apm_json_get(doc, "error"), "message")).type == APM_JSON_STRING)
-            snprintf(text, sizeof(text), ": %.*s", APM_STR_ARG(why.text));
+        char why[160];
+        apm_http_why(body, why, sizeof(why));
         tell_all(b,
                  apm_fail(&own, status == 413 ? APIUM_E_TOOBIG : APIUM_E_REFUSED,
-                          "cannot store a result: %s answers %d%s", link->base.shown, status, text),
+                          "cannot store a result: %s answers %d%s%s", link->base.shown, status,
+                          *why ? ": " : "", why),
                  &own);
         apm_http_units_send(link);
         return;
@@ -358,6 +355,15 @@ collides(const http_unit *a, const http_unit *b)
     return false;
 }
 
+static bool
+collides_with_any(const http_unit *u, const http_link *link)
+{
+    for (const http_unit *other = link->plain; other; other = other->next)
+        if (collides(u, other))
+            return true;
+    return false;
+}
+
 static void
 plain_end(http_unit *u, apium_status status, const apium_error *err)
 {
@@ -412,12 +418,11 @@ plain_go(http_unit *u)
 static void
 send_plain(http_link *link)
 {
-    while (link->first && link->n_plain < PLAIN_MAX) {
-        http_unit *u = link->first;
-        for (const http_unit *other = link->plain; other; other = other->next)
-            if (collides(u, other))
-                return;
-        u = take_first(link);
+    if (link->sending_plain)
+        return; /* the end of one that cannot be sent at all: the loop below goes on */
+    link->sending_plain = true;
+    while (link->first && link->n_plain < PLAIN_MAX && !collides_with_any(link->first, link)) {
+        http_unit *u = take_first(link);
         u->next = link->plain;
         if (u->next)
             u->next->prev = u;
@@ -426,6 +431,7 @@ send_plain(http_link *link)
         u->at = u->first;
         plain_go(u);
     }
+    link->sending_plain = false;
 }
 
 /* ---- the link's side ---- */
