@@ -8,12 +8,12 @@ import contextlib
 import http.client
 import os
 import re
-import socket
 import threading
 import time
 import unittest
 
 import harness
+import listener
 
 TASKS = int(os.environ.get("HTTP_TASKS", "2000"))
 CHORDS = int(os.environ.get("HTTP_CHORDS", "20"))
@@ -80,33 +80,18 @@ class Plain(Http, unittest.TestCase):
         self.assertIn("celery-task-meta-t-0", os.listdir(self.server.folder / "store" / "results"))
 
 
-class Gate:
+class Gate(listener.Listener):
     """Stands before a server, and looks at each request: one that `wanted` takes for the right one ends the worker, before the server has
     it, or when the server has answered, and the worker has not."""
 
     def __init__(self, port, wanted, when, end, cuts=True):
         self.to, self.wanted, self.when, self.end, self.cuts = port, wanted, when, end, cuts
         self.lock, self.done = threading.Lock(), threading.Event()
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                peer, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+        super().__init__()
 
     def serve(self, peer):
-        server = http.client.HTTPConnection("127.0.0.1", self.to, timeout=60)
-        with contextlib.suppress(OSError, http.client.HTTPException), peer, contextlib.closing(server):
-            file = peer.makefile("rb")
-            while line := file.readline():
-                method, path, _ = line.decode().split(" ")
-                headers = http.client.parse_headers(file)
-                body = file.read(int(headers.get("Content-Length") or 0))
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.to, timeout=60)) as server:
+            for method, path, headers, body in listener.requests(peer):
                 if self.falls(method, path, body, "before"):
                     break
                 server.request(method, path, body or None, {"Content-Type": headers.get("Content-Type", "")})

@@ -7,68 +7,46 @@ import json
 import socket
 import ssl
 import subprocess
-import threading
 import time
 import unittest
 
 import harness
+import listener
 
 DOC = json.dumps({"status": "SUCCESS", "result": 42, "traceback": None, "children": [], "task_id": "t"})
 
 
-class Server:
+class Server(listener.Listener):
     """Answers each request by the next of its answers, and by the last one for ever: (status, headers, body), or a function of
     the socket. What was asked is kept."""
 
     def __init__(self, *answers, tls=None, port=0):
         self.answers, self.asked, self.times = list(answers), [], []
         self.then = None  # instead of the last answer: what gives one for (method, path, body)
-        self.sock = socket.create_server(("127.0.0.1", port))
-        self.port = self.sock.getsockname()[1]
         self.tls = tls
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                peer, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+        super().__init__(port)
 
     def serve(self, peer):
-        try:
-            if self.tls:
-                peer = self.tls.wrap_socket(peer, server_side=True)
-            file = peer.makefile("rb")
-            while line := file.readline():
-                headers = {}
-                while (header := file.readline().strip()):
-                    name, _, value = header.decode().partition(":")
-                    headers[name.lower()] = value.strip()
-                body = file.read(int(headers.get("content-length", 0)))
-                method, path, _ = line.decode().split(" ")
-                if path == "/":
-                    answer = (404, {}, "")
-                else:
-                    self.asked.append((method, path, headers, body))
-                    self.times.append(time.monotonic())
-                    if len(self.answers) == 1 and self.then:
-                        answer = self.then(method, path, body)
-                    else:
-                        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if self.tls:
+            peer = self.tls.wrap_socket(peer, server_side=True)
+        with peer:
+            for method, path, headers, body in listener.requests(peer):
+                answer = self.answer_to(method, path, headers, body)
                 if callable(answer):
                     answer(peer)
                     return
                 status, more, text = answer
-                text = text.encode()
-                more = {"Content-Length": len(text), **more}
-                peer.sendall(f"HTTP/1.1 {status} X\r\n".encode() + "".join(f"{k}: {v}\r\n" for k, v in more.items()).encode() +
-                             b"\r\n" + text)
-        except OSError:
-            pass
-        finally:
-            peer.close()
+                more = {"Content-Length": len(text.encode()), **more}
+                peer.sendall(f"HTTP/1.1 {status} X\r\n".encode() + "".join(f"{k}: {v}\r\n" for k, v in more.items()).encode() + b"\r\n" + text.encode())
+
+    def answer_to(self, method, path, headers, body):
+        if path == "/":
+            return 404, {}, ""
+        self.asked.append((method, path, headers, body))
+        self.times.append(time.monotonic())
+        if len(self.answers) == 1 and self.then:
+            return self.then(method, path, body)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     def url(self, scheme="http", user=""):
         return f"{scheme}://{user}127.0.0.1:{self.port}/"
