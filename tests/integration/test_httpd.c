@@ -125,6 +125,14 @@ say(int sock, const char *text)
     ck_assert_int_eq(send(sock, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
 }
 
+static int
+asks(const server *s, int rcvbuf, const char *text)
+{
+    int sock = peer(s, rcvbuf);
+    say(sock, text);
+    return sock;
+}
+
 /* Turn the loop until the condition holds; a test fails when it does not within 10 s. */
 #define turn_until(s, condition)                                                                   \
     do {                                                                                           \
@@ -215,8 +223,7 @@ END_TEST
 START_TEST(a_body_in_pieces_that_come_in_time_is_whole)
 {
     server *s = start(0);
-    int sock = peer(s, 0);
-    say(sock, "PUT /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    int sock = asks(s, 0, "PUT /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
     for (const char *at = "2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"; *at; at++) {
         ck_assert_int_eq(send(sock, at, 1, MSG_NOSIGNAL), 1);
         turn_for(s, 5);
@@ -266,8 +273,7 @@ END_TEST
 START_TEST(a_request_that_waits_is_not_cut)
 {
     server *s = start(0);
-    int sock = peer(s, 0);
-    say(sock, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    int sock = asks(s, 0, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_for(s, 2500);
     ck_assert_ptr_nonnull(s->waiting);
     ck_assert_int_eq(s->gone, 0);
@@ -281,8 +287,7 @@ END_TEST
 START_TEST(whoever_waits_for_a_peer_that_left_is_told)
 {
     server *s = start(0);
-    int sock = peer(s, 0);
-    say(sock, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    int sock = asks(s, 0, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_until(s, s->waiting);
     close(sock);
     turn_until(s, s->gone == 1);
@@ -294,8 +299,7 @@ END_TEST
 START_TEST(a_stream_that_nobody_reads_is_cut)
 {
     server *s = start(0);
-    int sock = peer(s, 4096);
-    say(sock, "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+    int sock = asks(s, 4096, "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_until(s, s->stream);
     turn_for(s, 1500);
     ck_assert_ptr_nonnull(s->stream); /* nothing to read is no fault of the reader */
@@ -306,8 +310,7 @@ START_TEST(a_stream_that_nobody_reads_is_cut)
     }
     free(text);
     turn_until(s, s->streams_gone == 1);
-    int left = peer(s, 0);
-    say(left, "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+    int left = asks(s, 0, "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_until(s, s->stream);
     close(left);
     turn_until(s, s->streams_gone == 2);
@@ -322,8 +325,7 @@ START_TEST(connections_beyond_the_bound_wait_for_room)
     server *s = start(4);
     int socks[4];
     for (int i = 0; i < 4; i++) {
-        socks[i] = peer(s, 0);
-        say(socks[i], "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+        socks[i] = asks(s, 0, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
         turn_until(s, answered(socks[i], "HTTP/1.1 200"));
     }
     int more = peer(s, 0);
@@ -332,8 +334,7 @@ START_TEST(connections_beyond_the_bound_wait_for_room)
     for (int i = 0; i < 4; i++)
         close(socks[i]);
     turn_until(s, apm_httpd_connections(s->httpd) == 0 || ended(more));
-    int next = peer(s, 0);
-    say(next, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+    int next = asks(s, 0, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_until(s, answered(next, "HTTP/1.1 200"));
     close(more);
     close(next);
@@ -344,9 +345,10 @@ END_TEST
 START_TEST(requests_in_a_row_are_answered_in_a_row)
 {
     server *s = start(0);
-    int sock = peer(s, 0);
-    say(sock, "GET /a HTTP/1.1\r\nHost: h\r\n\r\nPUT /b HTTP/1.1\r\nHost: h\r\nContent-Length: "
-              "3\r\n\r\nabcGET /c HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    int sock =
+        asks(s, 0,
+             "GET /a HTTP/1.1\r\nHost: h\r\n\r\nPUT /b HTTP/1.1\r\nHost: h\r\nContent-Length: "
+             "3\r\n\r\nabcGET /c HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     turn_until(s, s->requests == 3);
     turn_until(s, ended(sock));
     close(sock);
@@ -357,8 +359,7 @@ END_TEST
 START_TEST(who_waits_when_the_server_stops_is_answered)
 {
     server *s = start(0);
-    int sock = peer(s, 0);
-    say(sock, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    int sock = asks(s, 0, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
     turn_until(s, s->waiting);
     int *gone = &s->gone;
     apm_httpd_dismiss(s->httpd);
