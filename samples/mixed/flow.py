@@ -2,7 +2,7 @@
 Redis server on this machine:
 
     build/apium -A build/samples/mixed.so -b redis://localhost/0 --result-backend redis://localhost/0 worker -Q c -l info
-    cd samples/mixed && celery -A steps worker -Q python -l info
+    cd samples/mixed && python3 -m celery -A steps worker -Q python -l info
     python3 samples/mixed/flow.py README.md /tmp/report.txt
 
 URL=redis://other/1 in the environment of the last two is another server. With --json the workflow is not sent but printed,

@@ -1,6 +1,6 @@
 """The steps of the reading report that run in Python; the others are in steps.c. A worker for them:
 
-    cd samples/mixed && celery -A steps worker -Q python -l info
+    cd samples/mixed && python3 -m celery -A steps worker -Q python -l info
 """
 import collections
 import os

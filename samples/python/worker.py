@@ -1,6 +1,6 @@
 """The other direction: tasks in Python for `apium call` and C programs. Start it with
 
-    celery -A worker worker -Q python -l info
+    python3 -m celery -A worker worker -Q python -l info
 """
 import os
 
