@@ -1,6 +1,4 @@
 """client - what the sender sees: calls a second, and the time from sending a task to having its result."""
-import os
-import subprocess
 import sys
 
 import harness
@@ -9,9 +7,7 @@ import servers
 
 
 def of_celery(broker, backend, *args, conf=None):
-    out = subprocess.run([sys.executable, str(kit.BENCH / "celery_client.py"), *map(str, args)], check=True, stdout=subprocess.PIPE,
-                         text=True, timeout=900, env={**os.environ, **kit.celery_environment(broker, backend, conf)}).stdout
-    return [float(word) for word in out.split()]
+    return kit.numbers([sys.executable, kit.BENCH / "celery_client.py", *args], kit.celery_environment(broker, backend, conf))
 
 
 def publish():
@@ -74,6 +70,7 @@ def latency():
             median, late = kit.program("redis_lone", at, n)
             return {"alone p50 us": median, "alone p99 us": late}
         return one
+
     def near(name, what):
         report = kit.Report(name, f"from sending a task to having its result, {n} tasks, prefork -c 2, {what}")
         kit.alternate(report, {
@@ -84,6 +81,7 @@ def latency():
         report.ratio("alone, apium / bare", "apium", "bare", "alone p50 us", 1.5, at_most=True)
         report.ratio("alone, celery / apium", "celery", "apium", "alone p50 us")
         report.done()
+
     with kit.apart(where.server.pid):
         near("latency, redis", "the server on a core of its own, the rest on another")
     near("latency on any core, redis", "on whichever cores the scheduler chooses")

@@ -67,12 +67,7 @@ class Curve:
     def done(self):
         kit.found["curves"].append(self.data())
         print(f"\n{self.title}: {self.what}")
-        metrics = []
-        for samples in self.samples.values():
-            metrics += [m for m in samples[0] if m not in metrics]
-        print(f"  {self.size:>12}" + "".join(f"{m:>26}" for m in metrics))
-        for x, samples in self.samples.items():
-            print(f"  {x:>12}" + "".join(f"{kit.cell(samples, metric):>26}" for metric in metrics))
+        kit.print_samples(self.samples, self.size, ">12")
         for text in [fit["text"] for fit in self.fits] + self.notes:
             print(f"  {text}")
         sys.stdout.flush()

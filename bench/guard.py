@@ -5,7 +5,6 @@ and a real worker (Redis, late acknowledgement, results) with the functions that
 Compilers differ by some percent, and how many tasks come in one batch too: hence the tolerance.
 """
 import json
-import os
 import pathlib
 import re
 import shutil

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import statistics
+import subprocess
 import sys
 import time
 import urllib.request
@@ -30,6 +31,14 @@ found = {"measures": [], "curves": []}  # what the JSON will have
 
 def show(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def print_samples(samples, head, column):
+    """A row each: who, or what size, in a column of that format, and every metric."""
+    metrics = list(dict.fromkeys(metric for found in samples.values() for metric in found[0]))
+    print(f"  {head:{column}}" + "".join(f"{metric:>26}" for metric in metrics))
+    for who, found in samples.items():
+        print(f"  {who:{column}}" + "".join(f"{cell(found, metric):>26}" for metric in metrics))
 
 
 def cell(samples, metric):
@@ -82,12 +91,7 @@ class Report:
     def done(self):
         found["measures"].append(self.data())
         print(f"\n{self.name}: {self.what}")
-        metrics = []
-        for samples in self.samples.values():
-            metrics += [m for m in samples[0] if m not in metrics]
-        print(f"  {'':22}" + "".join(f"{m:>26}" for m in metrics))
-        for who, samples in self.samples.items():
-            print(f"  {who:22}" + "".join(f"{cell(samples, metric):>26}" for metric in metrics))
+        print_samples(self.samples, "", "22")
         for r in self.ratios:
             wanted = ""
             if r["wanted"] is not None:
@@ -181,8 +185,8 @@ class Apium(harness.Worker):
 
 
 class Celery(harness.Process):
-    def __init__(self, broker, backend, *options, conf=None):
-        super().__init__("celery", [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-l", "WARNING", "-c", "2",
+    def __init__(self, broker, backend, *options, conf=None, level="WARNING"):
+        super().__init__("celery", [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-l", level, "-c", "2",
                                     "--without-gossip", "--without-mingle", "--without-heartbeat", *options],
                          celery_environment(broker, backend, conf))
 
@@ -199,9 +203,12 @@ def celery_environment(broker, backend, conf=None):
     return {"BENCH_BROKER": broker, "BENCH_BACKEND": backend or "", "BENCH_CONF": json.dumps(conf or {}), "PYTHONPATH": str(BENCH)}
 
 
-def program(name, *args, **env):
-    """Run one of bench's programs; the numbers it prints."""
-    import subprocess
-    out = subprocess.run([PROGRAMS / name, *map(str, args)], check=True, stdout=subprocess.PIPE, text=True, timeout=900,
-                         env={**os.environ, **env}).stdout
+def numbers(argv, env):
+    """Run a program; the numbers it prints."""
+    out = subprocess.run([*map(str, argv)], check=True, stdout=subprocess.PIPE, text=True, timeout=900, env={**os.environ, **env}).stdout
     return [float(word) for word in out.split()]
+
+
+def program(name, *args, **env):
+    """One of bench's."""
+    return numbers([PROGRAMS / name, *args], env)

@@ -3,15 +3,9 @@
 Redis is broker and result store, prefork -c 2. bench/flow.c sends and waits, so the sender is the same for both. Sizes beyond what
 Celery does in reasonable time are measured with apium alone, and so are chains in pieces (task_chain_piece_size), which are apium's.
 """
-import os
-import subprocess
-import sys
-import pathlib
-
 import harness
 import kit
 
-BENCH = pathlib.Path(__file__).resolve().parent
 SIZES = {"chord": ([100, 1000, 10000], [100000]), "chain": ([100, 1000], [10000])}  # of both, of apium alone
 PIECES = {"task_chain_piece_size": 100}
 IN_PIECES = [100, 1000, 10000, 100000]
@@ -23,9 +17,7 @@ def run(kind, url, sizes, peak, conf=None):
     found = {}
     try:
         for shape, n in sizes:
-            done = subprocess.run([harness.BUILD / "bench" / "flow", shape, str(n)], check=True, stdout=subprocess.PIPE, text=True,
-                                  env={**os.environ, **harness.environment(url, url, conf)}, timeout=900)
-            found[shape, n] = float(done.stdout.split()[1])
+            found[shape, n] = kit.program("flow", shape, n, **harness.environment(url, url, conf))[1]
         peak.append(sum(high_water_kib(pid) for pid in harness.tree(worker.pid)) / 1024)
     finally:
         worker.kill_group()
@@ -41,11 +33,11 @@ def apium(url, conf=None):
     return harness.Worker(url, url, "-c", "2", conf=conf)
 
 
-class Celery(harness.Process):
+class Celery(kit.Celery):
+    """It says when it is ready, as apium does."""
+
     def __init__(self, url, _conf=None):
-        super().__init__("celery", [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-l", "INFO", "-c", "2",
-                                    "--without-gossip", "--without-mingle", "--without-heartbeat"],
-                         {"BENCH_BROKER": url, "BENCH_BACKEND": url, "PYTHONPATH": str(BENCH)})
+        super().__init__(url, url, level="INFO")
 
     def start(self):
         super().start()

@@ -12,25 +12,10 @@
 #include <string.h>
 #include <time.h>
 
-#if __has_include(<rabbitmq-c/amqp.h>)
-#include <rabbitmq-c/amqp.h>
-#include <rabbitmq-c/tcp_socket.h>
-#else
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
-#endif
+#include "rabbit.h"
 
 #define WINDOW    128
 #define ACK_EVERY 32
-
-static void
-must(amqp_rpc_reply_t reply, const char *what)
-{
-    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
-        fprintf(stderr, "amqp_drain: cannot %s\n", what);
-        exit(1);
-    }
-}
 
 /* The result document of a task, sent with its publication, both unanswered yet. */
 static void
@@ -57,15 +42,7 @@ main(int argc, char **argv)
         return 2;
     }
     long total = atol(argv[3]);
-    amqp_connection_state_t conn = amqp_new_connection();
-    amqp_socket_t *socket = amqp_tcp_socket_new(conn);
-    if (!socket || amqp_socket_open(socket, "127.0.0.1", atoi(argv[1])) != AMQP_STATUS_OK) {
-        fprintf(stderr, "amqp_drain: cannot connect\n");
-        return 1;
-    }
-    must(amqp_login(conn, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest"), "log in");
-    amqp_channel_open(conn, 1);
-    must(amqp_get_rpc_reply(conn), "open a channel");
+    amqp_connection_state_t conn = connected(atoi(argv[1]));
     amqp_basic_qos(conn, 1, 0, WINDOW, 0);
     must(amqp_get_rpc_reply(conn), "set the window");
     amqp_basic_consume(conn, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0,
@@ -108,7 +85,6 @@ main(int argc, char **argv)
     printf("%.0f\n", (double)total / seconds);
     if (redis)
         redisFree(redis);
-    amqp_connection_close(conn, AMQP_REPLY_SUCCESS);
-    amqp_destroy_connection(conn);
+    disconnect(conn);
     return 0;
 }

@@ -9,24 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#if __has_include(<rabbitmq-c/amqp.h>)
-#include <rabbitmq-c/amqp.h>
-#include <rabbitmq-c/tcp_socket.h>
-#else
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
-#endif
-
 #include "message.h"
-
-static void
-must(amqp_rpc_reply_t reply, const char *what)
-{
-    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
-        fprintf(stderr, "amqp_push: cannot %s\n", what);
-        exit(1);
-    }
-}
+#include "rabbit.h"
 
 /* Up to which delivery tag the broker has them. */
 static unsigned long
@@ -55,15 +39,7 @@ main(int argc, char **argv)
         return 2;
     }
     unsigned long total = strtoul(argv[3], NULL, 10), window = strtoul(argv[4], NULL, 10);
-    amqp_connection_state_t conn = amqp_new_connection();
-    amqp_socket_t *socket = amqp_tcp_socket_new(conn);
-    if (!socket || amqp_socket_open(socket, "127.0.0.1", atoi(argv[1])) != AMQP_STATUS_OK) {
-        fprintf(stderr, "amqp_push: cannot connect\n");
-        return 1;
-    }
-    must(amqp_login(conn, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest"), "log in");
-    amqp_channel_open(conn, 1);
-    must(amqp_get_rpc_reply(conn), "open a channel");
+    amqp_connection_state_t conn = connected(atoi(argv[1]));
     amqp_confirm_select(conn, 1);
     must(amqp_get_rpc_reply(conn), "ask for confirms");
     clock_gettime(CLOCK_MONOTONIC, &begin);
@@ -91,7 +67,6 @@ main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &end);
     printf("%.0f\n", (double)total / ((double)(end.tv_sec - begin.tv_sec) +
                                       (double)(end.tv_nsec - begin.tv_nsec) / 1e9));
-    amqp_connection_close(conn, AMQP_REPLY_SUCCESS);
-    amqp_destroy_connection(conn);
+    disconnect(conn);
     return 0;
 }

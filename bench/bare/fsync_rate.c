@@ -3,8 +3,10 @@
  *
  *     fsync_rate FOLDER
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,10 +25,14 @@ main(int argc, char **argv)
     }
     snprintf(path, sizeof(path), "%s/fsync-rate", argv[1]);
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    if (fd < 0) {
+        fprintf(stderr, "fsync_rate: cannot write %s: %s\n", path, strerror(errno));
+        return 1;
+    }
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (int i = 0; i < WRITES; i++) {
         if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block) || fdatasync(fd) != 0) {
-            perror("fsync_rate");
+            fprintf(stderr, "fsync_rate: cannot write %s: %s\n", path, strerror(errno));
             return 1;
         }
     }

@@ -1,7 +1,7 @@
 /*
- * pool.c - how many no-op jobs a second a bare pool runs: no broker, no backend, no worker around
- * it.
- *     bench-pool [prefork|threads|solo] [processes] [jobs]
+ * pool_drain - how many no-op jobs a second a bare pool runs: no broker, no backend, no worker around it.
+ *
+ *     pool_drain [prefork|threads|solo] [PROCESSES] [JOBS]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +55,7 @@ static void
 on_failed(void *arg, const apium_error *err)
 {
     (void)arg;
-    fprintf(stderr, "%s\n", err->text);
+    fprintf(stderr, "pool_drain: %s\n", err->text);
     exit(1);
 }
 
@@ -102,6 +102,8 @@ main(int argc, char **argv)
     if (server)
         return apm_fork_server_main(app);
     b.jobs = calloc(b.n, sizeof(*b.jobs));
+    if (!b.jobs)
+        abort();
     b.req = (apm_request){
         .id = APM_STR("7c2d12f8-6bd1-4f5c-a2a9-6c4d27e1f7a0"),
         .task = APM_STR("noop"),
@@ -138,7 +140,7 @@ main(int argc, char **argv)
                     .arg = &b },
     };
     if (apm_pool_start(&loop, &opts, &b.pool, &err) != APIUM_OK) {
-        fprintf(stderr, "%s\n", err.text);
+        fprintf(stderr, "pool_drain: %s\n", err.text);
         return 1;
     }
     uv_run(&loop, UV_RUN_DEFAULT);

@@ -71,8 +71,10 @@ work(void *arg)
         redisReply *got = must(redisCommand(redis, "EVALSHA %s 3 lone unacked unacked_index %s %ld",
                                             take, tag, (long)time(NULL)));
         const char *id = got->str ? strstr(got->str, "\"id\": \"") : NULL;
-        if (!id)
+        if (!id) {
+            fprintf(stderr, "redis_lone: a message without an id\n");
             exit(1);
+        }
         snprintf(key, sizeof(key), "celery-task-meta-%.36s", id + 7);
         snprintf(doc, sizeof(doc),
                  "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": "
