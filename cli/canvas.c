@@ -17,6 +17,15 @@ static const apm_option options[] = {
     { 0 },
 };
 
+/* One that is meant to be a file and is not there is no id that nobody knows. */
+static bool
+is_file(const char *what)
+{
+    const size_t len = strlen(what);
+    return strcmp(what, "-") == 0 || strchr(what, '/') || access(what, F_OK) == 0 ||
+           (len > 5 && strcmp(what + len - 5, ".json") == 0);
+}
+
 static int
 run(apm_cli *cli, void *arg)
 {
@@ -30,7 +39,7 @@ run(apm_cli *cli, void *arg)
     if (strcmp(cli->options.words[0], "show") != 0)
         return apm_cli_misused(cli, "No such command '%s': show.", cli->options.words[0]);
     apium_status st;
-    if (strcmp(what, "-") == 0 || strchr(what, '/') || access(what, F_OK) == 0) {
+    if (is_file(what)) {
         st = apm_canvas_file(what, &sig, &err);
         if (st == APIUM_OK)
             st = apm_tree_of_sig(&tree, sig, &err);

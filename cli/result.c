@@ -88,7 +88,7 @@ const apm_command apm_cmd_result = {
     .summary = "Print the return value of a task.",
     .about =
         "Waits until the task is finished and prints its value as JSON. When it failed or was "
-        "revoked, the exception\n"
+        "revoked, the exception "
         "goes to standard error and the exit code is 1; when there is no answer in time it is 75.",
     .options = options,
     .size = sizeof(struct values),

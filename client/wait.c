@@ -273,7 +273,12 @@ wait_task(apium_run *run, int64_t timeout_ms, apium_run **failed, apium_error *e
     if (!watched && (st = apm_conn_watch(conn, run->id, false, &run->waiter, err)) != APIUM_OK)
         goto out;
     st = wait_watched(run, conn, backend, timeout_ms, before.n ? &before : NULL, failed, err);
-    if (st == APIUM_E_TIMEOUT)
+    const char *why;
+    if (st == APIUM_E_TIMEOUT && apm_conn_backend_down_ms(conn, &why) > 0)
+        apm_fail(err, st,
+                 "it has not finished within %lld ms, and the result backend is out of reach%s%s",
+                 (long long)timeout_ms, *why ? ": " : "", why);
+    else if (st == APIUM_E_TIMEOUT)
         apm_fail(err, st, "it has not finished within %lld ms", (long long)timeout_ms);
     if (!watched)
         apm_conn_unwatch(conn, run->id, &run->waiter);

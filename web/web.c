@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/link/ssl_lib.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/link/ssl_lib.h"
 
 #define PATIENCE_MS 4000 /* how long a call waits for a store that is away */
 #define STOP_MS     100  /* between looks whether all calls have ended */
@@ -89,6 +89,13 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
 }
 
 static bool
+is_address(const char *addr)
+{
+    unsigned char bytes[sizeof(struct in6_addr)];
+    return uv_inet_pton(AF_INET, addr, bytes) == 0 || uv_inet_pton(AF_INET6, addr, bytes) == 0;
+}
+
+static bool
 is_loopback(const char *addr)
 {
     return strncmp(addr, "127.", 4) == 0 || strcmp(addr, "::1") == 0;
@@ -103,6 +110,8 @@ open_all(apm_web *web, apium_error *err)
     apium_status st = apm_ssl_load(err); /* its digests */
     if (st == APIUM_OK && opts->access)
         st = apm_access_load(opts->access, &web->access, err);
+    else if (st == APIUM_OK && !is_address(addr))
+        st = apm_fail(err, APIUM_E_INVALID, "cannot listen on \"%s\": not an IP address", addr);
     else if (st == APIUM_OK && !is_loopback(addr))
         st = apm_fail(err, APIUM_E_CONFIG,
                       "cannot listen on %s for everybody: say by --access who may do what", addr);

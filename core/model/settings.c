@@ -124,7 +124,7 @@ find_old(const char *name)
 }
 
 static apium_status
-find(const char *name, const apm_setting **out, apium_error *err)
+find(const char *name, apm_source source, const apm_setting **out, apium_error *err)
 {
     const char *names[256], *nearest;
     size_t n = 0;
@@ -139,7 +139,10 @@ find(const char *name, const apm_setting **out, apium_error *err)
     if ((*out = find_old(name)))
         return APIUM_OK;
     nearest = apm_setting_nearest(name, names, n);
-    return apm_fail(err, APIUM_E_CONFIG, "unknown setting %.80s%s%s%s", name,
+    return apm_fail(err, APIUM_E_CONFIG, "unknown setting %.80s%s%s%s%s", name,
+                    source == APM_FROM_ENV    ? " in the environment"
+                    : source == APM_FROM_FLAG ? " on the command line"
+                                              : "",
                     nearest ? " (did you mean " : "", nearest ? nearest : "", nearest ? "?)" : "");
 }
 
@@ -400,7 +403,7 @@ apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_so
     apium_error why = { 0 };
     apium_status st;
 
-    if ((st = find(name, &row, err)) != APIUM_OK)
+    if ((st = find(name, source, &row, err)) != APIUM_OK)
         return st;
     size_t at = (size_t)(row - apm_setting_table);
     if (source < state->values[at].source)
@@ -429,7 +432,7 @@ apm_settings_set(apm_settings *settings, const char *name, apm_str value, apm_so
      * backend. */
     if (row->set == apm_set_broker && given.json.type != APM_JSON_NULL) {
         const apm_setting *backend = NULL;
-        if (find("result_backend", &backend, NULL) == APIUM_OK &&
+        if (find("result_backend", APM_FROM_DEFAULT, &backend, NULL) == APIUM_OK &&
             state->values[backend - apm_setting_table].source == APM_FROM_DEFAULT)
             settings->result_backend = NULL;
     }

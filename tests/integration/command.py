@@ -80,7 +80,8 @@ class Words(Command):
         self.fails(78, "apium.yaml", "--config", file, "report")
         self.fails(78, "missing.yaml", "--config", self.folder / "missing.yaml", "report")
         self.fails(78, "(?i)worker_concurrency", "report", env={"APIUM_WORKER_CONCURRENCY": "many"})
-        self.fails(78, "(?i)task_acks_late", "report", env={"APIUM_TASK_ACK_LATE": "1"})
+        self.fails(78, r"task_ack_late in the environment \(did you mean task_acks_late", "report", env={"APIUM_TASK_ACK_LATE": "1"})
+        self.fails(78, "task_ack_late on the command line", "-A", harness.TASKS, "worker", "--", "task_ack_late=1")
 
     def test_the_strongest_source_wins(self):
         file = self.folder / "apium.yaml"
@@ -105,6 +106,11 @@ class Words(Command):
                     self.assertEqual(done.returncode, code, done.stderr)
                 self.assertRegex(done.stderr, words)
                 self.assertNotIn("secret", done.stderr)
+
+    def test_a_wait_that_ends_while_the_backend_is_away_says_so(self):
+        done = self.run_it("result", "x", "--timeout", "1", backend="redis://127.0.0.1:1/0")
+        self.assertEqual(done.returncode, 75, done.stderr)
+        self.assertRegex(done.stderr, "not finished within 1000 ms, and the result backend is out of reach: .*127.0.0.1:1/0: connection refused")
 
     def test_a_file_that_is_no_database_is_refused(self):
         bad = self.folder / "bad.db"
@@ -365,6 +371,9 @@ class Canvas(Command):
         finally:
             worker.terminate()
             self.assertEqual(worker.wait(30), 0)
+
+    def test_a_file_to_be_drawn_that_is_not_there_is_no_task(self):
+        self.fails(78, "nowhere.json: No such file", "canvas", "show", "nowhere.json")
 
     def test_a_workflow_in_a_file_is_drawn(self):
         flow = self.file(many("chain", task("add", 1, 2, link=[task("noop")]), chord([task("add", 3)], task("xsum", task_id="the-sum"))))

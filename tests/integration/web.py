@@ -739,6 +739,7 @@ class Access(unittest.TestCase):
             self.assertEqual(done.returncode, 78, done.stderr)
         self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "0.0.0.0", "--port", "0").returncode, 78)
         self.assertEqual(harness.apium("--result-backend", "memory://", "web", "--addr", "127.nowhere", "--port", "0").returncode, 2)
+        self.assertIn("not an IP address", harness.apium("--result-backend", "memory://", "web", "--addr", "localhost", "--port", "0").stderr)
 
     def test_pages_of_one_origin_may_be_let_in(self):
         web = harness.Web(None, "--cors", "https://app.example").start()
