@@ -127,6 +127,17 @@ def write_json():
         pathlib.Path(Options.json_path).write_text(text + "\n")
 
 
+def at_rest(look):
+    """What look() gives once it has given the same for a while."""
+    seen = []
+
+    def same():
+        seen.append(look())
+        return len(seen) > 6 and len(set(seen[-6:])) == 1
+    harness.eventually(same, 60, "nothing moves", every=0.05)
+    return seen[-1]
+
+
 # ---- what a process costs ----
 
 def cpu_s(pids):

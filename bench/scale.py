@@ -51,17 +51,6 @@ def settled(where, queue="celery", every=0.005):
     harness.eventually(lambda: not where.redis.exists(queue, "unacked"), 600, "all tasks are done", every=every)
 
 
-def at_rest(look):
-    """What look() gives once it has given the same for a while."""
-    seen = []
-
-    def same():
-        seen.append(look())
-        return len(seen) > 6 and len(set(seen[-6:])) == 1
-    harness.eventually(same, 60, "nothing moves", every=0.05)
-    return seen[-1]
-
-
 def costs(n, seconds, spent):
     each = spent.each(n)
     return {"tasks/s": n / seconds, **each, "CPU us": sum(each.values())}
@@ -206,10 +195,10 @@ def held(where):
                 where.redis.rename("staged", "celery")
                 harness.eventually(lambda: not where.redis.exists("celery"), 600, "all delayed tasks are taken", every=0.01)
                 found["taken/s"] = count / (time.monotonic() - began)
-                at_rest(lambda: where.redis.hlen("unacked"))
+                kit.at_rest(lambda: where.redis.hlen("unacked"))
                 found["MiB more"] = (harness.pss_kib(up[0].pid) - before) / 1024
             where.push(n, "staged")
-            kept = at_rest(lambda: where.redis.hlen("unacked"))  # of those that are held; others are parked elsewhere
+            kept = kit.at_rest(lambda: where.redis.hlen("unacked"))  # of those that are held; others are parked elsewhere
             spent, began = kit.Spent(up, where.pid), time.monotonic()
             where.redis.rename("staged", "celery")
             harness.eventually(lambda: not where.redis.exists("celery") and where.redis.hlen("unacked") <= kept, 600, "all tasks are done", every=0.01)
