@@ -43,7 +43,7 @@ typedef struct memory_backend {
     apm_backend base;
     apm_memory_listener on_done;
     struct one_op *asked; /* fetches and forgets under way */
-    apm_memory_parts_op *parts;
+    apm_page *pages;      /* of parts, under way */
     /* Guarded by the store's mutex: others add news and look up what is watched. */
     watched *watched;
     news *first, *last;
@@ -383,7 +383,11 @@ backend_cleanup(apm_backend *base, apm_backend_done *done, void *arg)
 static void
 backend_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void *arg)
 {
-    apm_memory_parts(base->link, &((memory_backend *)base)->parts, group_id, done, arg);
+    apm_memory_parts(&(apm_pages_of){ .link = base->link,
+                                      .under_way = &((memory_backend *)base)->pages,
+                                      .done = done,
+                                      .arg = arg },
+                     group_id);
 }
 
 /* ---- Watching ---- */
@@ -512,7 +516,7 @@ backend_close(apm_backend *base)
         free(b->life);
     for (one_op *op = b->asked; op; op = op->next)
         op->owner = NULL;
-    apm_memory_parts_leave(&b->parts);
+    apm_pages_leave(&b->pages);
     while (b->watched)
         unwatch(b, b->watched);
     for (news *n; (n = take_news(b));)

@@ -285,21 +285,14 @@ apm_memory_claim(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_e
 /* ---- the parts of a complete header ---- */
 
 /* One page, a unit of its own. */
-struct apm_memory_parts_op {
+typedef struct parts_op {
     apm_memory_op op;
-    apm_link *link;
-    apm_memory_parts_op **list, *prev, *next; /* list NULL: nobody is there to hear it */
-    apm_parts_cb *done;
-    void *arg;
+    apm_page page;
     uint64_t serial; /* 0 before the first page */
     size_t at;
-    apm_arena arena; /* of the page */
-    apm_str members[APM_PARTS_MAX];
-    size_t n;
-    apm_str tree;
-    bool gone, more, oom;
+    bool gone, oom;
     char group_id[];
-};
+} parts_op;
 
 static int
 compare_places(const void *a, const void *b)
@@ -330,7 +323,7 @@ sort(chord *c)
 static void
 apply_parts(apm_memory_store *store, apm_memory_op *base)
 {
-    apm_memory_parts_op *op = (apm_memory_parts_op *)base;
+    parts_op *op = (parts_op *)base;
     chord *c = find(store, apm_strz(op->group_id));
     bool ok = true;
     size_t bytes = 0;
@@ -341,113 +334,65 @@ apply_parts(apm_memory_store *store, apm_memory_op *base)
         char *id = apm_group_doc_id(apm_strz(op->group_id));
         ok = id && sort(c);
         if (ok)
-            op->tree = apm_arena_str(&op->arena, apm_memory_doc(store, id), &ok);
+            op->page.tree = apm_arena_str(&op->page.arena, apm_memory_doc(store, id), &ok);
         free(id);
     }
     op->serial = c->serial;
-    while (ok && op->at < c->n_sorted && op->n < APM_PARTS_MAX && bytes < APM_PARTS_BYTES) {
-        op->members[op->n] = apm_arena_str(&op->arena, c->sorted[op->at++]->member, &ok);
-        bytes += op->members[op->n++].len;
+    while (ok && op->at < c->n_sorted && op->page.n < APM_PARTS_MAX && bytes < APM_PARTS_BYTES) {
+        op->page.members[op->page.n] =
+            apm_arena_str(&op->page.arena, c->sorted[op->at++]->member, &ok);
+        bytes += op->page.members[op->page.n++].len;
     }
-    op->more = op->at < c->n_sorted;
+    op->page.more = op->at < c->n_sorted;
     op->oom = !ok;
 }
 
 static void
 release_parts(apm_memory_op *base)
 {
-    apm_memory_parts_op *op = (apm_memory_parts_op *)base;
-    apm_arena_clear(&op->arena);
+    parts_op *op = (parts_op *)base;
+    apm_arena_clear(&op->page.arena);
     free(op);
 }
 
-static void
-leave(apm_memory_parts_op *op)
-{
-    *(op->prev ? &op->prev->next : op->list) = op->next;
-    if (op->next)
-        op->next->prev = op->prev;
-    op->list = NULL;
-}
-
-static bool ask_page(apm_link *link, apm_memory_parts_op **under_way, const char *group_id,
-                     const apm_memory_parts_op *last, apm_parts_cb *done, void *arg);
-
-static apium_status
-no_memory(const char *group_id, apium_error *err)
-{
-    return apm_fail(err, APIUM_E_NOMEM, "cannot gather the parts of chord %s: out of memory",
-                    group_id);
-}
+static apm_page_ask ask_page;
 
 static void
 page_answered(void *arg, apium_status status, const apium_error *err)
 {
-    apm_memory_parts_op *op = arg, **list = op->list;
+    parts_op *op = arg;
     apium_error own;
-    if (!list)
-        return;
-    leave(op);
-    if (status == APIUM_OK && op->gone) {
+    if (status == APIUM_OK && (op->gone || op->oom)) {
         status =
-            apm_fail(&own, APIUM_E_NOTFOUND, "the chord %s is completed already", op->group_id);
-        err = &own;
-    } else if (status == APIUM_OK &&
-               /* Asked before these are given: whoever takes them may close the backend. */
-               (op->oom ||
-                (op->more && !ask_page(op->link, list, op->group_id, op, op->done, op->arg)))) {
-        status = no_memory(op->group_id, &own);
+            op->gone ? apm_page_gone(op->group_id, &own) : apm_page_no_memory(op->group_id, &own);
         err = &own;
     }
-    const apm_parts parts = {
-        .members = op->members, .n = op->n, .tree = op->tree, .more = op->more
-    };
-    op->done(op->arg, status == APIUM_OK ? &parts : NULL, err);
+    apm_page_give(&op->page, op->group_id, ask_page, op, status, err);
 }
 
-/* Ask for the page that follows `last`; NULL: for the first one. */
 static bool
-ask_page(apm_link *link, apm_memory_parts_op **under_way, const char *group_id,
-         const apm_memory_parts_op *last, apm_parts_cb *done, void *arg)
+ask_page(const apm_pages_of *of, const char *group_id, const void *last_)
 {
+    const parts_op *last = last_;
     const size_t len = strlen(group_id);
-    apm_memory_parts_op *op = calloc(1, sizeof(*op) + len + 1);
-    apm_unit *unit = op ? apm_unit_new(link) : NULL;
+    parts_op *op = calloc(1, sizeof(*op) + len + 1);
+    apm_unit *unit = op ? apm_unit_new(of->link) : NULL;
     if (!unit) {
         free(op);
         return false;
     }
     op->op = (apm_memory_op){ .apply = apply_parts, .release = release_parts };
-    op->link = link;
-    op->done = done;
-    op->arg = arg;
     op->serial = last ? last->serial : 0;
     op->at = last ? last->at : 0;
     memcpy(op->group_id, group_id, len + 1);
-    op->list = under_way;
-    op->next = *under_way;
-    if (op->next)
-        op->next->prev = op;
-    *under_way = op;
+    apm_page_enter(&op->page, of);
     apm_memory_add(unit, &op->op);
     apm_unit_commit(unit, page_answered, op);
     return true;
 }
 
 void
-apm_memory_parts(apm_link *link, apm_memory_parts_op **under_way, const char *group_id,
-                 apm_parts_cb *done, void *arg)
+apm_memory_parts(const apm_pages_of *of, const char *group_id)
 {
-    apium_error err;
-    if (ask_page(link, under_way, group_id, NULL, done, arg))
-        return;
-    (void)no_memory(group_id, &err);
-    done(arg, NULL, &err);
-}
-
-void
-apm_memory_parts_leave(apm_memory_parts_op **under_way)
-{
-    while (*under_way)
-        leave(*under_way);
+    apm_pages_start(of, group_id, ask_page);
 }

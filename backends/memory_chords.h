@@ -3,6 +3,7 @@
 #define APM_BACKENDS_MEMORY_CHORDS_H
 
 #include "backends/backend.h"
+#include "backends/pages.h"
 #include "core/link/memory.h"
 
 /* Under the store's mutex: delete what has expired. */
@@ -17,11 +18,7 @@ apm_memory_arrive(apm_backend *backend, apm_unit *unit, const apm_part *part, ap
 apium_status
 apm_memory_claim(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_error *err);
 
-/* Those under way on one backend, which keeps the list; after apm_memory_parts_leave() none calls back. */
-typedef struct apm_memory_parts_op apm_memory_parts_op;
-void apm_memory_parts(apm_link *link, apm_memory_parts_op **under_way, const char *group_id,
-                      apm_parts_cb *done, void *arg);
-void apm_memory_parts_leave(apm_memory_parts_op **under_way);
+void apm_memory_parts(const apm_pages_of *of, const char *group_id);
 
 /* memory.c; under the mutex: the stored document, absent if there is none. */
 apm_str apm_memory_doc(apm_memory_store *store, const char *task_id);

@@ -62,7 +62,7 @@ struct sqlite_backend {
     uint64_t watches; /* so far */
     int64_t cleaned_ms;
     struct one_op *asked; /* fetches and forgets under way */
-    apm_sqlite_parts_op *parts;
+    apm_page *pages;      /* of parts, under way */
 };
 
 /* ---- Storing ---- */
@@ -356,7 +356,11 @@ backend_cleanup(apm_backend *base, apm_backend_done *done, void *arg)
 static void
 backend_parts(apm_backend *base, const char *group_id, apm_parts_cb *done, void *arg)
 {
-    apm_sqlite_parts(base->link, &((sqlite_backend *)base)->parts, group_id, done, arg);
+    apm_sqlite_parts(&(apm_pages_of){ .link = base->link,
+                                      .under_way = &((sqlite_backend *)base)->pages,
+                                      .done = done,
+                                      .arg = arg },
+                     group_id);
 }
 
 /* ---- Watching ---- */
@@ -625,7 +629,7 @@ backend_close(apm_backend *base)
         b->looking->owner = NULL;
     for (one_op *op = b->asked; op; op = op->next)
         op->owner = NULL;
-    apm_sqlite_parts_leave(&b->parts);
+    apm_pages_leave(&b->pages);
     for (watched *w = b->watched, *next; w; w = next) {
         next = w->hh.next;
         watched_free(b, w);

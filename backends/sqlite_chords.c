@@ -266,38 +266,24 @@ apm_sqlite_claim(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_e
 /* ---- the parts of a complete header ---- */
 
 /* One page: an operation of its own, so that no long transaction keeps the log of the file from being taken in. */
-struct apm_sqlite_parts_op {
+typedef struct parts_op {
     apm_sqlite_op op;
-    apm_link *link;
-    apm_sqlite_parts_op **list, *prev, *next; /* list NULL: nobody is there to hear it */
-    apm_parts_cb *done;
-    void *arg;
+    apm_page page; /* its arena has what leads to the next one, too */
     int64_t chord; /* 0 before the first page */
     int64_t after; /* place and id of the last part before this page */
     apm_str after_id;
-    apm_arena arena; /* of the page, and what leads to the next one */
-    apm_str members[APM_PARTS_MAX];
-    size_t n;
     int64_t first_chord, place; /* what was found */
-    apm_str tree, id;
-    bool more;
+    apm_str id;
     char group_id[];
-};
+} parts_op;
 
 static apium_status
-no_memory(const char *group_id, apium_error *err)
-{
-    return apm_fail(err, APIUM_E_NOMEM, "cannot gather the parts of chord %s: out of memory",
-                    group_id);
-}
-
-static apium_status
-read_tree(apm_sqlite_db *db, apm_sqlite_parts_op *op, apium_error *err)
+read_tree(apm_sqlite_db *db, parts_op *op, apium_error *err)
 {
     char *id = apm_group_doc_id(apm_strz(op->group_id));
     bool ok = id != NULL;
     if (!ok)
-        return no_memory(op->group_id, err);
+        return apm_page_no_memory(op->group_id, err);
     sqlite3_stmt *stmt = apm_sqlite_query(db, err,
                                           "SELECT doc, expires_us FROM apium_results WHERE task_id "
                                           "= ?1 ORDER BY version DESC LIMIT 1",
@@ -306,15 +292,15 @@ read_tree(apm_sqlite_db *db, apm_sqlite_parts_op *op, apium_error *err)
     if (there > 0) {
         int64_t expires_us = sqlite3_column_int64(stmt, 1);
         if (!expires_us || expires_us > apm_clock_wall_us())
-            op->tree = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok);
+            op->page.tree = apm_arena_str(&op->page.arena, apm_sqlite_column(stmt, 0), &ok);
         sqlite3_reset(stmt);
     }
     free(id);
-    return there < 0 ? APIUM_E_SYSTEM : ok ? APIUM_OK : no_memory(op->group_id, err);
+    return there < 0 ? APIUM_E_SYSTEM : ok ? APIUM_OK : apm_page_no_memory(op->group_id, err);
 }
 
 static apium_status
-read_page(apm_sqlite_db *db, apm_sqlite_parts_op *op, apium_error *err)
+read_page(apm_sqlite_db *db, parts_op *op, apium_error *err)
 {
     size_t bytes = 0;
     int row = 1;
@@ -328,33 +314,34 @@ read_page(apm_sqlite_db *db, apm_sqlite_parts_op *op, apium_error *err)
     if (!stmt)
         return APIUM_E_SYSTEM;
     while (ok && (row = apm_sqlite_step(db, stmt, err)) > 0) {
-        if (op->n == APM_PARTS_MAX || bytes >= APM_PARTS_BYTES) {
-            op->more = true;
+        if (op->page.n == APM_PARTS_MAX || bytes >= APM_PARTS_BYTES) {
+            op->page.more = true;
             break;
         }
-        op->members[op->n] = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 0), &ok);
+        op->page.members[op->page.n] =
+            apm_arena_str(&op->page.arena, apm_sqlite_column(stmt, 0), &ok);
         op->place = sqlite3_column_int64(stmt, 1);
-        op->id = apm_arena_str(&op->arena, apm_sqlite_column(stmt, 2), &ok);
-        bytes += op->members[op->n++].len;
+        op->id = apm_arena_str(&op->page.arena, apm_sqlite_column(stmt, 2), &ok);
+        bytes += op->page.members[op->page.n++].len;
     }
     if (row > 0)
         sqlite3_reset(stmt);
-    return row < 0 ? APIUM_E_SYSTEM : ok ? APIUM_OK : no_memory(op->group_id, err);
+    return row < 0 ? APIUM_E_SYSTEM : ok ? APIUM_OK : apm_page_no_memory(op->group_id, err);
 }
 
 static apium_status
 run_parts(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
-    apm_sqlite_parts_op *op = (apm_sqlite_parts_op *)base;
+    parts_op *op = (parts_op *)base;
     header head;
     int64_t expired;
-    apm_arena_clear(&op->arena);
-    op->n = 0;
-    op->more = false;
-    op->tree = APM_STR_NONE;
+    apm_arena_clear(&op->page.arena);
+    op->page.n = 0;
+    op->page.more = false;
+    op->page.tree = APM_STR_NONE;
     apium_status st = find(db, apm_strz(op->group_id), &head, &expired, err);
     if (st == APIUM_OK && (!head.expected || (op->chord && head.chord != op->chord)))
-        return apm_fail(err, APIUM_E_NOTFOUND, "the chord %s is completed already", op->group_id);
+        return apm_page_gone(op->group_id, err);
     op->first_chord = head.chord;
     if (st == APIUM_OK && !op->chord)
         st = read_tree(db, op, err);
@@ -364,59 +351,32 @@ run_parts(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 static void
 release_parts(apm_sqlite_op *base)
 {
-    apm_sqlite_parts_op *op = (apm_sqlite_parts_op *)base;
-    apm_arena_clear(&op->arena);
+    parts_op *op = (parts_op *)base;
+    apm_arena_clear(&op->page.arena);
     free(op);
 }
 
-static void
-leave(apm_sqlite_parts_op *op)
-{
-    *(op->prev ? &op->prev->next : op->list) = op->next;
-    if (op->next)
-        op->next->prev = op->prev;
-    op->list = NULL;
-}
-
-static bool ask_page(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
-                     const apm_sqlite_parts_op *last, apm_parts_cb *done, void *arg);
+static apm_page_ask ask_page;
 
 static void
 page_answered(apm_sqlite_op *base, apium_status status, const apium_error *err)
 {
-    apm_sqlite_parts_op *op = (apm_sqlite_parts_op *)base, **list = op->list;
-    apium_error own;
-    if (!list)
-        return;
-    leave(op);
-    /* Asked before these are given: whoever takes them may close the backend. */
-    if (status == APIUM_OK && op->more &&
-        !ask_page(op->link, list, op->group_id, op, op->done, op->arg)) {
-        status = no_memory(op->group_id, &own);
-        err = &own;
-    }
-    const apm_parts parts = {
-        .members = op->members, .n = op->n, .tree = op->tree, .more = op->more
-    };
-    op->done(op->arg, status == APIUM_OK ? &parts : NULL, err);
+    parts_op *op = (parts_op *)base;
+    apm_page_give(&op->page, op->group_id, ask_page, op, status, err);
 }
 
-/* Ask for the page that follows `last`; NULL: for the first one. */
 static bool
-ask_page(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
-         const apm_sqlite_parts_op *last, apm_parts_cb *done, void *arg)
+ask_page(const apm_pages_of *of, const char *group_id, const void *last_)
 {
+    const parts_op *last = last_;
     const size_t len = strlen(group_id), id_len = last ? last->id.len : 0;
-    apm_sqlite_parts_op *op = calloc(1, sizeof(*op) + len + 1 + id_len);
-    apm_unit *unit = op ? apm_unit_new(link) : NULL;
+    parts_op *op = calloc(1, sizeof(*op) + len + 1 + id_len);
+    apm_unit *unit = op ? apm_unit_new(of->link) : NULL;
     if (!unit) {
         free(op);
         return false;
     }
     op->op = (apm_sqlite_op){ .run = run_parts, .finish = page_answered, .release = release_parts };
-    op->link = link;
-    op->done = done;
-    op->arg = arg;
     memcpy(op->group_id, group_id, len + 1);
     op->after = -1;
     op->after_id = (apm_str){ op->group_id + len + 1, id_len };
@@ -425,11 +385,7 @@ ask_page(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
         op->after = last->place;
         memcpy(op->group_id + len + 1, last->id.p, id_len);
     }
-    op->list = under_way;
-    op->next = *under_way;
-    if (op->next)
-        op->next->prev = op;
-    *under_way = op;
+    apm_page_enter(&op->page, of);
     apm_sqlite_add(unit, &op->op);
     apm_sqlite_read_only(unit);
     apm_unit_commit(unit, NULL, NULL);
@@ -437,19 +393,7 @@ ask_page(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
 }
 
 void
-apm_sqlite_parts(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
-                 apm_parts_cb *done, void *arg)
+apm_sqlite_parts(const apm_pages_of *of, const char *group_id)
 {
-    apium_error err;
-    if (ask_page(link, under_way, group_id, NULL, done, arg))
-        return;
-    (void)no_memory(group_id, &err);
-    done(arg, NULL, &err);
-}
-
-void
-apm_sqlite_parts_leave(apm_sqlite_parts_op **under_way)
-{
-    while (*under_way)
-        leave(*under_way);
+    apm_pages_start(of, group_id, ask_page);
 }

@@ -3,6 +3,7 @@
 #define APM_BACKENDS_SQLITE_CHORDS_H
 
 #include "backends/backend.h"
+#include "backends/pages.h"
 #include "core/link/sqlite.h"
 
 extern const char apm_sqlite_chords_schema[];
@@ -18,10 +19,6 @@ apm_sqlite_arrive(apm_backend *backend, apm_unit *unit, const apm_part *part, ap
 apium_status
 apm_sqlite_claim(apm_backend *backend, apm_unit *unit, apm_str group_id, apium_error *err);
 
-/* Those under way on one backend, which keeps the list; after apm_sqlite_parts_leave() none calls back. */
-typedef struct apm_sqlite_parts_op apm_sqlite_parts_op;
-void apm_sqlite_parts(apm_link *link, apm_sqlite_parts_op **under_way, const char *group_id,
-                      apm_parts_cb *done, void *arg);
-void apm_sqlite_parts_leave(apm_sqlite_parts_op **under_way);
+void apm_sqlite_parts(const apm_pages_of *of, const char *group_id);
 
 #endif
