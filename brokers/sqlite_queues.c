@@ -365,7 +365,7 @@ static apium_status
 run_settle(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
 {
     const settle_op *op = (const settle_op *)base;
-    apm_sqlite_place_row row;
+    apm_sqlite_place_row row = { 0 };
     apium_status st = let_go(db, &op->tag, &row, err);
 
     if (st != APIUM_OK)
@@ -659,7 +659,7 @@ run_untake(apm_sqlite_db *db, apm_sqlite_op *base, apium_error *err)
     const untake_op *op = (const untake_op *)base;
 
     for (size_t i = 0; i < op->n; i++) {
-        apm_sqlite_place_row row;
+        apm_sqlite_place_row row = { 0 };
         apium_status st = let_go(db, &op->tags[i], &row, err);
         if (st == APIUM_E_FENCED)
             continue;

@@ -119,7 +119,7 @@ apm_http_away(http_link *link, const char *why, int64_t after_ms)
     if (link->away)
         return; /* those that were under way with it fail too: that is one failure */
     int64_t pause_ms = apm_link_backoff_ms(link->attempt++);
-    char text[512];
+    char text[640];
     if (after_ms > pause_ms)
         pause_ms = after_ms;
     link->away = true;

@@ -38,7 +38,7 @@ typedef struct http_link {
     bool away; /* nothing is sent before again_ms */
     int64_t again_ms;
     unsigned attempt;
-    char why[160]; /* it was away last */
+    char why[CURL_ERROR_SIZE]; /* it was away last */
     CURL *spare[8];
     size_t n_spare;
 
