@@ -53,8 +53,8 @@ typedef struct apm_web {
     size_t sending;          /* in other threads */
     uint64_t answered[4][6]; /* by method and status / 100 */
     int64_t since_ms;
-    size_t calls; /* not answered yet */
-    size_t waits; /* of them those that wait for something to happen */
+    size_t calls;  /* not answered yet */
+    size_t waits;  /* of them those that wait for something to happen */
     bool stopping; /* read by other threads too */
 } apm_web;
 
