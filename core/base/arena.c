@@ -15,6 +15,11 @@ struct apm_arena_block {
     _Alignas(max_align_t) char data[];
 };
 
+struct apm_arena_foreign {
+    apm_arena_foreign *next;
+    void *p;
+};
+
 static apm_arena_block *
 block_new(size_t size)
 {
@@ -30,7 +35,7 @@ spill(apm_arena *arena, size_t size)
     size_t block_size = arena->next_block ? arena->next_block : FIRST_BLOCK;
     apm_arena_block *block;
 
-    if (size > block_size / 4) {
+    if (size > (arena->blocks ? block_size / 4 : block_size)) {
         /* A block of its own, behind the current one, whose remaining room stays in use. */
         if (!(block = block_new(size)))
             return NULL;
@@ -116,9 +121,23 @@ apm_arena_printf(apm_arena *arena, const char *fmt, ...)
     return p;
 }
 
+bool
+apm_arena_adopt(apm_arena *arena, void *p)
+{
+    apm_arena_foreign *foreign = apm_arena_alloc(arena, sizeof(*foreign));
+
+    if (!foreign)
+        return false;
+    *foreign = (apm_arena_foreign){ arena->foreign, p };
+    arena->foreign = foreign;
+    return true;
+}
+
 void
 apm_arena_clear(apm_arena *arena)
 {
+    for (apm_arena_foreign *foreign = arena->foreign; foreign; foreign = foreign->next)
+        free(foreign->p);
     for (apm_arena_block *block = arena->blocks; block;) {
         apm_arena_block *next = block->next;
         free(block);

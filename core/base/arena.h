@@ -9,9 +9,11 @@
 #include "core/base/str.h"
 
 typedef struct apm_arena_block apm_arena_block;
+typedef struct apm_arena_foreign apm_arena_foreign;
 
 typedef struct apm_arena {
     apm_arena_block *blocks;
+    apm_arena_foreign *foreign; /* adopted */
     char *at, *end;
     size_t next_block; /* size of the next block in bytes, grows; 0 means the default, 1 KiB */
 } apm_arena;
@@ -22,6 +24,8 @@ void *apm_arena_bytes(apm_arena *arena, size_t size); /* not zeroed, not aligned
 apm_str apm_arena_str(apm_arena *arena, apm_str s, bool *ok);
 char *
 apm_arena_printf(apm_arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What malloc() gave dies with the arena from now on. False without memory. */
+bool apm_arena_adopt(apm_arena *arena, void *p);
 void apm_arena_clear(apm_arena *arena);
 
 #endif

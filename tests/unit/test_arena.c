@@ -1,5 +1,6 @@
 /* test_arena.c - core/base/arena */
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "core/base/arena.h"
 #include "tests/support/suite.h"
@@ -110,6 +111,28 @@ START_TEST(a_cleared_arena_can_be_used_again)
 }
 END_TEST
 
+START_TEST(what_is_adopted_dies_with_the_arena)
+{
+    apm_arena arena = { 0 };
+
+    for (int i = 0; i < 3; i++) /* AddressSanitizer tells when one is leaked, or freed twice */
+        ck_assert(apm_arena_adopt(&arena, malloc(100000)));
+    apm_arena_clear(&arena);
+    ck_assert_ptr_null(arena.foreign);
+}
+END_TEST
+
+START_TEST(a_first_block_of_a_given_size_holds_a_big_piece)
+{
+    apm_arena arena = { .next_block = 1000 };
+
+    char *a = apm_arena_bytes(&arena, 900);
+    char *b = apm_arena_bytes(&arena, 100);
+    ck_assert_ptr_eq(b, a + 900);
+    apm_arena_clear(&arena);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -121,6 +144,8 @@ main(void)
         an_impossible_size_is_refused_and_the_arena_stays_usable,
         text_is_copied_with_a_terminator_and_absent_stays_absent,
         a_cleared_arena_can_be_used_again,
+        what_is_adopted_dies_with_the_arena,
+        a_first_block_of_a_given_size_holds_a_big_piece,
         NULL,
     };
     return suite_run("arena", tests, 10);
