@@ -89,6 +89,7 @@ typedef struct redis_broker {
     bool ready;             /* the lists may hold something */
     size_t quiet;           /* queues in a row that were looked at and hold nothing any more */
     size_t last_found;      /* messages of the last fetch */
+    size_t mean_bytes;      /* of a message of the last fetch that brought some */
     int64_t pause_until_ms; /* after an error of the server */
     unsigned n_fetching;    /* unanswered fetches: one, more of deep queues */
     bool deep;              /* the last one left something behind */

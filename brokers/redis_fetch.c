@@ -13,16 +13,24 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/link/redis_reader.h"
 #include "redis_fetch.lua.h"
 #include "redis_adopt.lua.h"
 
-#define BATCH_MAX   128       /* messages of one fetch */
-#define BATCH_BYTES (4 << 20) /* a fetch stops after so many bytes */
+#define BATCH_MAX 128 /* messages of one fetch */
+#define BATCH_BYTES                                                                                \
+    (1 << 20)       /* a fetch stops after so many bytes: more would leave the processor's cache */
+#define POPS_MAX 32 /* messages taken off a list at once ... */
+#define POPS_BYTES                                                                                 \
+    (16                                                                                            \
+     << 10) /* ... and their bytes: the server copies once more what this buffer of its does not hold */
 #define FETCH_QUEUES                                                                               \
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
+#define SMALL_BYTES    4096
 #define SETTLING_MAX   512 /* settlements unheard of, beyond which nothing more is fetched */
 #define FETCHES_MAX    4   /* unanswered, of deep queues */
-#define FURTHER_WORTH  64  /* messages that a further fetch may bring */
+#define FURTHER_WORTH  64  /* messages that a further fetch may bring ... */
+#define FURTHER_BYTES  (256 << 10) /* ... or so many bytes */
 #define ERROR_PAUSE_MS 1000
 
 static void
@@ -67,9 +75,10 @@ redis_unhold(redis_delivery *delivery)
 }
 
 /* A message under its tag as a delivery; NULL when it is none (it was refused) or without memory (the lease will give
- * it back). */
+ * it back). It is the text of `whole`, or of NULL: it is copied. */
 static redis_delivery *
-deliver(redis_broker *broker, redis_queue *queue, apm_str text, const char *tag)
+deliver(redis_broker *broker, redis_queue *queue, apm_str text, const redisReply *whole,
+        const char *tag)
 {
     redis_delivery *delivery = calloc(1, sizeof(*delivery));
     apium_error err;
@@ -78,9 +87,11 @@ deliver(redis_broker *broker, redis_queue *queue, apm_str text, const char *tag)
 
     if (!delivery)
         return NULL;
-    delivery->base.arena.next_block =
-        text.len + 768; /* the text, a small body decoded, and what is made of them: one block */
-    delivery->raw = apm_arena_str(&delivery->base.arena, text, &ok);
+    if (text.len <
+        SMALL_BYTES) /* the text, its body decoded, and what is made of them: one block */
+        delivery->base.arena.next_block = text.len + 768;
+    delivery->raw = whole ? apm_redis_keep(whole, &delivery->base.arena, &ok)
+                          : apm_arena_str(&delivery->base.arena, text, &ok);
     if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg,
                                  &ignored, &err) != APIUM_OK) {
         if (!ok)
@@ -190,7 +201,7 @@ static void
 take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
 {
     redis_delivery *batch[BATCH_MAX];
-    size_t n = 0;
+    size_t n = 0, bytes = 0;
     unsigned number = 0;
     char prefix[TAG_MAX], tag[TAG_MAX + 12];
 
@@ -222,12 +233,15 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
             redis_refuse(broker, queue->name, APM_STR_NONE, tag, why);
             continue;
         }
+        bytes += what->len;
         redis_delivery *delivery =
-            deliver(broker, queue, (apm_str){ what->str, (size_t)what->len }, tag);
+            deliver(broker, queue, (apm_str){ what->str, what->len }, what, tag);
         if (delivery)
             batch[n++] = delivery;
     }
     broker->last_found = number;
+    if (n)
+        broker->mean_bytes = bytes / n + 1;
     hand_over(broker, batch, n);
 }
 
@@ -273,12 +287,22 @@ fetch_new(redis_broker *broker, unsigned count)
     return fetch;
 }
 
+/* Messages to take off a list at once: as many as the last ones would have been good for. */
+static int64_t
+pops(const redis_broker *broker)
+{
+    size_t n = broker->mean_bytes ? POPS_BYTES / broker->mean_bytes : 1;
+
+    if (n < 2 || apm_redis_version(broker->base.link) < 602) /* RPOP has no count */
+        return 1;
+    return n < POPS_MAX ? (int64_t)n : POPS_MAX;
+}
+
 static void
 send_fetch(redis_broker *broker, unsigned count)
 {
     redis_fetch *fetch = fetch_new(broker, count);
     char prefix[TAG_MAX];
-    int version = apm_redis_version(broker->base.link);
 
     if (!fetch)
         return;
@@ -297,7 +321,7 @@ send_fetch(redis_broker *broker, unsigned count)
     apm_redis_addi(req, BATCH_BYTES);
     apm_redis_addi(req, broker->n_steps);
     apm_redis_addz(req, broker->rotate ? "1" : "0");
-    apm_redis_addz(req, version >= 602 ? "1" : "0");
+    apm_redis_addi(req, pops(broker));
     apm_redis_addi(req, (int64_t)fetch->n_queues);
     for (size_t i = 0; i < fetch->n_queues; i++) {
         apm_redis_addz(req, fetch->queues[i]->json);
@@ -331,7 +355,10 @@ redis_fetch_pump(redis_broker *broker)
         if (count > BATCH_MAX)
             count = BATCH_MAX;
     }
-    if (count >= (broker->n_fetching ? FURTHER_WORTH : 1))
+    if (broker->mean_bytes && count > BATCH_BYTES / broker->mean_bytes + 1)
+        count = BATCH_BYTES / broker->mean_bytes + 1;
+    bool worth = count >= FURTHER_WORTH || count * broker->mean_bytes >= FURTHER_BYTES;
+    if (broker->n_fetching ? worth : count > 0)
         send_fetch(broker, (unsigned)count);
 }
 
@@ -385,7 +412,7 @@ on_adopted(void *arg, const redisReply *reply, const apium_error *err)
         if (!queue)
             continue;
         snprintf(tag, sizeof(tag), "%s%lld", prefix, reply->element[i]->integer);
-        redis_delivery *delivery = deliver(broker, queue, message, tag);
+        redis_delivery *delivery = deliver(broker, queue, message, NULL, tag);
         if (delivery)
             batch[n++] = delivery;
     }

@@ -1,10 +1,10 @@
--- ARGV: unacked, index, tag prefix, count, largest message, bytes that end the batch, steps, rotate, several pops at once,
--- queues; for each queue its name as JSON and its lists by step ('' one that is known to be empty).
+-- ARGV: unacked, index, tag prefix, count, largest message, bytes that end the batch, steps, rotate, pops at once, queues;
+-- for each queue its name as JSON and its lists by step ('' one that is known to be empty).
 -- Answer: seconds, microseconds, more (stopped before the lists were empty), then pairs: 16 * queue + step and the message
 -- (its size if it is too large, -1 if the list is none).
 local A, call, try = ARGV, redis.call, redis.pcall
 local unacked, index, prefix, want = A[1], A[2], A[3], A[4] + 0
-local largest, full, steps, rotate, many = A[5] + 0, A[6] + 0, A[7] + 0, A[8] == '1', A[9] == '1'
+local largest, full, steps, rotate, pops = A[5] + 0, A[6] + 0, A[7] + 0, A[8] == '1', A[9] + 0
 local now = call('TIME')
 local out, n, bytes = {now[1] + 0, now[2] + 0, 0}, 0, 0
 local entries, messages, lists, order = {}, {}, {}, {}
@@ -16,7 +16,7 @@ for s = 1, steps do
     while empty[order[i]] do i = i + 1 end
     local q = order[i]
     local list, chunk, got, before = A[q + s], 1, nil, n
-    if many and (live == 1 or not rotate) then chunk = math.min(want - n, 32) end
+    if live == 1 or not rotate then chunk = math.min(want - n, pops) end
     if list ~= '' then got = chunk > 1 and try('RPOP', list, chunk) or chunk == 1 and try('RPOP', list) end
     if got and got.err then
       out[#out + 1] = q * 16 + s
