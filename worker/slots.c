@@ -15,8 +15,12 @@
 #include "core/base/error.h"
 
 #define MAGIC            UINT64_C(0x73746f6c73757061) /* "apuslots" */
-#define GATHER           16      /* outcomes that may wait for a dozing main process */
-#define WAKE_INTERVAL_NS 1000000 /* nor does it get more wake-ups than one in that time */
+#define GATHER           16                /* outcomes that may wait for a dozing main process */
+#define WAKE_INTERVAL_NS 1000000           /* nor does it get more wake-ups than one in that time */
+#define KEEP_ONE         ((size_t)4 << 20) /* memory of one big request, or outcome, that stays ... */
+#define KEEP_ALL                                                                                   \
+    ((size_t)8                                                                                     \
+     << 20) /* ... and of all: giving it back and getting it costs more than to write into it */
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "atomics in shared memory must not need a lock");
@@ -173,10 +177,29 @@ store(apm_slots *slots, apm_str bytes, char *area, off_t spill, apium_error *err
     return APIUM_OK;
 }
 
+/* The two big places of a slot. */
+enum place { REQUEST, OUTCOME };
+
 static void
-punch(const apm_slots *slots, off_t at)
+punch(apm_slots *slots, unsigned slot, enum place place)
 {
+    off_t at = place == REQUEST ? request_offset(slots, slot) : outcome_offset(slots, slot);
     (void)fallocate(slots->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)APM_SLOT_BIG);
+    slots->kept_bytes -= slots->kept[slot][place];
+    slots->kept[slot][place] = 0;
+}
+
+/* A big place is empty again, which had so many bytes: a small part of the memory stays for the next ones. */
+static void
+empty(apm_slots *slots, unsigned slot, enum place place, size_t len)
+{
+    size_t had = slots->kept[slot][place], have = len > had ? len : had;
+    if (have > KEEP_ONE || slots->kept_bytes - had + have > KEEP_ALL) {
+        punch(slots, slot, place);
+        return;
+    }
+    slots->kept_bytes += have - had;
+    slots->kept[slot][place] = (uint32_t)have;
 }
 
 /* ---- making and mapping ---- */
@@ -237,7 +260,8 @@ apm_slots_create(apm_slots *slots, unsigned n, unsigned seats, apium_error *err)
     slots->live = calloc(n, sizeof(*slots->live));
     slots->spilled = calloc(n, sizeof(*slots->spilled));
     slots->free = calloc(n, sizeof(*slots->free));
-    if (!slots->order || !slots->live || !slots->spilled || !slots->free) {
+    slots->kept = calloc(n, sizeof(*slots->kept));
+    if (!slots->order || !slots->live || !slots->spilled || !slots->free || !slots->kept) {
         apm_slots_close(slots);
         return apm_fail_sys(err, ENOMEM, "cannot make the pool's slots");
     }
@@ -263,11 +287,11 @@ apm_slots_reset(apm_slots *slots)
     /* Only what was used: untouched pages stay untouched. */
     for (unsigned i = 0; i < n; i++) {
         if (slots->live[i])
-            punch(slots, request_offset(slots, i)), punch(slots, outcome_offset(slots, i));
+            punch(slots, i, REQUEST), punch(slots, i, OUTCOME);
         if (atomic_load(&slots->slot[i].word))
             atomic_store(&slots->slot[i].word, 0);
         slots->live[i] = 0;
-        slots->spilled[i] = false;
+        slots->spilled[i] = 0;
     }
     for (unsigned i = 0; i < slots->seated; i++)
         apm_slots_reseat(slots, i);
@@ -303,6 +327,7 @@ apm_slots_close(apm_slots *slots)
     free(slots->live);
     free(slots->spilled);
     free(slots->free);
+    free(slots->kept);
     *slots = (apm_slots){ .fd = -1 };
 }
 
@@ -327,7 +352,7 @@ apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, unsigned *out, a
     if (st != APIUM_OK)
         return st;
     slots->n_free--;
-    slots->spilled[i] = request.len > APM_SLOT_INLINE;
+    slots->spilled[i] = request.len > APM_SLOT_INLINE ? (uint32_t)request.len : 0;
     slot->request_len = (uint32_t)request.len;
     slot->outcome_len = 0;
     atomic_store_explicit(&slot->began_ns, 0, memory_order_relaxed);
@@ -370,7 +395,7 @@ make_free(apm_slots *slots, unsigned slot)
     slots->live[slot] = 0;
     slots->free[slots->n_free++] = slot;
     if (slots->spilled[slot])
-        punch(slots, request_offset(slots, slot));
+        empty(slots, slot, REQUEST, slots->spilled[slot]);
 }
 
 bool
@@ -437,7 +462,7 @@ apm_slots_outcome(apm_slots *slots, unsigned slot, apm_buf *buf, apium_error *er
         return apm_fail(err, APIUM_E_DECODE, "slot %u claims an outcome of %zu bytes", slot, len);
     if (len > APM_SLOT_INLINE) {
         apium_status st = read_all(slots->fd, buf, len, outcome_offset(slots, slot), err);
-        punch(slots, outcome_offset(slots, slot));
+        empty(slots, slot, OUTCOME, len);
         return st;
     }
     apm_buf_add(buf, outcome_area(slots, slot), len);
@@ -455,7 +480,7 @@ apm_slots_release(apm_slots *slots, unsigned slot)
     if (word_state(word) == APM_SLOT_DONE)
         atomic_store_explicit(&slots->shared->delivered, ++slots->delivered, memory_order_relaxed);
     else /* its process may have died while it wrote a big outcome */
-        punch(slots, outcome_offset(slots, slot));
+        punch(slots, slot, OUTCOME);
     make_free(slots, slot);
 }
 

@@ -94,7 +94,10 @@ typedef struct apm_slots {
     uint64_t *order;     /* the queue's content as we wrote it */
     uint64_t tail, seen; /* positions: next to write; first not yet looked at */
     uint32_t *live; /* by slot: the number it was pushed under; 0 when it is free or taken back */
-    bool *spilled;  /* by slot: its request did not fit inline */
+    uint32_t *spilled; /* by slot: bytes of its request when they did not fit inline */
+    /* By slot, for its request and its outcome: bytes of memory that wait for the next big one; and all of them. */
+    uint32_t (*kept)[2];
+    size_t kept_bytes;
     unsigned *free, n_free;
     uint64_t delivered;
     unsigned seated; /* seats from here on were never used */

@@ -166,6 +166,38 @@ START_TEST(big_requests_and_outcomes_travel_and_leave_no_memory_behind)
 }
 END_TEST
 
+/* Blocks of the memory after a round of so many big requests that were in it at once. */
+static int64_t
+blocks_after(apm_slots *slots, unsigned n, apm_str big, uint32_t *seq)
+{
+    unsigned slot[8];
+    struct stat file;
+    for (unsigned i = 0; i < n; i++)
+        slot[i] = push(slots, (*seq)++, big);
+    while (n > 0)
+        ck_assert(apm_slots_take_back(slots, slot[--n]));
+    ck_assert_int_eq(apm_slots_next_taken(slots), -1);
+    ck_assert_int_eq(fstat(slots->fd, &file), 0);
+    return file.st_blocks;
+}
+
+START_TEST(a_little_memory_waits_for_the_next_big_request)
+{
+    enum { SIZE = 2 << 20 };
+    apm_slots slots = make(8, 1);
+    uint32_t seq = 1;
+    const apm_str big = { calloc(1, SIZE), SIZE };
+    int64_t none = blocks_after(&slots, 1, (apm_str){ big.p, 10 }, &seq);
+    for (int round = 0; round < 3; round++)
+        ck_assert_int_eq(blocks_after(&slots, 1, big, &seq), none + SIZE / 512);
+    /* Of many at once not all stays. */
+    for (int round = 0; round < 3; round++)
+        ck_assert_int_eq(blocks_after(&slots, 8, big, &seq), none + 4 * (SIZE / 512));
+    free((void *)(uintptr_t)big.p);
+    apm_slots_close(&slots);
+}
+END_TEST
+
 START_TEST(what_is_bigger_than_a_slot_can_be_is_refused)
 {
     apm_slots slots = make(8, 1);
@@ -718,6 +750,7 @@ main(void)
         a_slot_taken_back_is_used_again_under_another_number_while_its_old_entry_is_queued,
         old_entries_behind_a_ready_one_fill_the_queue_at_most,
         big_requests_and_outcomes_travel_and_leave_no_memory_behind,
+        a_little_memory_waits_for_the_next_big_request,
         what_is_bigger_than_a_slot_can_be_is_refused,
         a_word_that_no_rule_allows_is_noticed,
         an_outcome_with_a_length_of_nonsense_is_refused,
