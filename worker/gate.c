@@ -16,9 +16,10 @@
 #define PARK_AHEAD_US (1500 * 1000)
 /* With so many settlements unanswered the pool gets nothing new: the store is down or slow. */
 #define MAX_SETTLING  8192
-/* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds and in requests. */
+/* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds, in requests and in bytes. */
 #define AHEAD_NS      (20 * 1000 * 1000)
 #define AHEAD_MAX     256
+#define AHEAD_BYTES   (2 << 20)
 
 /* ---- the heap of held requests ---- */
 
@@ -351,6 +352,8 @@ apm_gate_window(apm_worker *w)
         int64_t ahead = AHEAD_NS / w->avg_run_ns;
         if (ahead > AHEAD_MAX)
             ahead = AHEAD_MAX;
+        if (w->avg_bytes && ahead > AHEAD_BYTES / w->avg_bytes)
+            ahead = AHEAD_BYTES / w->avg_bytes;
         if (ahead > each)
             each = ahead;
     }

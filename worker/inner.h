@@ -135,6 +135,7 @@ typedef struct apm_worker {
     unsigned window; /* as last told to the broker */
     bool window_set;
     int64_t avg_run_ns; /* moving average of run times, for the window of short tasks */
+    int64_t avg_bytes;  /* and of the messages' bodies */
     apm_link_watch broker_watch, backend_watch;
     bool broker_was_up;
 

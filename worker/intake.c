@@ -134,7 +134,9 @@ adopted_by_running(apm_worker *w, apm_delivery *delivery, const apm_request *req
 static void
 receive(apm_worker *w, apm_delivery *delivery)
 {
+    const int64_t bytes = (int64_t)delivery->msg.body.len;
     w->count.received++;
+    w->avg_bytes += (bytes - w->avg_bytes) / (bytes > w->avg_bytes ? 2 : 16);
     apm_decode_opts opts = { .accept = w->settings->accept_content };
     (void)apm_zone_offset(w->settings->timezone, apm_clock_wall_us(), &opts.naive_offset_s, NULL);
     apm_request req;
