@@ -71,10 +71,10 @@ station_slot(const apm_request *req, apm_buf *out)
     const apm_outcome done = { .kind = APM_DONE_SUCCESS, .result = APM_STR("null") };
     apm_request seen;
     apm_outcome brought;
-    apm_request_pack(req, out);
+    apm_request_pack(req, out, NULL);
     must(apm_request_unpack(apm_buf_str(out), &seen, &err));
     apm_buf_reset(out);
-    apm_outcome_pack(&done, out);
+    apm_outcome_pack(&done, out, NULL);
     must(apm_outcome_unpack(apm_buf_str(out), &brought, &err));
 }
 

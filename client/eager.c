@@ -208,7 +208,7 @@ todo_new(const apm_sig_send *send)
     if (!ok)
         return NULL;
     apm_buf_init(&flat, 4 * APM_BUF_MAX);
-    apm_request_pack(&send->req, &flat);
+    apm_request_pack(&send->req, &flat, NULL);
     apm_str bytes = apm_arena_str(&todo->arena, apm_buf_str(&flat), &ok);
     ok = ok && !flat.failed && apm_request_unpack(bytes, &todo->send.req, NULL) == APIUM_OK;
     apm_buf_clear(&flat);

@@ -78,10 +78,12 @@ answer(const apm_child *child, unsigned slot, const apm_outcome *outcome, apm_ar
 {
     apium_error err = { 0 };
     apm_buf_reset(out);
-    apm_outcome_pack(outcome, out);
-    apium_status st = out->failed ? apm_fail(&err, APIUM_E_TOOBIG,
-                                             "the result is bigger than %zu bytes", APM_BUF_MAX)
-                                  : apm_slots_answer(child->slots, slot, apm_buf_str(out), &err);
+    apm_str behind;
+    apm_outcome_pack(outcome, out, &behind);
+    apium_status st =
+        out->failed || behind.len > APM_BUF_MAX - out->len
+            ? apm_fail(&err, APIUM_E_TOOBIG, "the result is bigger than %zu bytes", APM_BUF_MAX)
+            : apm_slots_answer(child->slots, slot, apm_buf_str(out), behind, &err);
     if (st == APIUM_OK)
         return;
     apm_outcome instead = failure(arena, st == APIUM_E_TOOBIG ? "EncodeError" : "MemoryError",
@@ -89,8 +91,8 @@ answer(const apm_child *child, unsigned slot, const apm_outcome *outcome, apm_ar
                                   apm_strz(err.text), outcome->runtime_ns);
     instead.states = outcome->states;
     apm_buf_clear(out);
-    apm_outcome_pack(&instead, out);
-    (void)apm_slots_answer(child->slots, slot, apm_buf_str(out), NULL);
+    apm_outcome_pack(&instead, out, NULL);
+    (void)apm_slots_answer(child->slots, slot, apm_buf_str(out), APM_STR_NONE, NULL);
 }
 
 static void

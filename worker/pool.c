@@ -446,7 +446,8 @@ apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
         return apm_fail(err, APIUM_E_BUSY, "the pool has no free slot");
     const apm_request lean = without_what_follows(job->req);
     apm_buf_reset(&pool->request);
-    apm_request_pack(&lean, &pool->request);
+    apm_str behind;
+    apm_request_pack(&lean, &pool->request, &behind);
     if (pool->request.failed) {
         apm_buf_clear(&pool->request);
         return apm_fail(err, APIUM_E_TOOBIG,
@@ -455,7 +456,7 @@ apm_pool_submit(apm_pool *pool, apm_job *job, apium_error *err)
     }
     uint32_t seq = pool->seq + 1 ? pool->seq + 1 : 1;
     apium_status st =
-        apm_slots_push(&pool->slots, seq, apm_buf_str(&pool->request), &job->slot, err);
+        apm_slots_push(&pool->slots, seq, apm_buf_str(&pool->request), behind, &job->slot, err);
     if (pool->request.cap > 1 << 20)
         apm_buf_clear(&pool->request);
     if (st != APIUM_OK)

@@ -165,15 +165,19 @@ read_all(int fd, apm_buf *buf, size_t len, off_t at, apium_error *err)
 }
 
 static apium_status
-store(apm_slots *slots, apm_str bytes, char *area, off_t spill, apium_error *err)
+store(apm_slots *slots, apm_str bytes, apm_str behind, char *area, off_t spill, apium_error *err)
 {
-    if (bytes.len > APM_SLOT_BIG)
+    if (bytes.len > APM_SLOT_BIG || behind.len > APM_SLOT_BIG - bytes.len)
         return apm_fail(err, APIUM_E_TOOBIG, "%zu bytes do not fit into a slot of the pool (%zu)",
-                        bytes.len, APM_SLOT_BIG);
-    if (bytes.len > APM_SLOT_INLINE)
-        return write_all(slots->fd, bytes, spill, err);
+                        bytes.len + behind.len, APM_SLOT_BIG);
+    if (bytes.len + behind.len > APM_SLOT_INLINE) {
+        apium_status st = write_all(slots->fd, bytes, spill, err);
+        return st == APIUM_OK ? write_all(slots->fd, behind, spill + (off_t)bytes.len, err) : st;
+    }
     if (bytes.len > 0)
         memcpy(area, bytes.p, bytes.len);
+    if (behind.len > 0)
+        memcpy(area + bytes.len, behind.p, behind.len);
     return APIUM_OK;
 }
 
@@ -342,18 +346,21 @@ apm_slots_room(const apm_slots *slots)
 }
 
 apium_status
-apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, unsigned *out, apium_error *err)
+apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, apm_str behind, unsigned *out,
+               apium_error *err)
 {
     if (apm_slots_room(slots) == 0)
         return apm_fail(err, APIUM_E_BUSY, "the pool has no free slot");
     unsigned i = slots->free[slots->n_free - 1];
     apm_slot *slot = &slots->slot[i];
-    apium_status st = store(slots, request, request_area(slots, i), request_offset(slots, i), err);
+    const size_t len = request.len + behind.len;
+    apium_status st =
+        store(slots, request, behind, request_area(slots, i), request_offset(slots, i), err);
     if (st != APIUM_OK)
         return st;
     slots->n_free--;
-    slots->spilled[i] = request.len > APM_SLOT_INLINE ? (uint32_t)request.len : 0;
-    slot->request_len = (uint32_t)request.len;
+    slots->spilled[i] = len > APM_SLOT_INLINE ? (uint32_t)len : 0;
+    slot->request_len = (uint32_t)len;
     slot->outcome_len = 0;
     atomic_store_explicit(&slot->began_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->stop, 0, memory_order_relaxed);
@@ -628,12 +635,12 @@ apm_slots_enter(apm_slots *slots, unsigned slot, uint32_t seq)
 }
 
 apium_status
-apm_slots_answer(apm_slots *slots, unsigned slot, apm_str outcome, apium_error *err)
+apm_slots_answer(apm_slots *slots, unsigned slot, apm_str outcome, apm_str behind, apium_error *err)
 {
     apium_status st =
-        store(slots, outcome, outcome_area(slots, slot), outcome_offset(slots, slot), err);
+        store(slots, outcome, behind, outcome_area(slots, slot), outcome_offset(slots, slot), err);
     if (st == APIUM_OK)
-        slots->slot[slot].outcome_len = (uint32_t)outcome.len;
+        slots->slot[slot].outcome_len = (uint32_t)(outcome.len + behind.len);
     return st;
 }
 

@@ -116,10 +116,10 @@ void apm_slots_reset(apm_slots *slots);
 
 /* How many can be pushed now. */
 unsigned apm_slots_room(const apm_slots *slots);
-/* Take a free slot, store the request, make it ready under `seq` (not 0, not in use). E_BUSY
+/* Take a free slot, store the request and what is behind it, make it ready under `seq` (not 0, not in use). E_BUSY
  * without room, E_TOOBIG. */
-apium_status
-apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, unsigned *slot, apium_error *err);
+apium_status apm_slots_push(apm_slots *slots, uint32_t seq, apm_str request, apm_str behind,
+                            unsigned *slot, apium_error *err);
 /* Wake as many sleepers as there is work for. */
 void apm_slots_wake(apm_slots *slots);
 /* True: it had not begun and will not. */
@@ -162,8 +162,9 @@ apium_status apm_slots_request(apm_slots *slots, unsigned slot, apm_buf *buf, ap
                                apium_error *err);
 /* The task is called now. */
 void apm_slots_enter(apm_slots *slots, unsigned slot, uint32_t seq);
-/* Store the outcome. */
-apium_status apm_slots_answer(apm_slots *slots, unsigned slot, apm_str outcome, apium_error *err);
+/* Store the outcome and what is behind it. */
+apium_status apm_slots_answer(apm_slots *slots, unsigned slot, apm_str outcome, apm_str behind,
+                              apium_error *err);
 /* RUNNING -> DONE. True when the main process has to be woken. */
 bool apm_slots_done(apm_slots *slots, unsigned seat, unsigned slot, uint32_t seq, int64_t now_ns);
 /* Sleep until there may be work, a command, or the hold is gone. */

@@ -21,11 +21,13 @@ static const size_t texts[] = {
 struct numbers {
     int64_t retry_eta_us, retries, runtime_ns;
     uint32_t kind, states, expected, requeue;
+    uint64_t behind; /* the result has so many bytes and is behind; 0: it is where it belongs */
 };
 
 void
-apm_outcome_pack(const apm_outcome *outcome, apm_buf *out)
+apm_outcome_pack(const apm_outcome *outcome, apm_buf *out, apm_str *behind)
 {
+    const bool is_long = behind && outcome->result.len >= APM_PACK_BEHIND;
     struct numbers numbers = {
         .retry_eta_us = outcome->retry_eta_us,
         .retries = outcome->retries,
@@ -34,12 +36,16 @@ apm_outcome_pack(const apm_outcome *outcome, apm_buf *out)
         .states = outcome->states,
         .expected = outcome->expected,
         .requeue = outcome->requeue,
+        .behind = is_long ? outcome->result.len : 0,
     };
 
+    if (behind)
+        *behind = is_long ? outcome->result : APM_STR_NONE;
     apm_pack_u32(out, MAGIC);
     apm_pack_bytes(out, &numbers, sizeof numbers);
-    for (size_t i = 0; i < TEXTS; i++)
-        apm_pack_str(out, *(const apm_str *)((const char *)outcome + texts[i]));
+    for (size_t i = 0; i < TEXTS; i++) /* the result is the first */
+        apm_pack_str(out, i || !is_long ? *(const apm_str *)((const char *)outcome + texts[i])
+                                        : APM_STR_NONE);
 }
 
 bool
@@ -86,11 +92,17 @@ apm_outcome_unpack(apm_str bytes, apm_outcome *out, apium_error *err)
     if (apm_unpack_u32(&in) != MAGIC)
         return apm_fail(err, APIUM_E_DECODE, "a pool slot holds no outcome");
     apm_unpack_bytes(&in, &numbers, sizeof numbers);
+    if (numbers.behind > (size_t)(in.end - in.at))
+        in.bad = true;
+    else
+        in.end -= numbers.behind;
     for (size_t i = 0; i < TEXTS; i++)
         *(apm_str *)((char *)&outcome + texts[i]) = apm_unpack_str(&in);
     if (in.bad || in.at != in.end || numbers.kind < APM_DONE_SUCCESS ||
         numbers.kind > APM_DONE_REVOKED)
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot is damaged");
+    if (numbers.behind)
+        outcome.result = (apm_str){ in.end, numbers.behind };
     if (!sound(&outcome))
         return apm_fail(err, APIUM_E_DECODE, "an outcome in a pool slot holds what is no JSON");
     outcome.kind = (apm_outcome_kind)numbers.kind;

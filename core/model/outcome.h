@@ -50,8 +50,8 @@ typedef struct apm_outcome {
 } apm_outcome;
 
 /* To and from flat bytes, for a pool's slot. Reading checks lengths, and that JSON is JSON: what
- * comes out of shared memory is foreign input. */
-void apm_outcome_pack(const apm_outcome *outcome, apm_buf *out);
+ * comes out of shared memory is foreign input. behind: as with apm_request_pack. */
+void apm_outcome_pack(const apm_outcome *outcome, apm_buf *out, apm_str *behind);
 apium_status apm_outcome_unpack(apm_str bytes, apm_outcome *outcome, apium_error *err);
 
 /* A copy whose text lives in the arena. False without memory. */

@@ -9,6 +9,8 @@
 #include "core/base/buf.h"
 
 #define APM_PACK_ABSENT UINT32_MAX
+/* Texts from this length on may follow the packed bytes instead of being copied into them. */
+#define APM_PACK_BEHIND ((size_t)16 << 10)
 
 typedef struct apm_unpack {
     const char *at, *end;

@@ -97,8 +97,9 @@ apium_status apm_request_write(const apm_request *req, const apm_encode_opts *op
                                apm_arena *arena, apm_message *msg, apium_error *err);
 
 /* To and from flat bytes, for a pool process's slot. Reading checks every length: what comes out of
- * shared memory is foreign input. Strings read point into `bytes`. */
-void apm_request_pack(const apm_request *req, apm_buf *out);
+ * shared memory is foreign input. Strings read point into `bytes`.
+ * behind: NULL, or gets the text that belongs behind `out` and was too long to be copied; absent none. */
+void apm_request_pack(const apm_request *req, apm_buf *out, apm_str *behind);
 apium_status apm_request_unpack(apm_str bytes, apm_request *req, apium_error *err);
 
 #endif

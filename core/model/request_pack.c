@@ -1,7 +1,7 @@
 /*
  * request_pack.c - a request as flat bytes, for a pool process's slot.
  *
- *     magic | numbers | headers | embed | the other texts
+ *     magic | numbers | headers | embed | the other texts | one of them, if it is long
  *
  * Most texts of a request are slices of its headers or its embed; those travel as a position in
  * them, so that a slot is hardly longer than the message was.
@@ -14,7 +14,7 @@
 #define MAGIC 0x71657261u /* "areq" */
 
 /* Where a text is. */
-enum place { ABSENT, INLINE, IN_HEADERS, IN_EMBED };
+enum place { ABSENT, INLINE, IN_HEADERS, IN_EMBED, BEHIND };
 
 static const size_t texts[] = {
     offsetof(apm_request, id),
@@ -58,7 +58,7 @@ within(apm_str part, apm_str whole, size_t *offset)
 }
 
 static void
-pack_text(apm_buf *out, const apm_request *req, apm_str text)
+pack_text(apm_buf *out, const apm_request *req, apm_str text, apm_str *behind)
 {
     size_t offset;
 
@@ -68,6 +68,10 @@ pack_text(apm_buf *out, const apm_request *req, apm_str text)
         apm_buf_addc(out, within(text, req->headers, &offset) ? IN_HEADERS : IN_EMBED);
         apm_pack_u32(out, (uint32_t)offset);
         apm_pack_u32(out, (uint32_t)text.len);
+    } else if (text.len >= APM_PACK_BEHIND && behind && !apm_str_is(*behind)) {
+        apm_buf_addc(out, BEHIND);
+        apm_pack_u32(out, (uint32_t)text.len);
+        *behind = text;
     } else {
         apm_buf_addc(out, INLINE);
         apm_pack_str(out, text);
@@ -75,7 +79,7 @@ pack_text(apm_buf *out, const apm_request *req, apm_str text)
 }
 
 void
-apm_request_pack(const apm_request *req, apm_buf *out)
+apm_request_pack(const apm_request *req, apm_buf *out, apm_str *behind)
 {
     struct numbers numbers = {
         .group_index = req->group_index,
@@ -92,14 +96,17 @@ apm_request_pack(const apm_request *req, apm_buf *out)
         .protocol = req->protocol,
     };
 
+    if (behind)
+        *behind = APM_STR_NONE;
     apm_pack_u32(out, MAGIC);
     apm_pack_bytes(out, &numbers, sizeof numbers);
     apm_pack_str(out, req->headers);
     apm_pack_str(out, req->embed);
     for (size_t i = 0; i < TEXTS; i++)
-        pack_text(out, req, *(const apm_str *)((const char *)req + texts[i]));
+        pack_text(out, req, *(const apm_str *)((const char *)req + texts[i]), behind);
 }
 
+/* What is behind is cut off the end. */
 static apm_str
 unpack_text(apm_unpack *in, const apm_request *req)
 {
@@ -117,6 +124,14 @@ unpack_text(apm_unpack *in, const apm_request *req)
         uint32_t offset = apm_unpack_u32(in), len = apm_unpack_u32(in);
         if (!in->bad && apm_str_is(whole) && offset <= whole.len && len <= whole.len - offset)
             return (apm_str){ whole.p + offset, len };
+        break;
+    }
+    case BEHIND: {
+        uint32_t len = apm_unpack_u32(in);
+        if (in->bad || len == 0 || len > (size_t)(in->end - in->at))
+            break;
+        in->end -= len;
+        return (apm_str){ in->end, len };
     }
     }
     in->bad = true;

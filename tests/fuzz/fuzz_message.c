@@ -52,7 +52,7 @@ check_request(const apm_request *req, apm_arena *arena)
     fuzz_check(apm_str_eq(req->id, again.id) && apm_str_eq(req->callbacks, again.callbacks));
     fuzz_check(req->eta_us == again.eta_us && req->retries == again.retries);
     apm_buf_init(&packed, APM_BUF_MAX);
-    apm_request_pack(req, &packed);
+    apm_request_pack(req, &packed, NULL);
     fuzz_check(apm_request_unpack(apm_buf_str(&packed), &again, NULL) == APIUM_OK);
     fuzz_check(apm_str_eq(req->chain, again.chain) && apm_str_eq(req->headers, again.headers));
     apm_buf_clear(&packed);
@@ -161,9 +161,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     (void)apm_result_read(text, &arena, &doc, NULL);
     apm_buf_init(&buf, APM_BUF_MAX);
     if (apm_request_unpack(text, &req, NULL) == APIUM_OK)
-        apm_request_pack(&req, &buf);
+        apm_request_pack(&req, &buf, NULL);
     if (apm_outcome_unpack(text, &outcome, NULL) == APIUM_OK)
-        apm_outcome_pack(&outcome, &buf);
+        apm_outcome_pack(&outcome, &buf, NULL);
     apm_buf_clear(&buf);
     apm_arena_clear(&arena);
     return 0;

@@ -200,10 +200,10 @@ pack_and_unpack(const fixture *one, const apm_request *req)
 
     apm_buf_init(&first, APM_BUF_MAX);
     apm_buf_init(&second, APM_BUF_MAX);
-    apm_request_pack(req, &first);
+    apm_request_pack(req, &first, NULL);
     if (apm_request_unpack(apm_buf_str(&first), &back, err) != APIUM_OK)
         FAIL(one, "%s", err->text);
-    apm_request_pack(&back, &second);
+    apm_request_pack(&back, &second, NULL);
     ck_assert(apm_str_eq(apm_buf_str(&first), apm_buf_str(&second)));
     ck_assert(apm_str_eq(req->id, back.id) && apm_str_eq(req->chain, back.chain));
     apm_buf_clear(&first);
@@ -429,7 +429,7 @@ result_again(const fixture *one, apm_str text)
         apm_outcome outcome = outcome_of(&doc), back;
         apm_buf packed;
         apm_buf_init(&packed, APM_BUF_MAX);
-        apm_outcome_pack(&outcome, &packed);
+        apm_outcome_pack(&outcome, &packed, NULL);
         ck_ok(apm_outcome_unpack(apm_buf_str(&packed), &back, err));
         apm_result_write(&buf, &req, &back, &opts);
         apm_buf_clear(&packed);

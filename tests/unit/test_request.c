@@ -6,6 +6,7 @@
 
 #include "core/base/clock.h"
 #include "core/model/outcome.h"
+#include "core/model/pack.h"
 #include "core/model/request_fields.h"
 #include "core/model/serializer.h"
 #include "tests/support/suite.h"
@@ -418,7 +419,7 @@ START_TEST(a_packed_request_comes_back_whole)
             "[[1, 2], {\"k\": 1}, {\"callbacks\": [{}], \"chain\": [1]}]");
     req.priority = -1;
     req.redelivered = true;
-    apm_request_pack(&req, &buf);
+    apm_request_pack(&req, &buf, NULL);
     ck_ok(apm_request_unpack(apm_buf_str(&buf), &back, err));
     ck_assert_str_eq(text(back.task), "t");
     ck_assert_str_eq(text(back.shadow), "es\xc3\xa9");
@@ -432,6 +433,55 @@ START_TEST(a_packed_request_comes_back_whole)
 }
 END_TEST
 
+/* Packed, with what belongs behind it. */
+static apm_str
+whole(apm_buf *out, apm_str behind)
+{
+    apm_buf_adds(out, behind);
+    return apm_buf_str(out);
+}
+
+START_TEST(a_long_text_travels_behind_the_others)
+{
+    apm_request back;
+    apm_outcome out, outcome = { .kind = APM_DONE_SUCCESS, .children = APM_STR("[1]") };
+    apm_str behind;
+    char *args = malloc(APM_PACK_BEHIND + 1);
+
+    memset(args, ' ', APM_PACK_BEHIND);
+    memcpy(args, "[7", 2);
+    args[APM_PACK_BEHIND - 1] = ']';
+    args[APM_PACK_BEHIND] = '\0';
+    read_it("{\"task\": \"t\", \"id\": \"i\"}", "[[1, 2], {\"k\": 1}, {}]");
+    apm_request_pack(&req, &buf, &behind);
+    ck_assert(!apm_str_is(behind));
+    for (int i = 0; i < 2; i++) { /* the second long text is one of the others */
+        apm_buf_reset(&buf);
+        req.args = outcome.result = (apm_str){ args, APM_PACK_BEHIND };
+        if (i)
+            req.correlation_id = req.args;
+        apm_request_pack(&req, &buf, &behind);
+        ck_assert_ptr_eq(behind.p, args);
+        ck_assert_int_eq(buf.len > APM_PACK_BEHIND, i);
+        ck_ok(apm_request_unpack(whole(&buf, behind), &back, err));
+        ck_assert(apm_str_eq(back.args, req.args));
+        ck_assert_str_eq(text(back.kwargs), "{\"k\": 1}");
+        ck_assert(apm_str_eq(back.correlation_id, req.correlation_id));
+    }
+    for (size_t len = buf.len - APM_PACK_BEHIND; len < buf.len; len += 1000)
+        ck_fails(apm_request_unpack((apm_str){ buf.p, len }, &back, err), APIUM_E_DECODE);
+    apm_buf_reset(&buf);
+    apm_outcome_pack(&outcome, &buf, &behind);
+    ck_assert_ptr_eq(behind.p, args);
+    ck_ok(apm_outcome_unpack(whole(&buf, behind), &out, err));
+    ck_assert(apm_str_eq(out.result, outcome.result));
+    ck_assert_str_eq(text(out.children), "[1]");
+    for (size_t len = buf.len - APM_PACK_BEHIND; len < buf.len; len += 1000)
+        ck_fails(apm_outcome_unpack((apm_str){ buf.p, len }, &out, err), APIUM_E_DECODE);
+    free(args);
+}
+END_TEST
+
 /* Whatever user code may have scribbled over a slot. */
 START_TEST(a_damaged_slot_is_an_error_and_never_read_beyond)
 {
@@ -440,10 +490,10 @@ START_TEST(a_damaged_slot_is_an_error_and_never_read_beyond)
     apm_buf other, scratch;
 
     read_it("{\"task\": \"t\", \"id\": \"i\"}", "[[1, 2], {}, {\"chain\": [1]}]");
-    apm_request_pack(&req, &buf);
+    apm_request_pack(&req, &buf, NULL);
     apm_buf_init(&other, APM_BUF_MAX);
     apm_buf_init(&scratch, APM_BUF_MAX);
-    apm_outcome_pack(&outcome, &other);
+    apm_outcome_pack(&outcome, &other, NULL);
     for (size_t len = 0; len < buf.len; len++) {
         char *copy = malloc(len + 1);
         memcpy(copy, buf.p, len);
@@ -466,9 +516,9 @@ START_TEST(a_damaged_slot_is_an_error_and_never_read_beyond)
             copy[(size_t)random() % from.len] = (char)random();
         apm_str damaged = { copy, from.len };
         if (request && apm_request_unpack(damaged, &back, NULL) == APIUM_OK)
-            apm_request_pack(&back, &scratch); /* reads every byte */
+            apm_request_pack(&back, &scratch, NULL); /* reads every byte */
         if (!request && apm_outcome_unpack(damaged, &out, NULL) == APIUM_OK)
-            apm_outcome_pack(&out, &scratch);
+            apm_outcome_pack(&out, &scratch, NULL);
         apm_buf_reset(&scratch);
         free(copy);
     }
@@ -491,7 +541,7 @@ START_TEST(an_outcome_comes_back_whole)
         .states = 3,
     };
 
-    apm_outcome_pack(&outcome, &buf);
+    apm_outcome_pack(&outcome, &buf, NULL);
     ck_ok(apm_outcome_unpack(apm_buf_str(&buf), &back, err));
     ck_assert_int_eq(back.kind, APM_DONE_RETRY);
     ck_assert_str_eq(text(back.exc.type), "ValueError");
@@ -517,7 +567,7 @@ START_TEST(an_outcome_that_would_break_a_document_is_refused)
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         apm_buf_reset(&buf);
-        apm_outcome_pack(&bad[i], &buf);
+        apm_outcome_pack(&bad[i], &buf, NULL);
         ck_fails(apm_outcome_unpack(apm_buf_str(&buf), &out, err), APIUM_E_DECODE);
     }
 }
@@ -564,6 +614,7 @@ main(void)
         protocol_1_has_everything_in_the_body,
         bodies_in_every_format_and_compression_come_back,
         a_packed_request_comes_back_whole,
+        a_long_text_travels_behind_the_others,
         a_damaged_slot_is_an_error_and_never_read_beyond,
         an_outcome_comes_back_whole,
         an_outcome_that_would_break_a_document_is_refused,

@@ -23,7 +23,7 @@ static unsigned
 push(apm_slots *slots, uint32_t seq, apm_str request)
 {
     unsigned slot;
-    ck_ok(apm_slots_push(slots, seq, request, &slot, err));
+    ck_ok(apm_slots_push(slots, seq, request, APM_STR_NONE, &slot, err));
     return slot;
 }
 
@@ -70,11 +70,11 @@ START_TEST(a_full_pool_is_busy_until_a_slot_is_released)
     for (uint32_t i = 1; i <= 8; i++)
         push(&slots, i, APM_STR("x"));
     ck_assert_uint_eq(apm_slots_room(&slots), 0);
-    ck_fails(apm_slots_push(&slots, 9, APM_STR("x"), &slot, err), APIUM_E_BUSY);
+    ck_fails(apm_slots_push(&slots, 9, APM_STR("x"), APM_STR_NONE, &slot, err), APIUM_E_BUSY);
     slot = (unsigned)apm_slots_take(&slots, 0, &seq);
     ck_assert_int_eq(apm_slots_next_taken(&slots), (int)slot);
     ck_assert_int_eq(apm_slots_look(&slots, slot, &seat), APM_SLOT_RUNNING);
-    ck_ok(apm_slots_answer(&slots, slot, APM_STR("done"), err));
+    ck_ok(apm_slots_answer(&slots, slot, APM_STR("done"), APM_STR_NONE, err));
     apm_slots_done(&slots, 0, slot, seq, 0);
     ck_assert_int_eq(apm_slots_look(&slots, slot, &seat), APM_SLOT_DONE);
     apm_slots_release(&slots, slot);
@@ -147,7 +147,7 @@ START_TEST(big_requests_and_outcomes_travel_and_leave_no_memory_behind)
         ck_assert_int_eq(apm_slots_take(&slots, 0, &seq), (int)slot);
         ck_ok(apm_slots_request(&slots, slot, &buf, &request, err));
         ck_assert(apm_str_eq(request, ((apm_str){ big, SIZE })));
-        ck_ok(apm_slots_answer(&slots, slot, (apm_str){ big + 1, SIZE - 1 }, err));
+        ck_ok(apm_slots_answer(&slots, slot, (apm_str){ big + 1, SIZE - 1 }, APM_STR_NONE, err));
         apm_slots_done(&slots, 0, slot, seq, 0);
         ck_assert_int_eq(apm_slots_next_taken(&slots), (int)slot);
         ck_assert_int_eq(apm_slots_look(&slots, slot, &seat), APM_SLOT_DONE);
@@ -181,6 +181,41 @@ blocks_after(apm_slots *slots, unsigned n, apm_str big, uint32_t *seq)
     return file.st_blocks;
 }
 
+START_TEST(what_is_behind_follows_inline_and_in_the_big_place)
+{
+    apm_slots slots = make(8, 1);
+    apm_buf buf;
+    apm_str request;
+    char *big = calloc(1, 2 * APM_SLOT_INLINE);
+    memset(big, 'b', 2 * APM_SLOT_INLINE);
+    apm_buf_init(&buf, APM_SLOT_BIG);
+    const size_t lengths[] = { 1, APM_SLOT_INLINE - 4, APM_SLOT_INLINE - 3, 2 * APM_SLOT_INLINE };
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+        const apm_str behind = { big, lengths[i] };
+        unsigned slot, seat;
+        uint32_t seq;
+        ck_ok(apm_slots_push(&slots, (uint32_t)i + 1, APM_STR("head"), behind, &slot, err));
+        ck_assert_int_eq(apm_slots_take(&slots, 0, &seq), (int)slot);
+        ck_ok(apm_slots_request(&slots, slot, &buf, &request, err));
+        ck_assert_uint_eq(request.len, 4 + behind.len);
+        ck_assert_mem_eq(request.p, "head", 4);
+        ck_assert_mem_eq(request.p + 4, behind.p, behind.len);
+        ck_ok(apm_slots_answer(&slots, slot, APM_STR("done"), behind, err));
+        apm_slots_done(&slots, 0, slot, seq, 0);
+        ck_assert_int_eq(apm_slots_next_taken(&slots), (int)slot);
+        ck_assert_int_eq(apm_slots_look(&slots, slot, &seat), APM_SLOT_DONE);
+        ck_ok(apm_slots_outcome(&slots, slot, &buf, err));
+        ck_assert_uint_eq(buf.len, 4 + behind.len);
+        ck_assert_mem_eq(buf.p, "done", 4);
+        ck_assert_mem_eq(buf.p + 4, behind.p, behind.len);
+        apm_slots_release(&slots, slot);
+    }
+    apm_buf_clear(&buf);
+    free(big);
+    apm_slots_close(&slots);
+}
+END_TEST
+
 START_TEST(a_little_memory_waits_for_the_next_big_request)
 {
     enum { SIZE = 2 << 20 };
@@ -203,8 +238,9 @@ START_TEST(what_is_bigger_than_a_slot_can_be_is_refused)
     apm_slots slots = make(8, 1);
     unsigned slot;
     static const char byte;
-    ck_fails(apm_slots_push(&slots, 1, (apm_str){ &byte, APM_SLOT_BIG + 1 }, &slot, err),
-             APIUM_E_TOOBIG);
+    ck_fails(
+        apm_slots_push(&slots, 1, (apm_str){ &byte, APM_SLOT_BIG + 1 }, APM_STR_NONE, &slot, err),
+        APIUM_E_TOOBIG);
     ck_assert_uint_eq(apm_slots_room(&slots), 8);
     apm_slots_close(&slots);
 }
@@ -337,7 +373,8 @@ work(apm_slots *slots, unsigned seat, struct ledger *ledger)
         atomic_fetch_add(&ledger->ran[seq], 1);
         char text[16];
         int len = snprintf(text, sizeof(text), "%u", seq);
-        (void)apm_slots_answer(slots, (unsigned)slot, (apm_str){ text, (size_t)len }, NULL);
+        (void)apm_slots_answer(slots, (unsigned)slot, (apm_str){ text, (size_t)len }, APM_STR_NONE,
+                               NULL);
         (void)apm_slots_done(slots, seat, (unsigned)slot, seq, apm_clock_ns());
     }
 }
@@ -524,7 +561,7 @@ run_one(apm_slots *slots)
     int slot = apm_slots_take(slots, 0, &seq);
     if (slot < 0)
         return;
-    (void)apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), NULL);
+    (void)apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), APM_STR_NONE, NULL);
     (void)apm_slots_done(slots, 0, (unsigned)slot, seq, 1);
 }
 
@@ -617,7 +654,7 @@ settle_after_kill(apm_slots *slots, unsigned instructions)
     uint32_t seq;
     int slot;
     while ((slot = apm_slots_take(slots, 1, &seq)) >= 0) {
-        ck_ok(apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), err));
+        ck_ok(apm_slots_answer(slots, (unsigned)slot, APM_STR("done"), APM_STR_NONE, err));
         (void)apm_slots_done(slots, 1, (unsigned)slot, seq, 1);
     }
     while ((slot = apm_slots_next_taken(slots)) >= 0) {
@@ -750,6 +787,7 @@ main(void)
         a_slot_taken_back_is_used_again_under_another_number_while_its_old_entry_is_queued,
         old_entries_behind_a_ready_one_fill_the_queue_at_most,
         big_requests_and_outcomes_travel_and_leave_no_memory_behind,
+        what_is_behind_follows_inline_and_in_the_big_place,
         a_little_memory_waits_for_the_next_big_request,
         what_is_bigger_than_a_slot_can_be_is_refused,
         a_word_that_no_rule_allows_is_noticed,
