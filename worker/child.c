@@ -19,6 +19,8 @@
 #include "core/base/log.h"
 #include "worker/states.h"
 
+#define KEEP_BYTES (2 << 20)
+
 /* One job in the hands of this process or thread. */
 struct run {
     const apm_child *child;
@@ -143,9 +145,9 @@ run_slot(const apm_child *child, bool process, unsigned number, uint32_t seq, ap
     }
     apm_arena_clear(arena);
     /* A rare big body's storage is given back; the common small one's is kept. */
-    if (in->cap > 1 << 20)
+    if (in->cap > KEEP_BYTES)
         apm_buf_clear(in);
-    if (out->cap > 1 << 20)
+    if (out->cap > KEEP_BYTES)
         apm_buf_clear(out);
 }
 

@@ -23,6 +23,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "worker/child.h"
+#include "worker/heap.h"
 #include "worker/title.h"
 
 struct server {
@@ -221,6 +222,7 @@ apm_fork_server_main(apium_app *app)
     sigset_t chld;
 
     apm_title_set("[apium worker: fork server]");
+    apm_heap_keep();
     (void)prctl(PR_SET_NAME, program_invocation_short_name); /* we were executed as "exe" */
     /* What tasks leave behind is ours to bury, not the main process's. */
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);

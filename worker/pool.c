@@ -144,7 +144,7 @@ apm_pool_finish(apm_pool *pool, apm_job *job)
     if (job->terminated && !process->doomed)
         apm_slots_unhold(&pool->slots, process->seat); /* it survived the signal */
     apm_pool_deliver(pool, job, &outcome);
-    if (pool->outcome.cap > 1 << 20)
+    if (pool->outcome.cap > 2 << 20)
         apm_buf_clear(&pool->outcome); /* a rare big one's storage is given back */
 }
 

@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "core/base/clock.h"
+#include "worker/heap.h"
 
 /* ---- the turn ---- */
 
@@ -280,6 +281,7 @@ init_handles(apm_worker *w)
 int
 apm_worker_run(apium_app *app, const apm_worker_opts *opts, apium_error *err)
 {
+    apm_heap_keep();
     apm_worker *w = calloc(1, sizeof(*w));
     if (!w) {
         apm_fail(err, APIUM_E_NOMEM, "cannot start the worker: out of memory");
