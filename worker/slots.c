@@ -15,12 +15,11 @@
 #include "core/base/error.h"
 
 #define MAGIC            UINT64_C(0x73746f6c73757061) /* "apuslots" */
-#define GATHER           16                /* outcomes that may wait for a dozing main process */
-#define WAKE_INTERVAL_NS 1000000           /* nor does it get more wake-ups than one in that time */
-#define KEEP_ONE         ((size_t)4 << 20) /* memory of one big request, or outcome, that stays ... */
-#define KEEP_ALL                                                                                   \
-    ((size_t)8                                                                                     \
-     << 20) /* ... and of all: giving it back and getting it costs more than to write into it */
+#define GATHER           16      /* outcomes that may wait for a dozing main process */
+#define WAKE_INTERVAL_NS 1000000 /* nor does it get more wake-ups than one in that time */
+/* Memory of big requests and outcomes that stays: of one, and of all. Giving it back and getting it costs more than to write. */
+#define KEEP_ONE         ((size_t)4 << 20)
+#define KEEP_ALL         ((size_t)16 << 20)
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "atomics in shared memory must not need a lock");

@@ -218,7 +218,7 @@ END_TEST
 
 START_TEST(a_little_memory_waits_for_the_next_big_request)
 {
-    enum { SIZE = 2 << 20 };
+    enum { SIZE = 4 << 20 };
     apm_slots slots = make(8, 1);
     uint32_t seq = 1;
     const apm_str big = { calloc(1, SIZE), SIZE };
