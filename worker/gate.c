@@ -19,7 +19,7 @@
 /* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds, in requests and in bytes. */
 #define AHEAD_NS      (20 * 1000 * 1000)
 #define AHEAD_MAX     256
-#define AHEAD_BYTES   (2 << 20)
+#define AHEAD_BYTES   (8 << 20)
 
 /* ---- the heap of held requests ---- */
 
