@@ -13,7 +13,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/link/redis_reader.h"
 #include "redis_fetch.lua.h"
 #include "redis_adopt.lua.h"
 
@@ -27,9 +26,10 @@
 #define FETCH_QUEUES                                                                               \
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
 #define SMALL_BYTES    4096
-#define SETTLING_MAX   512 /* settlements unheard of, beyond which nothing more is fetched */
-#define FETCHES_MAX    4   /* unanswered, of deep queues */
-#define FURTHER_WORTH  64  /* messages that a further fetch may bring ... */
+#define KEEP_BYTES     (16 << 10) /* a string of this length is worth more than an allocation */
+#define SETTLING_MAX   512        /* settlements unheard of, beyond which nothing more is fetched */
+#define FETCHES_MAX    4          /* unanswered, of deep queues */
+#define FURTHER_WORTH  64         /* messages that a further fetch may bring ... */
 #define FURTHER_BYTES  (256 << 10) /* ... or so many bytes */
 #define ERROR_PAUSE_MS 1000
 
@@ -74,11 +74,23 @@ redis_unhold(redis_delivery *delivery)
     broker->n_held--;
 }
 
+/* The text of a string of an answer for as long as the arena lives: a copy, or when it is long the string itself, which the reply lacks
+ * then. */
+static apm_str
+keep_text(redisReply *string, apm_arena *arena, bool *ok)
+{
+    apm_str text = { string->str, string->len };
+
+    if (text.len < KEEP_BYTES || !apm_arena_adopt(arena, string->str))
+        return apm_arena_str(arena, text, ok);
+    string->str = NULL;
+    return text;
+}
+
 /* A message under its tag as a delivery; NULL when it is none (it was refused) or without memory (the lease will give
  * it back). It is the text of `whole`, or of NULL: it is copied. */
 static redis_delivery *
-deliver(redis_broker *broker, redis_queue *queue, apm_str text, const redisReply *whole,
-        const char *tag)
+deliver(redis_broker *broker, redis_queue *queue, apm_str text, redisReply *whole, const char *tag)
 {
     redis_delivery *delivery = calloc(1, sizeof(*delivery));
     apium_error err;
@@ -90,7 +102,7 @@ deliver(redis_broker *broker, redis_queue *queue, apm_str text, const redisReply
     if (text.len <
         SMALL_BYTES) /* the text, its body decoded, and what is made of them: one block */
         delivery->base.arena.next_block = text.len + 768;
-    delivery->raw = whole ? apm_redis_keep(whole, &delivery->base.arena, &ok)
+    delivery->raw = whole ? keep_text(whole, &delivery->base.arena, &ok)
                           : apm_arena_str(&delivery->base.arena, text, &ok);
     if (!ok || apm_envelope_read(delivery->raw, &delivery->base.arena, &delivery->base.msg,
                                  &ignored, &err) != APIUM_OK) {
@@ -208,7 +220,7 @@ take_batch(redis_broker *broker, redis_fetch *fetch, const redisReply *reply)
     tag_prefix(broker, fetch->number, prefix);
     for (size_t i = 3; i + 1 < reply->elements && n < BATCH_MAX; i += 2) {
         long long at = reply->element[i]->integer / 16 - 11;
-        const redisReply *what = reply->element[i + 1];
+        redisReply *what = reply->element[i + 1];
         size_t q = (size_t)(at / (broker->n_steps + 1));
         int step = (int)(reply->element[i]->integer % 16) - 1;
         if (at < 0 || q >= fetch->n_queues || step < 0 || step >= broker->n_steps)

@@ -13,7 +13,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/link/redis_reader.h"
 
 #define BUFFER_MAX ((size_t)2 << 30) /* several of the largest units at once */
 
@@ -47,8 +46,8 @@ struct apm_redis_conn {
     struct addrinfo *addrs, *next_addr;
     apm_tls *tls;
     bool tls_ready;
-    apm_redis_reader reader;
-    char *in;     /* of TLS: opts.read_bytes */
+    redisReader *reader;
+    char *in;     /* opts.read_bytes */
     apm_buf out;  /* plain text to be sent */
     apm_buf sent; /* what the running uv_write holds */
     apm_buf plain, cipher;
@@ -128,7 +127,7 @@ release(apm_redis_conn *conn)
     if (conn->addrs)
         uv_freeaddrinfo(conn->addrs);
     apm_tls_free(conn->tls);
-    apm_redis_reader_clear(&conn->reader);
+    redisReaderFree(conn->reader);
     apm_buf_clear(&conn->out);
     apm_buf_clear(&conn->sent);
     apm_buf_clear(&conn->plain);
@@ -360,17 +359,18 @@ answer(apm_redis_conn *conn, redisReply *reply)
         one.cb(one.arg, reply);
 }
 
-/* So many bytes are where the reader wanted them. */
 static void
-read_plain(apm_redis_conn *conn, size_t len)
+read_plain(apm_redis_conn *conn, const char *p, size_t len)
 {
-    redisReply *reply;
-    apium_error err;
+    void *reply;
 
-    apm_redis_reader_read(&conn->reader, len);
+    if (redisReaderFeed(conn->reader, p, len) != REDIS_OK) {
+        apm_redis_conn_fail(conn, APIUM_E_CLOSED, conn->reader->errstr);
+        return;
+    }
     while (conn->phase != OVER) {
-        if (apm_redis_reader_next(&conn->reader, &reply, &err) != APIUM_OK) {
-            apm_redis_conn_fail(conn, APIUM_E_CLOSED, err.text);
+        if (redisReaderGetReply(conn->reader, &reply) != REDIS_OK) {
+            apm_redis_conn_fail(conn, APIUM_E_CLOSED, conn->reader->errstr);
             return;
         }
         if (!reply)
@@ -390,13 +390,8 @@ read_cipher(apm_redis_conn *conn, const char *p, size_t len)
 
     if (conn->phase == TLS && st == APIUM_OK && conn->tls_ready)
         greet(conn);
-    for (size_t at = 0, room; at < conn->plain.len && conn->phase != OVER; at += room) {
-        char *to = apm_redis_reader_room(&conn->reader, &room);
-        if (room > conn->plain.len - at)
-            room = conn->plain.len - at;
-        memcpy(to, conn->plain.p + at, room);
-        read_plain(conn, room);
-    }
+    if (conn->plain.len && conn->phase != OVER)
+        read_plain(conn, conn->plain.p, conn->plain.len);
     emptied(&conn->plain);
     if (conn->phase == OVER)
         return;
@@ -410,10 +405,8 @@ static void
 on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     apm_redis_conn *conn = handle->data;
-    size_t len = conn->opts.read_bytes;
     (void)suggested;
-    char *room = conn->tls ? conn->in : apm_redis_reader_room(&conn->reader, &len);
-    *buf = uv_buf_init(room, (unsigned)len);
+    *buf = uv_buf_init(conn->in, (unsigned)conn->opts.read_bytes);
 }
 
 static void
@@ -433,7 +426,7 @@ on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     if (conn->tls)
         read_cipher(conn, buf->base, (size_t)n);
     else
-        read_plain(conn, (size_t)n);
+        read_plain(conn, buf->base, (size_t)n);
     release(conn);
 }
 
@@ -643,14 +636,17 @@ apm_redis_conn_open(const apm_redis_conn_opts *opts)
     if (!conn)
         return NULL;
     *conn = (apm_redis_conn){ .opts = *opts, .holds = 1, .phase = NAME };
-    conn->in = opts->addr->tls ? malloc(opts->read_bytes) : NULL;
-    if (apm_redis_reader_init(&conn->reader, opts->read_bytes, NULL) != APIUM_OK ||
-        (opts->addr->tls && !conn->in)) {
+    conn->in = malloc(opts->read_bytes);
+    conn->reader = redisReaderCreate();
+    if (!conn->in || !conn->reader) {
         free(conn->in);
-        apm_redis_reader_clear(&conn->reader);
+        if (conn->reader)
+            redisReaderFree(conn->reader);
         free(conn);
         return NULL;
     }
+    conn->reader->maxbuf =
+        1 << 20; /* hiredis frees a read buffer at 16 KiB otherwise, again and again */
     apm_buf_init(&conn->out, BUFFER_MAX);
     apm_buf_init(&conn->sent, BUFFER_MAX);
     apm_buf_init(&conn->plain, BUFFER_MAX);

@@ -3,8 +3,8 @@
  * replies in order, and noticing that the peer is dead. It does not heal: when it ends it says why, and whoever
  * opened it opens another.
  *
- * Of hiredis only the reply objects are used, so that 0.14 and 1.2 are one code path and TLS works with both; the socket
- * is libuv's, the reader redis_reader.h.
+ * hiredis is the codec only (its reader, its reply objects), so that 0.14 and 1.2 are one code path and TLS works
+ * with both; the socket is libuv's.
  */
 #ifndef APM_LINK_REDIS_CONN_H
 #define APM_LINK_REDIS_CONN_H
