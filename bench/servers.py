@@ -152,7 +152,7 @@ class OnRabbit:
     def bare(self, n, results=True, batch=64):
         self.redis.flushall()
         self.fill(n)
-        harness.eventually(lambda: self.depth() >= n, 60, "the queue is filled")
+        harness.eventually(lambda: kit.at_rest(self.depth) >= n, 60, "the queue is filled")  # as long as the worker's
         spent = kit.Spent([], self.pid)
         rate = kit.program("amqp_drain", self.server.port, "celery", n, self.results.port if results else 0)[0]
         return {"tasks/s": rate, **spent.each(n)}
