@@ -58,27 +58,27 @@ class Flows:
     # ---- built-in tasks ----
 
     def test_accumulate_gives_all_arguments_or_one(self):
-        self.assertEqual(self.built_in("accumulate", 1, "b", None).get(timeout=TIMEOUT), [1, "b", None])
-        self.assertEqual(self.built_in("accumulate", 1, "b", None, index=1).get(timeout=TIMEOUT), "b")
-        self.assertEqual(self.built_in("accumulate", 1, "b", index=-1).get(timeout=TIMEOUT), "b")
-        self.assertEqual(self.built_in("accumulate").get(timeout=TIMEOUT), [])
+        self.assertEqual(self.value(self.built_in("accumulate", 1, "b", None)), [1, "b", None])
+        self.assertEqual(self.value(self.built_in("accumulate", 1, "b", None, index=1)), "b")
+        self.assertEqual(self.value(self.built_in("accumulate", 1, "b", index=-1)), "b")
+        self.assertEqual(self.value(self.built_in("accumulate")), [])
         with self.assertRaises(IndexError):
-            self.built_in("accumulate", 1, index=1).get(timeout=TIMEOUT)
+            self.value(self.built_in("accumulate", 1, index=1))
         with self.assertRaises(TypeError):
-            self.built_in("accumulate", 1, index="x").get(timeout=TIMEOUT)
+            self.value(self.built_in("accumulate", 1, index="x"))
 
     def test_map_and_starmap_call_the_task_for_each_item(self):
-        self.assertEqual(self.built_in("map", dict(self.sig("echo")), [1, [2, 3], "x", None]).get(timeout=TIMEOUT),
+        self.assertEqual(self.value(self.built_in("map", dict(self.sig("echo")), [1, [2, 3], "x", None])),
                          [1, [2, 3], "x", None])
-        self.assertEqual(self.built_in("starmap", task=dict(self.sig("add")), it=[[1, 2], [3, 4]]).get(timeout=TIMEOUT), [3, 7])
-        self.assertEqual(self.built_in("map", dict(self.sig("echo")), []).get(timeout=TIMEOUT), [])
+        self.assertEqual(self.value(self.built_in("starmap", task=dict(self.sig("add")), it=[[1, 2], [3, 4]])), [3, 7])
+        self.assertEqual(self.value(self.built_in("map", dict(self.sig("echo")), [])), [])
         with self.assertRaisesRegex(ValueError, "no"):
-            self.built_in("map", dict(self.sig("fail")), ["no", "neither"]).get(timeout=TIMEOUT)
+            self.value(self.built_in("map", dict(self.sig("fail")), ["no", "neither"]))
         with self.assertRaisesRegex(Exception, "flows.nothing"):
-            self.built_in("map", dict(self.sig("nothing")), [1]).get(timeout=TIMEOUT)
+            self.value(self.built_in("map", dict(self.sig("nothing")), [1]))
         for args in ((), ([], 1), (dict(self.sig("add")), [1])):
             with self.assertRaises(TypeError, msg=str(args)):
-                self.built_in("starmap", *args).get(timeout=TIMEOUT)
+                self.value(self.built_in("starmap", *args))
 
     def test_chunks_sends_a_group_of_starmaps(self):
         sent = self.built_in("chunks", dict(self.sig("add")), [[i, i] for i in range(10)], 4).get(timeout=TIMEOUT)
@@ -97,7 +97,7 @@ class Flows:
         gid = str(uuid.uuid4())
         tree = [[gid, None], [[[m.options["task_id"], None], None] for m in members]]
         made = self.built_in("group", [dict(m) for m in members], tree, gid, [10])
-        self.assertEqual(made.get(timeout=TIMEOUT), tree)
+        self.assertEqual(self.value(made), tree)
         self.assertEqual(self.value(result_from_tuple(tree, self.app)), [11, 12])
         self.assertEqual([child.id for child in made.children], [gid])
 
@@ -108,7 +108,7 @@ class Flows:
 
     def test_chain_is_not_a_real_task(self):
         with self.assertRaisesRegex(NotImplementedError, "chain is not a real task"):
-            self.built_in("chain").get(timeout=TIMEOUT)
+            self.value(self.built_in("chain"))
 
     def test_backend_cleanup_is_done(self):
         self.assertIsNone(self.built_in("backend_cleanup").get(timeout=TIMEOUT))
@@ -118,9 +118,9 @@ class Flows:
             result = self.built_in(name, *args)
             if name != "chord_unlock":  # which stores no result, as in Celery
                 with self.assertRaises(TypeError, msg=name):
-                    result.get(timeout=TIMEOUT)
+                    self.value(result)
         with self.assertRaisesRegex(ValueError, "no \"task\""):
-            self.built_in("chord", [{}], dict(self.sig("xsum"))).get(timeout=TIMEOUT)
+            self.value(self.built_in("chord", [{}], dict(self.sig("xsum"))))
 
     # ---- celery.chord_unlock ----
 
@@ -143,7 +143,7 @@ class Flows:
     # ---- replace ----
 
     def test_a_task_becomes_a_task(self):
-        self.assertEqual(self.sig("become", dict(self.sig("add", 1, 2))).apply_async().get(timeout=TIMEOUT), 3)
+        self.assertEqual(self.value(self.sig("become", dict(self.sig("add", 1, 2))).apply_async()), 3)
 
     def test_a_task_becomes_each_kind_of_workflow(self):
         for sig, want in (
@@ -152,7 +152,7 @@ class Flows:
                 (chord([self.sig("add", 1, 2), self.sig("add", 3, 4)], self.sig("xsum")), 10),
                 (self.sig("become", dict(self.sig("add", 2, 2))), 4)):
             with self.subTest(sig=str(sig)):
-                self.assertEqual(self.sig("become", dict(sig)).apply_async().get(timeout=TIMEOUT), want)
+                self.assertEqual(self.value(self.sig("become", dict(sig)).apply_async()), want)
 
     def test_what_was_to_follow_the_task_follows_its_replacement(self):
         for sig, want in (
@@ -160,7 +160,7 @@ class Flows:
                 (chord([self.sig("add", 1, 2), self.sig("add", 3, 4)], self.sig("xsum")), 110)):
             with self.subTest(sig=str(sig)):
                 flow = self.sig("become", dict(sig)) | self.sig("add", 100)
-                self.assertEqual(flow.apply_async().get(timeout=TIMEOUT), want)
+                self.assertEqual(self.value(flow.apply_async()), want)
 
     def test_a_part_of_a_chord_is_replaced(self):
         for sig, want in (
@@ -168,13 +168,13 @@ class Flows:
                 (chord([self.sig("add", 1, 2), self.sig("add", 3, 4)], self.sig("xsum")), 15)):
             with self.subTest(sig=str(sig)):
                 flow = chord([self.sig("become", dict(sig)), self.sig("add", 2, 3)], self.sig("xsum"))
-                self.assertEqual(flow.apply_async().get(timeout=TIMEOUT), want)
+                self.assertEqual(self.value(flow.apply_async()), want)
 
     def test_the_body_of_what_a_task_becomes_runs_in_python(self):
         body = self.app.signature("tasks.xsum", queue="python")
         sig = chord([self.sig("add", 1, 2), self.app.signature("tasks.add", args=(3, 4), queue="python")], body)
         result = self.sig("become", dict(sig)).apply_async()
-        self.assertEqual(result.get(timeout=TIMEOUT), 10)
+        self.assertEqual(self.value(result), 10)
         harness.eventually(lambda: f"tasks.xsum[{result.id}] succeeded" in self.python.log(), TIMEOUT)
 
     def test_links_of_a_replaced_task_are_called_with_the_final_result(self):
@@ -188,26 +188,26 @@ class Flows:
         part["options"] = {"chord": dict(self.sig("xsum"))}
         for sig, text in ((part, "must not be part of a chord"), (dict(chain(), task="celery.chain"), "chain")):
             with self.subTest(text=text), self.assertRaisesRegex(ValueError, text):
-                self.sig("become", sig).apply_async().get(timeout=TIMEOUT)
+                self.value(self.sig("become", sig).apply_async())
 
     # ---- add_to_chord ----
 
     def test_a_part_adds_to_its_chord(self):
         flow = chord([self.sig("more", 1, dict(self.sig("add", 2, 3))), self.sig("add", 10, 10)], self.sig("xsum"))
-        self.assertEqual(flow.apply_async().get(timeout=TIMEOUT), 26)
+        self.assertEqual(self.value(flow.apply_async()), 26)
         flow = chord([self.sig("more", 1, dict(self.sig("more", 2, dict(self.sig("add", 3, 3)))))], self.sig("xsum"))
-        self.assertEqual(flow.apply_async().get(timeout=TIMEOUT), 9)
+        self.assertEqual(self.value(flow.apply_async()), 9)
 
     def test_who_is_not_a_part_of_a_chord_cannot_add_to_it(self):
         with self.assertRaisesRegex(ValueError, "not a member of any chord"):
-            self.sig("more", 1, dict(self.sig("add", 2, 3))).apply_async().get(timeout=TIMEOUT)
+            self.value(self.sig("more", 1, dict(self.sig("add", 2, 3))).apply_async())
 
     # ---- errbacks ----
 
     def test_an_errback_that_is_a_function_is_told_what_failed(self):
         result = self.sig("fail", "boom").apply_async(link_error=self.sig("note", "mine"))
         with self.assertRaises(ValueError):
-            result.get(timeout=TIMEOUT)
+            self.value(result)
         (request, exc, traceback, more), = self.told(result.id)
         self.assertEqual((request["task"], request["args"], request["kwargs"]), ("flows.fail", ["boom"], {}))
         self.assertEqual(exc, {"exc_type": "ValueError", "exc_message": ["boom"], "exc_module": "builtins"})

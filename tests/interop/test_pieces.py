@@ -38,6 +38,11 @@ class Pieces:
     def adding(self, n):
         return [self.sig("add", 1, 0), *(self.sig("add", 1) for _ in range(n - 1))]
 
+    def value(self, result):
+        """Celery's own get() asks before its subscription is confirmed."""
+        harness.eventually(result.ready, TIMEOUT, "the result is there")
+        return result.get(timeout=TIMEOUT)
+
     def store(self):
         """A client of the Redis that has the results."""
         return self.app.backend.client
@@ -49,10 +54,10 @@ class Pieces:
         for n in (2, 10, 11, 12, 16, 57):
             with self.subTest(steps=n):
                 result = chain(self.adding(n)).apply_async()
-                self.assertEqual(result.get(timeout=TIMEOUT), n)
+                self.assertEqual(self.value(result), n)
                 seen, node = 0, result
                 while node:
-                    self.assertEqual(self.app.AsyncResult(node.id).get(timeout=TIMEOUT), n - seen)
+                    self.assertEqual(self.value(self.app.AsyncResult(node.id)), n - seen)
                     seen, node = seen + 1, node.parent
                 self.assertEqual(seen, n)
 
@@ -69,26 +74,26 @@ class Pieces:
             with self.subTest(failing=at):
                 for i, node in enumerate(nodes):
                     if i < at:
-                        self.assertEqual(node.get(timeout=TIMEOUT), i + 1)
+                        self.assertEqual(self.value(node), i + 1)
                     else:
                         with self.assertRaisesRegex(ValueError, "here", msg=f"step {i}"):
                             node.get(timeout=TIMEOUT, propagate=True, disable_sync_subtasks=False)
 
     def test_groups_within_become_chords_with_all_that_follows(self):
         steps = self.adding(12) + [group(self.sig("add", 1), self.sig("add", 2))] + [self.sig("xsum")] + self.adding(20)[1:]
-        self.assertEqual(chain(steps).apply_async().get(timeout=TIMEOUT), 13 + 14 + 19)
+        self.assertEqual(self.value(chain(steps).apply_async()), 13 + 14 + 19)
 
     def test_a_chain_is_a_part_of_a_chord(self):
         body = (group(chain(self.adding(30)), chain(self.adding(13)), self.sig("add", 1, 1)) | self.sig("xsum"))
-        self.assertEqual(body.apply_async().get(timeout=TIMEOUT), 45)
+        self.assertEqual(self.value(body.apply_async()), 45)
 
     def test_links_and_immutable_steps_are_kept(self):
         steps = self.adding(20)
         steps[17] = self.sig("add", 100, 1).set(immutable=True)
         result = chain(steps).apply_async(link=self.sig("add", 1000))
-        self.assertEqual(result.get(timeout=TIMEOUT), 103)
+        self.assertEqual(self.value(result), 103)
         linked = harness.eventually(lambda: self.app.AsyncResult(result.id).children, TIMEOUT, "the link was sent")
-        self.assertEqual(linked[0].get(timeout=TIMEOUT), 1103)
+        self.assertEqual(self.value(linked[0]), 1103)
 
     def test_a_c_program_cuts_before_it_sends(self):
         text = json.dumps({"task": "celery.chain", "subtask_type": "chain", "args": [], "options": {}, "immutable": False, "kwargs": {
@@ -131,7 +136,7 @@ class OnRedis(Pieces, unittest.TestCase):
         for key in self.pieces() - known:
             self.store().delete(key)
         with self.assertRaisesRegex(RuntimeError, "cannot go on with the chain: piece .* cannot be had from the result store: it is not there"):
-            result.get(timeout=TIMEOUT)
+            self.value(result)
         self.assertIn("cannot be had from the result store: it is not there", self.worker.log())
 
 
