@@ -139,11 +139,11 @@ first_of(apm_str list, apm_str *behind)
 static bool
 is_mark(apm_json sig)
 {
-    apm_str task;
-    return sig.type == APM_JSON_OBJECT &&
-           memmem(sig.text.p, sig.text.len, APM_CHAIN_MARK, sizeof(APM_CHAIN_MARK) - 1) &&
-           apm_json_string(apm_json_get(sig, "task"), "task", NULL, &task, NULL) == APIUM_OK &&
-           apm_str_eqz(task, APM_CHAIN_MARK);
+    if (sig.type != APM_JSON_OBJECT || sig.text.p[0] != '{' ||
+        !memmem(sig.text.p, sig.text.len, APM_CHAIN_MARK, sizeof(APM_CHAIN_MARK) - 1))
+        return false;
+    apm_json task = apm_json_get(sig, "task");
+    return task.type == APM_JSON_STRING && apm_json_key_is(task.text, APM_CHAIN_MARK);
 }
 
 apm_str

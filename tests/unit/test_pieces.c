@@ -125,6 +125,9 @@ START_TEST(an_ordinary_list_has_no_mark)
         "[1]",
         "[\"apium.chain\"]",
         "[{\"task\": \"t.a\", \"args\": [\"apium.chain\"], \"options\": {\"task_id\": \"x\"}}]",
+        "[{\"task\": \"t.\\u00e9\\n\", \"args\": [\"apium.chain\"], \"options\": {\"task_id\": "
+        "\"x\"}}]",
+        "[{\"task\": 7, \"args\": [\"apium.chain\"], \"options\": {\"task_id\": \"x\"}}]",
         "[{\"task\": \"apium.chain\", \"options\": {}}]",
         "[{\"task\": \"apium.chain\", \"options\": {\"task_id\": 5}}]",
         "[{\"task\": \"apium.chain\", \"options\": {\"task_id\": \"\"}}]",
