@@ -88,7 +88,7 @@ keep_text(redisReply *string, apm_arena *arena, bool *ok)
 }
 
 /* A message under its tag as a delivery; NULL when it is none (it was refused) or without memory (the lease will give
- * it back). It is the text of `whole`, or of NULL: it is copied. */
+ * it back). whole: the string of an answer that has this text and may be taken over; NULL: the text is copied. */
 static redis_delivery *
 deliver(redis_broker *broker, redis_queue *queue, apm_str text, redisReply *whole, const char *tag)
 {
