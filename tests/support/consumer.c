@@ -15,21 +15,27 @@
 #include "core/base/clock.h"
 #include "core/model/result.h"
 
+typedef struct job job;
+
 typedef struct consumer {
     apium_app *app;
     apm_links *links;
     apm_broker *broker;
     apm_backend *backend;
+    uv_loop_t loop;
+    job *first, **last; /* delivered, and not begun yet */
 } consumer;
 
 /* Everything about one delivery until its unit is answered. */
-typedef struct job {
+struct job {
+    job *next;
     consumer *of;
     apm_delivery *delivery;
     apm_request req;
     apm_outcome outcome;
     apm_buf doc;
-} job;
+    bool reporting; /* a state is on its way to the store */
+};
 
 static void
 die(const char *what, const apium_error *err)
@@ -84,11 +90,21 @@ record(job *j, apm_unit *unit, apm_str state)
 static void
 on_reported(void *arg, apium_status status, const apium_error *err)
 {
-    (void)arg;
+    job *j = arg;
     if (status != APIUM_OK)
         die("report", err);
+    j->reporting = false;
 }
 
+/* A step of the loop, never from a callback of its own. */
+static void
+turn(consumer *of)
+{
+    apm_links_flush(of->links);
+    uv_run(&of->loop, UV_RUN_ONCE);
+}
+
+/* Back when the state is stored: the task that reports it holds the loop up, and what it says may need a connection first. */
 static apium_status
 report(void *arg, apm_str state, apm_str meta, apium_error *err)
 {
@@ -101,21 +117,22 @@ report(void *arg, apm_str state, apm_str meta, apium_error *err)
     apm_result_write_state(&j->doc, &j->req, state, meta, &opts);
     apm_unit *unit = apm_unit_new(j->of->backend->link);
     record(j, unit, state);
-    apm_unit_commit(unit, on_reported, NULL);
-    apm_links_flush(j->of->links);
+    j->reporting = true;
+    apm_unit_commit(unit, on_reported, j);
+    while (j->reporting)
+        turn(j->of);
     return APIUM_OK;
 }
 
 static void
-work(consumer *of, apm_delivery *delivery)
+work(job *j)
 {
-    job *j = calloc(1, sizeof(*j));
+    consumer *of = j->of;
+    apm_delivery *delivery = j->delivery;
     apm_malformed how;
     apium_error err;
     const apm_decode_opts decode = { .accept = ~0u };
 
-    *j = (job){ .of = of, .delivery = delivery };
-    apm_buf_init(&j->doc, APM_BUF_MAX);
     if (apm_request_read(&delivery->msg, &decode, &delivery->arena, &j->req, &how, &err) !=
         APIUM_OK)
         die("read", &err);
@@ -145,8 +162,14 @@ work(consumer *of, apm_delivery *delivery)
 static void
 on_batch(void *arg, apm_delivery **batch, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        work(arg, batch[i]);
+    consumer *of = arg;
+    for (size_t i = 0; i < n; i++) {
+        job *j = calloc(1, sizeof(*j));
+        *j = (job){ .of = of, .delivery = batch[i] };
+        apm_buf_init(&j->doc, APM_BUF_MAX);
+        *of->last = j;
+        of->last = &j->next;
+    }
 }
 
 static void
@@ -177,7 +200,6 @@ consume(const char *const *settings, const apium_task_def *tasks)
 {
     consumer of = { 0 };
     apium_error err;
-    uv_loop_t loop;
     const apm_queue *queue;
 
     const apium_module module = { APIUM_ABI, sizeof(apium_task_def), "consumer", tasks, NULL,
@@ -186,9 +208,10 @@ consume(const char *const *settings, const apium_task_def *tasks)
         apium_app_add(of.app, &module, &err) != APIUM_OK)
         die("app", &err);
     apm_settings *s = apm_app_settings(of.app);
-    uv_loop_init(&loop);
+    uv_loop_init(&of.loop);
+    of.last = &of.first;
     signal(SIGPIPE, SIG_IGN);
-    of.links = apm_links_new(&loop, s, -1);
+    of.links = apm_links_new(&of.loop, s, -1);
     const apm_broker_opts opts = { .settings = s,
                                    .node = "consumer@test",
                                    .on_batch = on_batch,
@@ -207,8 +230,15 @@ consume(const char *const *settings, const apium_task_def *tasks)
         die("consume", &err);
     apm_broker_window(of.broker, 4);
     for (;;) {
-        apm_links_flush(of.links);
-        uv_run(&loop, UV_RUN_ONCE);
+        job *j = of.first;
+        if (!j) {
+            turn(&of);
+            continue;
+        }
+        of.first = j->next;
+        if (!of.first)
+            of.last = &of.first;
+        work(j);
     }
 }
 
