@@ -298,23 +298,31 @@ only_pushes(const redis_call *call)
     return true;
 }
 
-/* Deliveries of one broker acknowledged, with results of one life or without, all in our own database. */
+/* Deliveries of one broker acknowledged, and results of one life stored, all in our own database. `set`: the broker's keys, NULL
+ * nothing is acknowledged. */
 static bool
-only_settlements(redis_call *call, int64_t *expire_s)
+only_settlements(redis_call *call, const keyset **set, int64_t *expire_s)
 {
     const apm_redis *link = call->link;
 
+    *set = NULL;
     *expire_s = -1;
     call->untold = true;
     for (const redis_unit *unit = call->units; unit; unit = unit->next) {
-        if (unit->shape != UNIT_SETTLED || unit->keyset != call->units->keyset ||
-            link->keysets[unit->keyset].db != link->target.db)
+        /* An acknowledgement before the task runs: once we have it, nobody else does it. And a result by itself has no tag that
+         * tells of it. */
+        if (unit->tag.end == 0 || unit->key.end == 0)
+            call->untold = false;
+        if (unit->shape == UNIT_SETTLED) {
+            const keyset *its = &link->keysets[unit->keyset];
+            if (its->db != link->target.db || (*set && *set != its))
+                return false;
+            *set = its;
+        } else if (unit->shape != UNIT_STORED) {
             return false;
-        if (unit->key.end == 0) {
-            call->untold =
-                false; /* an acknowledgement before the task runs: once we have it, nobody else does it */
-            continue;
         }
+        if (unit->key.end == 0)
+            continue;
         if (unit->db != link->target.db || (*expire_s >= 0 && *expire_s != unit->expire_s))
             return false;
         *expire_s = unit->expire_s;
@@ -352,13 +360,12 @@ pushes(redis_call *call)
 }
 
 static apm_redis_req *
-settlements(redis_call *call, int64_t expire_s)
+settlements(redis_call *call, const keyset *set, int64_t expire_s)
 {
     apm_redis *link = call->link;
-    const keyset *set = &link->keysets[call->units->keyset];
     apm_redis_req *req =
         apm_redis_begin_script(&link->base, &redis_settle_script, link->target.db,
-                               APM_REDIS_REPEAT | APM_REDIS_UNACKED, on_settled, call);
+                               APM_REDIS_REPEAT | (set ? APM_REDIS_UNACKED : 0), on_settled, call);
     size_t spent = spent_now(link);
 
     if (!req)
@@ -370,12 +377,15 @@ settlements(redis_call *call, int64_t expire_s)
         apm_redis_addz(req, "");
     else
         apm_redis_addi(req, expire_s);
-    apm_redis_addz(req, set->unacked);
-    apm_redis_addz(req, set->index);
+    apm_redis_addz(req, set ? set->unacked : "");
+    apm_redis_addz(req, set ? set->index : "");
     apm_redis_addi(req, (int64_t)spent);
     add_spent(link, req, spent);
     for (const redis_unit *unit = call->units; unit; unit = unit->next) {
-        apm_buf_adds(&req->words, part(unit, unit->tag));
+        if (unit->tag.end)
+            apm_buf_adds(&req->words, part(unit, unit->tag));
+        else
+            apm_resp_addz(&req->words, "");
         req->n_words += 3;
         if (unit->key.end == 0) {
             apm_resp_addz(&req->words, "");
@@ -450,6 +460,7 @@ static void
 send_call(apm_redis *link)
 {
     redis_call *call = calloc(1, sizeof(*call));
+    const keyset *set;
     int64_t expire_s;
 
     if (!call)
@@ -460,8 +471,8 @@ send_call(apm_redis *link)
              (unsigned long long)++link->call_no);
     if (only_pushes(call)) {
         send_request(call, pushes(call));
-    } else if (only_settlements(call, &expire_s)) {
-        send_request(call, settlements(call, expire_s));
+    } else if (only_settlements(call, &set, &expire_s)) {
+        send_request(call, settlements(call, set, expire_s));
     } else {
         call->untold = false;
         send_request(call, any(call));

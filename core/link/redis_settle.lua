@@ -1,8 +1,9 @@
--- Settlements that consist of an acknowledgement and perhaps a result, as they nearly all do: what redis_unit.lua does, for less.
+-- Settlements that consist of an acknowledgement or a result or both, as they nearly all do: what redis_unit.lua does, for less.
 --
--- ARGV: token ('' none is kept), its life in seconds, the life of the results ('' there is none, '0' they stay), unacked, index,
+-- ARGV: token ('' none is kept), its life in seconds, the life of the results ('' there is none, '0' they stay), unacked, index
+--       (both '' where nothing is acknowledged),
 --       n, tokens that may go,
---       for each settlement: tag, key ('' no result), document.
+--       for each settlement: tag ('' no acknowledgement), key ('' no result), document.
 -- Answer: 0 (all applied), or for each settlement 0 (applied), 1 (fenced), or the text of an error. The token remembers it, as 0 or
 -- as JSON.
 local A, call, try = ARGV, redis.call, redis.pcall
@@ -19,8 +20,8 @@ end
 local gone, is_gone, n, said, first = {}, {}, 0, nil, 7 + A[6]
 for i = first, #A, 3 do
   local tag, key, answer = A[i], A[i + 1], 0
-  local held = try('HEXISTS', unacked, tag)
-  if held ~= 1 or is_gone[tag] then
+  local held = tag == '' or try('HEXISTS', unacked, tag)
+  if held ~= 1 and held ~= true or is_gone[tag] then
     answer = held ~= 0 and held ~= 1 and held.err or 1
   elseif key ~= '' then
     local doc, done = A[i + 2], nil
@@ -45,9 +46,11 @@ for i = first, #A, 3 do
     if type(done) == 'table' and done.err then answer = done.err end
   end
   if answer == 0 then
-    n = n + 1
-    gone[n] = tag
-    is_gone[tag] = true
+    if tag ~= '' then
+      n = n + 1
+      gone[n] = tag
+      is_gone[tag] = true
+    end
   else
     said = said or {}
     said[(i - first) / 3 + 1] = answer

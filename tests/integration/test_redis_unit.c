@@ -255,6 +255,41 @@ START_TEST(an_acknowledgement_without_result_that_is_sent_twice_is_still_known)
 }
 END_TEST
 
+/* Results without acknowledgements, as workers store them whose broker is another: what somebody stored since stays. */
+START_TEST(results_alone_that_are_sent_twice_are_stored_once)
+{
+    static const char started[] = "{\"status\": \"STARTED\"}",
+                      other[] = "{\"status\": \"FAILURE\"}";
+    static const apm_redis_keys keys = { 0, "unacked", "unacked_index", "apium.dead", "", "|" };
+    redis_through_proxy();
+    side *s = side_with(true, false);
+    count c[3] = { 0 };
+
+    store(s, (const char *const[]){ other, NULL }); /* from then on the server has the script */
+    ask("RPUSH list x");
+    ask("HSET unacked tag 1");
+    proxy_swallow(net, true);
+    for (int i = 0; i < 3; i++) {
+        apm_unit *unit = apm_unit_new(s->broker->link);
+        if (i < 2)
+            apm_redis_unit_record(unit, 0, i ? APM_STR("list") : APM_STR("result"), 100,
+                                  apm_strz(started));
+        else
+            apm_redis_unit_ack(unit, &keys, APM_STR("tag"));
+        apm_unit_commit(unit, on_counted, &c[i]);
+    }
+    run_until(ask("HLEN unacked") == 0);
+    expect_text(started, "GET %s", "result");
+    free(ask_text("SET result %s", other));
+    proxy_cut(net);
+    proxy_swallow(net, false);
+    run_until(c[0].ok && c[1].failed && c[2].ok);
+    ck_assert_ptr_nonnull(strstr(c[1].why, "WRONGTYPE"));
+    expect_text(other, "GET %s", "result");
+    side_free(s);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -267,6 +302,7 @@ main(void)
         a_call_that_is_sent_twice_says_twice_which_of_its_units_failed,
         settlements_that_are_sent_twice_are_settled_once,
         an_acknowledgement_without_result_that_is_sent_twice_is_still_known,
+        results_alone_that_are_sent_twice_are_stored_once,
         NULL,
     };
     int rc = redis_installed();
