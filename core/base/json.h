@@ -89,6 +89,8 @@ apm_json_cstr(apm_json val, const char *what, apm_arena *arena, const char **out
 /* Appending, in the exact form of Python's json.dumps (ASCII only, lower-case \uXXXX, shortest floats).
  * Bytes that are not (W)UTF-8 make the buffer fail: check with apm_utf8_valid first where they may occur. */
 void apm_json_add_string(apm_buf *buf, apm_str text);
+/* Append it if it is (W)UTF-8; false, and nothing is appended, when it is not. */
+bool apm_json_try_string(apm_buf *buf, apm_str text);
 void apm_json_add_stringz(apm_buf *buf, const char *text); /* NULL gives null */
 void apm_json_add_int(apm_buf *buf, int64_t value);
 void apm_json_add_double(apm_buf *buf, double value);

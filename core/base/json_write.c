@@ -85,21 +85,27 @@ is_plain(apm_str text)
     return !((odd | odd_bytes(v)) & 0x8080808080808080u);
 }
 
-void
-apm_json_add_string(apm_buf *buf, apm_str text)
+/* Does it need no escapes? Then it is appended. */
+static bool
+add_plain(apm_buf *buf, apm_str text)
 {
-    const char *at = text.p, *end = at + text.len;
-    char *room;
-
-    if (text.len && is_plain(text)) {
-        if (!(room = apm_buf_reserve(buf, text.len + 2)))
-            return;
+    if (!text.len || !is_plain(text))
+        return false;
+    char *room = apm_buf_reserve(buf, text.len + 2);
+    if (room) {
         room[0] = '"';
         memcpy(room + 1, text.p, text.len);
         memcpy(room + 1 + text.len, "\"", 2);
         buf->len += text.len + 2;
-        return;
     }
+    return true;
+}
+
+static void
+add_any(apm_buf *buf, apm_str text)
+{
+    const char *at = text.p, *end = at + text.len;
+
     apm_buf_addc(buf, '"');
     while (at < end && !buf->failed) {
         const char *run = at;
@@ -119,6 +125,24 @@ apm_json_add_string(apm_buf *buf, apm_str text)
         }
     }
     apm_buf_addc(buf, '"');
+}
+
+void
+apm_json_add_string(apm_buf *buf, apm_str text)
+{
+    if (!add_plain(buf, text))
+        add_any(buf, text);
+}
+
+bool
+apm_json_try_string(apm_buf *buf, apm_str text)
+{
+    if (add_plain(buf, text))
+        return true;
+    if (!apm_utf8_valid(text, true))
+        return false;
+    add_any(buf, text);
+    return true;
 }
 
 void

@@ -2,6 +2,7 @@
 #include "core/base/error.h"
 #include "core/link/amqp.h"
 #include "core/link/amqp_table.h"
+#include "core/model/request_fields.h"
 
 #define SHORT_MAX 255
 
@@ -110,21 +111,54 @@ get_octet(struct cursor *c, bool present, int absent)
     return *c->at++;
 }
 
+/* What the headers have, while their text is still being written. */
+struct found {
+    struct {
+        apm_json_type type;
+        size_t at, len;
+    } field[APM_F_HEADERS];
+    int hint;
+};
+
+static void
+on_member(void *arg, apm_str name, apm_json_type type, size_t at, size_t len)
+{
+    struct found *found = arg;
+    int field = apm_field_named(name, APM_F_HEADERS, &found->hint);
+
+    if (field >= 0) {
+        found->field[field].type = type;
+        found->field[field].at = at;
+        found->field[field].len = len;
+    }
+}
+
 static apium_status
 read_headers(struct cursor *c, apm_message *msg, apium_error *err)
 {
+    struct found found = { 0 };
     size_t used = 0;
 
     apm_buf_reset(c->scratch);
-    apium_status st = apm_amqp_table_read(
-        c->scratch, (apm_str){ (const char *)c->at, (size_t)(c->end - c->at) }, &used, err);
+    apium_status st =
+        apm_amqp_table_read(c->scratch, (apm_str){ (const char *)c->at, (size_t)(c->end - c->at) },
+                            on_member, &found, &used, err);
     if (st != APIUM_OK)
         return st;
     c->at += used;
-    if (c->scratch->failed)
+    struct apm_header_fields *fields = apm_arena_alloc(c->arena, sizeof(*fields));
+    if (c->scratch->failed || !fields) {
         c->memory = false;
-    else
-        msg->headers = apm_arena_str(c->arena, apm_buf_str(c->scratch), &c->memory);
+        return APIUM_OK;
+    }
+    msg->headers = apm_arena_str(c->arena, apm_buf_str(c->scratch), &c->memory);
+    fields->of = msg->headers.p;
+    for (int i = 0; c->memory && i < APM_F_HEADERS; i++)
+        if (found.field[i].type != APM_JSON_NONE)
+            fields->field[i] =
+                (apm_json){ found.field[i].type,
+                            { msg->headers.p + found.field[i].at, found.field[i].len } };
+    msg->fields = fields;
     return APIUM_OK;
 }
 

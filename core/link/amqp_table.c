@@ -204,10 +204,8 @@ take_text(struct reader *r, size_t len_size, apm_str *text)
 static void
 add_text(apm_buf *json, apm_str text)
 {
-    if (apm_utf8_valid(text, true)) {
-        apm_json_add_string(json, text);
+    if (apm_json_try_string(json, text))
         return;
-    }
     /* Bytes: one character each, so that nothing is lost. */
     apm_buf_addc(json, '"');
     for (size_t i = 0; i < text.len; i++)
@@ -226,7 +224,13 @@ add_decimal(apm_buf *json, struct reader *r)
     return true;
 }
 
-static bool read_members(apm_buf *json, struct reader *r, bool table, int depth);
+struct told {
+    apm_amqp_table_seen *seen;
+    void *arg;
+};
+
+static bool
+read_members(apm_buf *json, struct reader *r, bool table, int depth, const struct told *told);
 
 /* The size in bytes of the integers, by tag, and whether they are signed. RabbitMQ's reading of the tags where it and the
  * AMQP 0-9-1 document differ. */
@@ -263,7 +267,8 @@ integer_tag(int tag, size_t *size, bool *is_signed)
     }
 }
 
-static bool
+/* NONE when it cannot be read. */
+static apm_json_type
 read_value(apm_buf *json, struct reader *r, int depth)
 {
     const unsigned char *tag;
@@ -273,60 +278,63 @@ read_value(apm_buf *json, struct reader *r, int depth)
     apm_str text;
 
     if (!take(r, 1, &tag))
-        return false;
+        return APM_JSON_NONE;
     if (integer_tag(*tag, &size, &is_signed)) {
         if (!take_uint(r, size, &v))
-            return false;
+            return APM_JSON_NONE;
         unsigned unused = 64 - 8 * (unsigned)size;
         apm_json_add_int(json, is_signed ? (int64_t)(v << unused) >> unused : (int64_t)v);
-        return true;
+        return APM_JSON_INT;
     }
     switch (*tag) {
     case 't':
         if (!take_uint(r, 1, &v))
-            return false;
+            return APM_JSON_NONE;
         apm_buf_addz(json, v ? "true" : "false");
-        return true;
+        return APM_JSON_BOOL;
     case 'd': {
         double d;
         if (!take_uint(r, 8, &v))
-            return false;
+            return APM_JSON_NONE;
         memcpy(&d, &v, sizeof(d));
         apm_json_add_double(json, d);
-        return true;
+        return APM_JSON_FLOAT;
     }
     case 'f': {
         float f;
         if (!take_uint(r, 4, &v))
-            return false;
+            return APM_JSON_NONE;
         uint32_t low = (uint32_t)v;
         memcpy(&f, &low, sizeof(f));
         apm_json_add_double(json, (double)f);
-        return true;
+        return APM_JSON_FLOAT;
     }
     case 'D':
-        return add_decimal(json, r);
+        return add_decimal(json, r) ? APM_JSON_FLOAT : APM_JSON_NONE;
     case 'V':
         apm_buf_addz(json, "null");
-        return true;
+        return APM_JSON_NULL;
     case 'S':
     case 'x':
         if (!take_text(r, 4, &text))
-            return false;
+            return APM_JSON_NONE;
         add_text(json, text);
-        return true;
+        return APM_JSON_STRING;
     case 'A':
     case 'F':
-        return depth < APM_JSON_DEPTH && read_members(json, r, *tag == 'F', depth + 1);
+        if (depth + 1 >= APM_JSON_DEPTH || !read_members(json, r, *tag == 'F', depth + 1, NULL))
+            return APM_JSON_NONE;
+        return *tag == 'F' ? APM_JSON_OBJECT : APM_JSON_ARRAY;
     default:
-        return false;
+        return APM_JSON_NONE;
     }
 }
 
 static bool
-read_members(apm_buf *json, struct reader *r, bool table, int depth)
+read_members(apm_buf *json, struct reader *r, bool table, int depth, const struct told *told)
 {
     apm_str all, key;
+    apm_json_type type;
 
     if (!take_text(r, 4, &all))
         return false;
@@ -341,20 +349,25 @@ read_members(apm_buf *json, struct reader *r, bool table, int depth)
             add_text(json, key);
             apm_buf_add(json, ": ", 2);
         }
-        if (!read_value(json, &in, depth))
+        const size_t at = json->len;
+        if ((type = read_value(json, &in, depth)) == APM_JSON_NONE)
             return false;
+        if (told)
+            told->seen(told->arg, key, type, at, json->len - at);
     }
     apm_buf_addc(json, table ? '}' : ']');
     return true;
 }
 
 apium_status
-apm_amqp_table_read(apm_buf *json, apm_str bytes, size_t *used, apium_error *err)
+apm_amqp_table_read(apm_buf *json, apm_str bytes, apm_amqp_table_seen *seen, void *arg,
+                    size_t *used, apium_error *err)
 {
+    const struct told told = { seen, arg };
     struct reader r = { (const unsigned char *)bytes.p,
                         (const unsigned char *)bytes.p + bytes.len };
 
-    if (!read_members(json, &r, true, 0))
+    if (!read_members(json, &r, true, 0, seen ? &told : NULL))
         return apm_fail(err, APIUM_E_DECODE,
                         "the headers are not a field table that we can read (offset %zu of %zu)",
                         (size_t)(r.at - (const unsigned char *)bytes.p), bytes.len);

@@ -15,6 +15,8 @@
 #define APM_PRIORITY_NONE                                                                          \
     INT_MIN /* none was given: brokers send 0. Not -1: a sender may say that */
 
+struct apm_header_fields;
+
 typedef struct apm_message {
     apm_str content_type;     /* "application/json"; absent when the sender sent none */
     apm_str content_encoding; /* "utf-8" */
@@ -31,6 +33,8 @@ typedef struct apm_message {
     int64_t sent_us;
     /* Of an envelope that was read: the raw JSON object, for members unknown here; else absent. */
     apm_str properties;
+    /* What is in the headers (request_fields.h), from a reader who has just written their text; NULL: nobody looked. */
+    const struct apm_header_fields *fields;
 } apm_message;
 
 /*

@@ -38,6 +38,22 @@ const char *const apm_field_names[APM_FIELDS] = {
 };
 
 int
+apm_field_named(apm_str name, int n, int *hint)
+{
+    int at = *hint < n ? *hint : 0;
+
+    for (int i = 0; i < n; i++) {
+        if (apm_str_eqz(name, apm_field_names[at])) {
+            *hint = at + 1;
+            return at;
+        }
+        if (++at == n)
+            at = 0;
+    }
+    return -1;
+}
+
+int
 apm_field_find(apm_str raw_key, int n, int *hint)
 {
     int at = *hint < n ? *hint : 0;

@@ -45,9 +45,17 @@ typedef enum apm_field {
 
 extern const char *const apm_field_names[APM_FIELDS];
 
+/* The members of a message's headers, so that their text is not read once more. */
+struct apm_header_fields {
+    const char *of; /* the text that they are slices of: headers.p */
+    apm_json field[APM_F_HEADERS];
+};
+
 /* The field of that raw key among the first `n`, or -1. *hint, at first 0, makes keys in the usual
  * order cheap. */
 int apm_field_find(apm_str raw_key, int n, int *hint);
+/* The same for a name without quotes and escapes. */
+int apm_field_named(apm_str name, int n, int *hint);
 
 /* Sort the members of an object (not validated yet) into `fields`, the last of equal names winning,
  * where a field has no value yet. */

@@ -303,8 +303,10 @@ read_request(struct reading *r)
     apium_status st;
 
     r->how = APM_MAL_UNKNOWN;
-    if (msg->headers.len &&
-        (st = apm_fields_read(msg->headers, APM_F_HEADERS, r->fields, r->err)) != APIUM_OK)
+    if (msg->fields && msg->fields->of == msg->headers.p)
+        memcpy(r->fields, msg->fields->field, sizeof(msg->fields->field));
+    else if (msg->headers.len &&
+             (st = apm_fields_read(msg->headers, APM_F_HEADERS, r->fields, r->err)) != APIUM_OK)
         return st;
     r->named = r->fields[APM_F_TASK].type != APM_JSON_NONE;
     req->headers = msg->headers.len ? msg->headers : APM_STR("{}");

@@ -1,6 +1,7 @@
 /* fuzz_amqp.c - whatever a content header holds, it is refused or read; and what was read is JSON, which is written and read again as
  * the same. The bytes are given in hexadecimal, so that the changes hit any of them. */
 #include "core/link/amqp.h"
+#include "core/model/request_fields.h"
 #include "tests/fuzz/fuzz.h"
 
 const char *const fuzz_seeds[] = {
@@ -12,6 +13,10 @@ const char *const fuzz_seeds[] = {
     "0178 74 00 00 0242 42 ff 0262 62 80 0275 75 ffff 0273 73 8000 02 00 02 6964 02 7274 03 313030",
     "2000 00000008 0146 46 00000000",
     "2000 0000000f 0154 54 0000000065000000 0144 44 02 000004d2 ",
+    /* the same name twice, names of Celery's and others, and null */
+    "2000 00000048 04 7461736b 53 00000001 61 02 6964 53 00000002 2261 07 72657472696573 49 "
+    "00000003 04 7461736b 53 00000002 6262 "
+    "03 657461 56 06 7374616d7073 46 00000000 05 67726f7570 41 00000001 56",
     "0000",
     "e000 00 00 00000000",
     NULL,
@@ -47,6 +52,22 @@ check_again(const apm_message *msg, apm_buf *scratch)
     apm_buf_clear(&bytes);
 }
 
+/* What the reader has found in the headers is what a look at their text finds. */
+static void
+check_fields(const apm_message *msg)
+{
+    apm_json seen[APM_FIELDS] = { 0 };
+
+    if (!msg->fields)
+        return;
+    fuzz_check(msg->fields->of == msg->headers.p);
+    fuzz_check(apm_fields_read(msg->headers, APM_F_HEADERS, seen, NULL) == APIUM_OK);
+    for (int i = 0; i < APM_F_HEADERS; i++)
+        fuzz_check(seen[i].type == msg->fields->field[i].type &&
+                   seen[i].text.p == msg->fields->field[i].text.p &&
+                   seen[i].text.len == msg->fields->field[i].text.len);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -72,6 +93,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (apm_amqp_header_read((apm_str){ exact, len }, &arena, &scratch, &msg, NULL) == APIUM_OK) {
         fuzz_check(apm_json_parse(msg.headers, &headers, NULL) == APIUM_OK);
         fuzz_check(headers.type == APM_JSON_OBJECT);
+        check_fields(&msg);
         check_again(&msg, &scratch);
     }
     apm_arena_clear(&arena);

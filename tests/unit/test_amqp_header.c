@@ -4,6 +4,7 @@
 
 #include "core/link/amqp.h"
 #include "core/link/amqp_table.h"
+#include "core/model/request_fields.h"
 #include "tests/support/suite.h"
 
 static apium_error error, *const err = &error;
@@ -26,7 +27,7 @@ round_trip(const char *json)
     apm_buf_init(&bytes, APM_BUF_MAX);
     apm_buf_init(&back, APM_BUF_MAX);
     ck_ok(apm_amqp_table_write(&bytes, apm_strz(json), err));
-    ck_ok(apm_amqp_table_read(&back, apm_buf_str(&bytes), &used, err));
+    ck_ok(apm_amqp_table_read(&back, apm_buf_str(&bytes), NULL, NULL, &used, err));
     ck_assert_uint_eq(used, bytes.len);
     return show(&back);
 }
@@ -42,7 +43,7 @@ value_of(const char *bytes, size_t len)
     memcpy(table + 6, bytes, len);
     apm_buf_clear(&back);
     apm_buf_init(&back, APM_BUF_MAX);
-    ck_ok(apm_amqp_table_read(&back, (apm_str){ (char *)table, len + 6 }, &used, err));
+    ck_ok(apm_amqp_table_read(&back, (apm_str){ (char *)table, len + 6 }, NULL, NULL, &used, err));
     return show(&back);
 }
 #define VALUE(bytes) value_of(bytes, sizeof(bytes) - 1)
@@ -160,16 +161,26 @@ nested(size_t n, size_t *len)
 
 START_TEST(a_table_nested_without_end_is_refused)
 {
+    /* as deep as JSON may be, one deeper, and as deep as one frame can be */
+    static const size_t depths[] = { 100, APM_JSON_DEPTH - 1, APM_JSON_DEPTH, 18000 };
     apm_buf json;
+    apm_json read;
     size_t len, used;
-    char *bytes = nested(100, &len);
 
     apm_buf_init(&json, APM_BUF_MAX);
-    ck_ok(apm_amqp_table_read(&json, (apm_str){ bytes, len }, &used, err));
-    free(bytes);
-    bytes = nested(18000, &len); /* as deep as one frame can be */
-    ck_fails(apm_amqp_table_read(&json, (apm_str){ bytes, len }, &used, err), APIUM_E_DECODE);
-    free(bytes);
+    for (size_t i = 0; i < sizeof(depths) / sizeof(*depths); i++) {
+        char *bytes = nested(depths[i], &len);
+        apm_buf_reset(&json);
+        apium_status st =
+            apm_amqp_table_read(&json, (apm_str){ bytes, len }, NULL, NULL, &used, err);
+        if (depths[i] < APM_JSON_DEPTH) {
+            ck_ok(st);
+            ck_ok(apm_json_parse(apm_buf_str(&json), &read, err));
+        } else {
+            ck_fails(st, APIUM_E_DECODE);
+        }
+        free(bytes);
+    }
     apm_buf_clear(&json);
 }
 END_TEST
@@ -254,6 +265,52 @@ START_TEST(a_header_that_is_cut_short_is_refused_wherever_it_is_cut)
 }
 END_TEST
 
+/* What was found while the text was written is what a look at the text finds. */
+static void
+same_fields(const apm_message *msg)
+{
+    apm_json seen[APM_FIELDS] = { 0 };
+
+    ck_ok(apm_fields_read(msg->headers, APM_F_HEADERS, seen, err));
+    if (!msg->fields) {
+        ck_assert_str_eq(msg->headers.p, "{}");
+        return;
+    }
+    ck_assert_ptr_eq(msg->fields->of, msg->headers.p);
+    for (int i = 0; i < APM_F_HEADERS; i++) {
+        ck_assert_int_eq(msg->fields->field[i].type, seen[i].type);
+        ck_assert_ptr_eq(msg->fields->field[i].text.p, seen[i].text.p);
+        ck_assert_uint_eq(msg->fields->field[i].text.len, seen[i].text.len);
+    }
+}
+
+START_TEST(headers_are_found_while_they_are_written)
+{
+    const apm_message sent = { .headers = APM_STR(
+                                   "{\"task\": \"t\", \"id\": \"i\\\"\\ud800\", \"mine\": [1, "
+                                   "{\"id\": 2}], \"retries\": 3, "
+                                   "\"expires\": 1.5, \"timelimit\": [null, 2], \"stamps\": "
+                                   "{\"eta\": \"x\"}, \"eta\": null, "
+                                   "\"ignore_result\": true, \"group\": \"\", \"t\u00e4sk\": 0}") };
+    apm_arena arena = { 0 };
+    apm_message msg;
+    apm_buf bytes;
+
+    apm_buf_init(&scratch, APM_BUF_MAX);
+    apm_buf_init(&bytes, APM_BUF_MAX);
+    ck_ok(apm_amqp_header_write(&bytes, &sent, err));
+    ck_ok(apm_amqp_header_read(apm_buf_str(&bytes), &arena, &scratch, &msg, err));
+    ck_assert_ptr_nonnull(msg.fields);
+    same_fields(&msg);
+    ck_assert(apm_str_eqz(msg.fields->field[APM_F_RETRIES].text, "3"));
+    ck_assert_int_eq(msg.fields->field[APM_F_EXPIRES].type, APM_JSON_FLOAT);
+    ck_assert_int_eq(msg.fields->field[APM_F_PARENT_ID].type, APM_JSON_NONE);
+    apm_buf_clear(&bytes);
+    apm_buf_clear(&scratch);
+    apm_arena_clear(&arena);
+}
+END_TEST
+
 static void
 flip_everywhere(apm_str header)
 {
@@ -269,6 +326,7 @@ flip_everywhere(apm_str header)
                 APIUM_OK) {
                 apm_json headers; /* whatever it says now, it is JSON */
                 ck_ok(apm_json_parse(msg.headers, &headers, err));
+                same_fields(&msg);
             }
             apm_arena_clear(&arena);
         }
@@ -307,6 +365,7 @@ main(void)
     const TTest *const tests[] = {
         json_comes_back_from_a_table_as_it_went,
         an_absent_object_is_an_empty_table,
+        headers_are_found_while_they_are_written,
         integers_have_the_tags_of_celerys_client,
         every_tag_that_a_stranger_writes_is_read,
         what_a_table_cannot_hold_is_named,
