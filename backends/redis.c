@@ -40,8 +40,15 @@ apm_redis_expires_s(const apm_backend *backend)
 static char *
 meta_key(const redis_backend *backend, apm_str id)
 {
-    char *key = NULL;
-    return asprintf(&key, "%s" META "%.*s", backend->prefix, APM_STR_ARG(id)) < 0 ? NULL : key;
+    const size_t prefix = strlen(backend->prefix);
+    char *key = malloc(prefix + sizeof(META) + id.len);
+    if (key) {
+        memcpy(key, backend->prefix, prefix);
+        memcpy(key + prefix, META, sizeof(META));
+        memcpy(key + prefix + strlen(META), id.p, id.len);
+        key[prefix + strlen(META) + id.len] = '\0';
+    }
+    return key;
 }
 
 static apium_status

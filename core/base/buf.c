@@ -61,7 +61,7 @@ grow(apm_buf *buf, size_t len)
 }
 
 char *
-apm_buf_reserve(apm_buf *buf, size_t len)
+apm_buf_reserve_grown(apm_buf *buf, size_t len)
 {
     return grow(buf, len) ? buf->p + buf->len : NULL;
 }

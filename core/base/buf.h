@@ -28,8 +28,8 @@ void apm_buf_addf(apm_buf *buf, const char *fmt, ...) __attribute__((format(prin
 void apm_buf_addv(apm_buf *buf, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* What apm_buf_add() does when there is no room yet. */
 void apm_buf_add_grown(apm_buf *buf, const void *p, size_t len);
-/* Room for `len` more bytes at buf->p + buf->len, or NULL; add to buf->len what was used. */
-char *apm_buf_reserve(apm_buf *buf, size_t len);
+/* What apm_buf_reserve() does then. */
+char *apm_buf_reserve_grown(apm_buf *buf, size_t len);
 /* Move the storage out: a terminated string for free(), NULL when any append failed. */
 char *apm_buf_take(apm_buf *buf, size_t *len);
 
@@ -45,6 +45,15 @@ apm_buf_add(apm_buf *buf, const void *p, size_t len)
         memcpy(buf->p + buf->len, p, len);
     buf->len += len;
     buf->p[buf->len] = '\0';
+}
+
+/* Room for `len` more bytes at buf->p + buf->len, or NULL; add to buf->len what was used. */
+static inline char *
+apm_buf_reserve(apm_buf *buf, size_t len)
+{
+    if (buf->failed || len >= buf->cap - buf->len)
+        return apm_buf_reserve_grown(buf, len);
+    return buf->p + buf->len;
 }
 
 static inline void

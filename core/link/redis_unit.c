@@ -9,8 +9,9 @@
 
 #include "core/base/error.h"
 
-#define VALUE_ROOM 24  /* for a value's length, which is known when it is composed */
-#define RUN_MAX    200 /* values of one push: Lua's stack is not large */
+#define VALUE_ROOM  24  /* for a value's length, which is known when it is composed */
+#define RECORD_ROOM 96  /* what frames a result and the acknowledgement behind it, about */
+#define RUN_MAX     200 /* values of one push: Lua's stack is not large */
 
 static void
 unit_free(redis_unit *unit)
@@ -192,6 +193,7 @@ void
 apm_redis_unit_record(apm_unit *base, int db, apm_str key, int64_t expire_s, apm_str doc)
 {
     redis_unit *unit = (redis_unit *)base;
+    (void)apm_buf_reserve(&unit->words, key.len + doc.len + RECORD_ROOM);
     wordz(unit, "S");
     wordi(unit, db);
     size_t at = unit->words.len;

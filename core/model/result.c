@@ -107,7 +107,9 @@ apm_result_write(apm_buf *buf, const apm_request *req, const apm_outcome *outcom
                         : outcome->kind == APM_DONE_REVOKED ? APM_STATE_REVOKED
                                                             : APM_STATE_FAILURE;
 
-    apm_buf_addf(buf, "{\"status\": \"%s\", \"result\": ", state);
+    apm_buf_addz(buf, "{\"status\": \"");
+    apm_buf_addz(buf, state);
+    apm_buf_addz(buf, "\", \"result\": ");
     if (outcome->kind == APM_DONE_SUCCESS)
         apm_buf_adds(buf, apm_str_is(outcome->result) ? outcome->result : APM_STR("null"));
     else if (outcome->kind == APM_DONE_RETRY && !apm_str_is(outcome->exc.type))
