@@ -84,7 +84,7 @@ def depth(where):
         where.push(size, "staged")
         spent, began = kit.Spent(up, where.pid), time.monotonic()
         where.redis.rename("staged", "celery")
-        harness.eventually(lambda: where.redis.llen("celery") <= size - count, 600, "enough tasks are done", every=0.01)
+        kit.reached(lambda: size - where.redis.llen("celery"), count, what="enough tasks are done")
         where.redis.rename("celery", "rest")
         rest = where.redis.llen("rest")
         settled(where, every=0.002)
@@ -137,7 +137,7 @@ def queues(where):
             where.push(n, "staged")
             where.redis.eval("for i = 1, ARGV[1] do redis.call('LMOVE', 'staged', 'q' .. i % ARGV[2], 'RIGHT', 'LEFT') end", 0, n, count)
             spent, began = kit.Spent(up, where.pid), time.monotonic()
-            harness.eventually(lambda: where.redis.dbsize() >= n, 600, "all tasks are done", every=0.01)
+            kit.reached(where.redis.dbsize, n)
             settled(where, names[-1])
             return {**costs(n, time.monotonic() - began, spent), **waiting, "lone ms": lone}
     curve.run([1, 10, 100, 1000], point)
