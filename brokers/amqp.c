@@ -16,6 +16,12 @@
 #define BATCH_MAX  64
 #define REASON_MAX 500
 
+/* So many at a time, while so many are held anyway: the next are read a little later, together. RabbitMQ sends a few at a time, and
+ * each few would make everybody turn: the loop, the pool, the result store. */
+#define FLOOD   8
+#define ENOUGH  64
+#define REST_MS 2
+
 static struct amqp_broker *
 self_of(apm_broker *broker)
 {
@@ -127,7 +133,11 @@ hand_over(struct amqp_broker *self)
 static void
 on_batch_end(apm_amqp_intake *intake)
 {
-    hand_over(intake->arg);
+    struct amqp_broker *self = intake->arg;
+    hand_over(self);
+    if (self->arrived >= FLOOD && self->held.n >= ENOUGH)
+        apm_amqp_intake_rest(intake, REST_MS);
+    self->arrived = 0;
 }
 
 /* ---- the dead-letter place ---- */
@@ -297,6 +307,7 @@ on_message(apm_amqp_intake *intake, apm_amqp_consumer *consumer,
         return;
     }
     append(&self->backlog, &d->base);
+    self->arrived++;
 }
 
 static void

@@ -142,6 +142,8 @@ void apm_amqp_intake_remove(apm_amqp_intake *intake, apm_amqp_consumer *consumer
 /* Told once no consumer is on or on its way off. */
 void apm_amqp_intake_when_quiet(apm_amqp_intake *intake, void (*done)(void *arg), void *arg);
 void apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window);
+/* Read nothing for so long of what the server sends over the consuming connection. */
+void apm_amqp_intake_rest(apm_amqp_intake *intake, unsigned ms);
 
 /* From on_message: the tag is held. */
 void apm_amqp_tag_hold(apm_amqp_tag *tag, apm_amqp_intake *intake, apm_amqp_consumer *consumer,

@@ -491,6 +491,14 @@ apm_amqp_intake_remove(apm_amqp_intake *intake, apm_amqp_consumer *consumer)
 }
 
 void
+apm_amqp_intake_rest(apm_amqp_intake *intake, unsigned ms)
+{
+    apm_amqp_conn *conn = intake->channel.conn;
+    if (conn->stream)
+        apm_stream_rest(conn->stream, ms);
+}
+
+void
 apm_amqp_intake_when_quiet(apm_amqp_intake *intake, void (*done)(void *arg), void *arg)
 {
     intake->when_quiet = done;

@@ -32,7 +32,7 @@ struct apm_stream {
     struct sock *sock;
     uv_getaddrinfo_t resolve;
     struct addrinfo *addresses, *address; /* all, and the one being tried */
-    uv_timer_t timer;                     /* connect timeout, then the linger of a close */
+    uv_timer_t timer; /* connect timeout, then rests, then the linger of a close */
     uv_write_t write;
     apm_tls *tls;
     apm_buf out;     /* plain, gathered */
@@ -42,6 +42,7 @@ struct apm_stream {
     bool local;      /* a Unix socket */
     bool resolving, open, busy /* writing */, closing, timer_closed, told;
     bool parting;  /* closing, and the peer has not ended its side */
+    bool more;     /* the last read filled its room: there is more to read */
     char why[200]; /* of the last address that failed */
     char read[READ_SIZE];
 };
@@ -148,6 +149,7 @@ on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 
     if (!stream)
         return;
+    stream->more = n == READ_SIZE;
     if (stream->parting) {
         if (n < 0)
             end_linger(stream);
@@ -160,6 +162,24 @@ on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         read_tls(stream, buf->base, (size_t)n);
     else if (n > 0)
         stream->opts.on_data(stream->opts.arg, buf->base, (size_t)n);
+}
+
+static void
+on_rested(uv_timer_t *timer)
+{
+    apm_stream *stream = timer->data;
+
+    if (stream->sock)
+        uv_read_start(&stream->sock->u.stream, on_alloc, on_read);
+}
+
+void
+apm_stream_rest(apm_stream *stream, unsigned ms)
+{
+    if (!stream->open || stream->closing || !stream->sock || stream->more)
+        return;
+    uv_read_stop(&stream->sock->u.stream);
+    uv_timer_start(&stream->timer, on_rested, ms, 0);
 }
 
 static void
@@ -491,5 +511,6 @@ apm_stream_part(apm_stream *stream)
         return;
     }
     stream->closing = stream->parting = true;
+    on_rested(&stream->timer);
     uv_timer_start(&stream->timer, on_linger_timeout, LINGER_MS, 0);
 }

@@ -37,6 +37,8 @@ apm_stream_open(apm_stream **out, uv_loop_t *loop, const apm_stream_opts *opts, 
 /* What is appended here goes out with the next flush; before on_open it waits. */
 apm_buf *apm_stream_out(apm_stream *stream);
 void apm_stream_flush(apm_stream *stream);
+/* Read nothing for so long: what comes meanwhile is read at once then. Without effect while more is there to be read. */
+void apm_stream_rest(apm_stream *stream, unsigned ms);
 /* Bytes that the system has not taken yet. */
 size_t apm_stream_unsent(const apm_stream *stream);
 /* No callback any more. What was flushed and not yet taken by the system is still sent, for at most a second. The
