@@ -332,10 +332,11 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
 }
 
 static void
-broker_window(apm_broker *base, unsigned window)
+broker_window(apm_broker *base, unsigned window, unsigned kept)
 {
     memory_broker *b = (memory_broker *)base;
 
+    (void)kept;
     b->window = window;
     b->window_set = true;
     apm_memory_stir(base->link);

@@ -223,9 +223,10 @@ redis_cancel(apm_broker *base, const char *name, apium_error *err)
 }
 
 static void
-redis_window(apm_broker *base, unsigned window)
+redis_window(apm_broker *base, unsigned window, unsigned kept)
 {
     redis_broker *broker = redis_of(base);
+    (void)kept;
     broker->window = window;
     broker->windowed = true;
 }

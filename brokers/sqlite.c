@@ -529,10 +529,11 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
 }
 
 static void
-broker_window(apm_broker *base, unsigned window)
+broker_window(apm_broker *base, unsigned window, unsigned kept)
 {
     sqlite_broker *b = (sqlite_broker *)base;
 
+    (void)kept;
     b->window = window;
     b->window_set = true;
     apm_sqlite_stir(base->link);

@@ -358,17 +358,17 @@ apm_gate_window(apm_worker *w)
             each = ahead;
     }
     unsigned window = 0;
-    if (each) {
-        int64_t held = (int64_t)w->n_held_eta;
-        if (s->worker_eta_task_limit && held > s->worker_eta_task_limit)
-            held = s->worker_eta_task_limit;
+    int64_t held = (int64_t)w->n_held_eta;
+    if (s->worker_eta_task_limit && held > s->worker_eta_task_limit)
+        held = s->worker_eta_task_limit;
+    if (each)
         window = (unsigned)((int64_t)apm_pool_concurrency(w->pool) * each + held);
-    }
-    if (w->window_set && window == w->window)
+    if (w->window_set && window == w->window && held == w->window_kept)
         return;
     w->window = window;
+    w->window_kept = held;
     w->window_set = true;
-    apm_broker_window(w->broker, window);
+    apm_broker_window(w->broker, window, (unsigned)held);
 }
 
 apium_status

@@ -98,10 +98,11 @@ struct apm_amqp_consumer {
     } state;
     bool wanted;
     int index;
-    unsigned serial; /* counts its subscriptions */
-    char tag[48];    /* of the present one */
-    unsigned prefetch,
-        unsettled;       /* of the present subscription, where the window is per consumer */
+    unsigned serial;     /* counts its subscriptions */
+    char tag[48];        /* of the present one */
+    bool own_window;     /* the present subscription has one: */
+    unsigned prefetch;   /* this, 0 unlimited */
+    unsigned unsettled;  /* of what it brought */
     int64_t retry_at_ms; /* 0: none is due */
     unsigned failures;   /* in a row */
 };
@@ -117,9 +118,14 @@ struct apm_amqp_intake {
     apm_amqp_channel channel;
     apm_amqp_consumer *consumers;
     int n_consumers;
-    unsigned window;                /* unsettled at once; 0: unlimited */
-    bool paused;                    /* nothing is consumed: the window has not been set */
-    bool per_consumer;              /* the window is: quorum queues, RabbitMQ 4 */
+    unsigned window;   /* unsettled at once; 0: unlimited */
+    unsigned kept;     /* of these are waited for long */
+    bool paused;       /* nothing is consumed: the window has not been set */
+    bool per_consumer; /* the window is: see amqp_window.c */
+    bool wide;         /* a few more or less do not matter */
+    int64_t narrow_ms; /* when it was that no more; 0: never */
+    unsigned channels,
+        each; /* what the server was told last: for the channel, for who subscribes */
     apm_amqp_tag *tags, *tags_last; /* held or being settled */
     size_t n_tags;
     apm_amqp_tag **due; /* those to be settled with the next flush */
@@ -141,7 +147,8 @@ apium_status apm_amqp_intake_add(apm_amqp_intake *intake, const apm_queue *queue
 void apm_amqp_intake_remove(apm_amqp_intake *intake, apm_amqp_consumer *consumer);
 /* Told once no consumer is on or on its way off. */
 void apm_amqp_intake_when_quiet(apm_amqp_intake *intake, void (*done)(void *arg), void *arg);
-void apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window);
+/* The number of messages that may be unsettled at once, 0 unlimited; `kept` of them are expected to stay so for long. */
+void apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, unsigned kept);
 /* Read nothing for so long of what the server sends over the consuming connection. */
 void apm_amqp_intake_rest(apm_amqp_intake *intake, unsigned ms);
 

@@ -1,10 +1,4 @@
-/*
- * amqp_intake.c - consumers on a channel of their own.
- *
- * The window is `basic.qos`: for the whole channel where the server and its queues can do that, else for each
- * subscription. The latter is fixed when the subscription starts: a consumer whose share is used up by deliveries that are kept
- * for long, while the window as a whole has room, is subscribed anew.
- */
+/* amqp_intake.c - consumers on a channel of their own: declared, subscribed, subscribed anew; see amqp_link.h. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -166,16 +160,7 @@ subscribe(apm_amqp_consumer *consumer)
     }
     consumer->state = APM_AMQP_CONSUMER_STARTING;
     consumer->serial++;
-    consumer->unsettled = 0;
-    consumer->prefetch = 0;
-    if (intake->per_consumer) {
-        /* Without a window too: the channel still has the share of whoever subscribed before. */
-        size_t room = intake->window > intake->n_tags ? intake->window - intake->n_tags : 1;
-        if (intake->window > 0 && room <= UINT16_MAX)
-            consumer->prefetch = (unsigned)room;
-        apm_amqp_call_add(call, AMQP_BASIC_QOS_METHOD,
-                          &(amqp_basic_qos_t){ .prefetch_count = (uint16_t)consumer->prefetch });
-    }
+    apm_amqp_window_begin(consumer, call);
     name_subscription(consumer);
     apm_amqp_call_add(call, AMQP_BASIC_CONSUME_METHOD,
                       &(amqp_basic_consume_t){
@@ -235,66 +220,20 @@ start_consumer(apm_amqp_consumer *consumer)
     apm_amqp_channel_ask(&link->consume.admin, call);
 }
 
-/* ---- the window ---- */
-
-static void
-send_window(apm_amqp_intake *intake)
-{
-    if (intake->no_ack || intake->paused || intake->per_consumer ||
-        intake->channel.state != APM_AMQP_CHANNEL_OPEN)
-        return;
-    apm_amqp_call *call = apm_amqp_call_new(NULL, NULL);
-    if (!call)
-        return;
-    /* Celery sends 0, unlimited, for what the field does not hold. */
-    apm_amqp_call_add(
-        call, AMQP_BASIC_QOS_METHOD,
-        &(amqp_basic_qos_t){
-            .prefetch_count = (uint16_t)(intake->window > UINT16_MAX ? 0 : intake->window),
-            .global = 1,
-        });
-    apm_amqp_channel_ask(&intake->channel, call);
-    apm_amqp_wake(apm_amqp_link_of(intake->link));
-}
-
 void
-apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window)
+apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, unsigned kept)
 {
     bool first = intake->paused;
 
-    if (!first && window == intake->window)
+    if (!first && window == intake->window && kept == intake->kept)
         return;
-    intake->window = window;
     intake->paused = false;
-    send_window(intake);
+    apm_amqp_window_set(intake, window, kept);
     apm_amqp_wake(apm_amqp_link_of(intake->link)); /* what waits beyond the old window */
     if (first)
         for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
             if (c->wanted)
                 start_consumer(c);
-}
-
-/* Subscribe anew the consumers whose share is used up while the window has room. */
-static void
-widen(apm_amqp_intake *intake)
-{
-    if (!intake->per_consumer || intake->paused)
-        return;
-    for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
-        if (c->state == APM_AMQP_CONSUMER_ON && c->wanted && c->prefetch > 0 &&
-            c->unsettled >= c->prefetch && (intake->window == 0 || intake->n_tags < intake->window))
-            stop_consumer(c); /* its answer starts it again */
-}
-
-static bool
-wants_per_consumer(const apm_amqp_intake *intake)
-{
-    if (side_of(intake)->conn.server_major >= 4)
-        return true;
-    for (const apm_amqp_consumer *c = intake->consumers; c; c = c->next)
-        if (c->wanted && apm_amqp_is_quorum(c->queue))
-            return true;
-    return false;
 }
 
 /* ---- the channel ---- */
@@ -306,8 +245,7 @@ on_open(apm_amqp_channel *channel)
 
     int64_t now = apm_clock_ms();
 
-    intake->per_consumer = wants_per_consumer(intake);
-    send_window(intake);
+    apm_amqp_window_open(intake);
     /* One that was refused closed the channel, with all that the others held: it waits for its time. */
     for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
         if (c->wanted && c->retry_at_ms <= now)
@@ -466,15 +404,7 @@ apm_amqp_intake_add(apm_amqp_intake *intake, const apm_queue *queue, apm_amqp_co
         *last = consumer;
     }
     consumer->wanted = true;
-    if (!intake->per_consumer && intake->channel.state == APM_AMQP_CHANNEL_OPEN &&
-        wants_per_consumer(intake)) {
-        /* The first quorum queue: the window of the whole channel is refused for it. Off with that. */
-        unsigned window = intake->window;
-        intake->window = 0;
-        send_window(intake);
-        intake->window = window;
-        intake->per_consumer = true;
-    }
+    apm_amqp_window_look(intake);
     apm_amqp_want(&link->consume);
     apm_amqp_channel_open(&intake->channel);
     start_consumer(consumer);
@@ -537,7 +467,9 @@ apm_amqp_intakes_turn(apm_amqp_link *link)
 {
     for (apm_amqp_intake *intake = link->intakes, *next; intake; intake = next) {
         next = intake->next;
-        widen(intake);
+        for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
+            if (c->state == APM_AMQP_CONSUMER_ON && c->wanted && !apm_amqp_window_fits(c))
+                stop_consumer(c); /* its answer starts it again */
         if (intake->ops->on_batch_end)
             intake->ops->on_batch_end(intake);
         tell_if_quiet(intake);
@@ -547,10 +479,12 @@ apm_amqp_intakes_turn(apm_amqp_link *link)
 void
 apm_amqp_intakes_tick(apm_amqp_link *link, int64_t now_ms)
 {
-    for (apm_amqp_intake *intake = link->intakes; intake; intake = intake->next)
+    for (apm_amqp_intake *intake = link->intakes; intake; intake = intake->next) {
         for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)
             if (c->wanted && c->retry_at_ms > 0 && now_ms >= c->retry_at_ms)
                 start_consumer(c);
+        apm_amqp_window_look(intake);
+    }
 }
 
 void

@@ -4,6 +4,7 @@
  *   amqp_unit.c     units: made, committed, finished
  *   amqp_publish.c  their messages: sent, confirmed, returned
  *   amqp_intake.c   consumers
+ *   amqp_window.c   how much they may bring
  *   amqp_tag.c      the tags of deliveries and their settlement
  *   amqp_declare.c  queues with their exchanges and bindings
  *   amqp_delay.c    Celery's native delayed delivery
@@ -172,6 +173,15 @@ void apm_amqp_intakes_batch_end(apm_amqp_link *link);
 void apm_amqp_intakes_notice(apm_amqp_link *link, apm_log_level level, const char *text);
 void apm_amqp_intakes_turn(apm_amqp_link *link);
 void apm_amqp_intakes_settle(apm_amqp_link *link); /* send the acks that are due */
+
+/* amqp_window.c */
+void apm_amqp_window_open(apm_amqp_intake *intake); /* the channel is open: tell the server */
+void apm_amqp_window_set(apm_amqp_intake *intake, unsigned window, unsigned kept);
+void apm_amqp_window_look(apm_amqp_intake *intake); /* a consumer is wanted; time has passed */
+/* A subscription begins: append what it needs to its call. */
+void apm_amqp_window_begin(apm_amqp_consumer *consumer, apm_amqp_call *call);
+/* Is the present subscription's window what it should be? If not, the consumer is subscribed anew. */
+bool apm_amqp_window_fits(const apm_amqp_consumer *consumer);
 
 /* amqp_tag.c */
 void apm_amqp_tags_unit_done(apm_amqp_unit *unit); /* its publishes are through, or it failed */

@@ -298,7 +298,7 @@ START_TEST(several_queues_are_served_in_turn)
     for (int i = 0; i < 5; i++)
         ck_ok(side_publish(s, b, "b", err));
     side_consume(s, a, 0);
-    apm_broker_window(s->broker, 1);
+    apm_broker_window(s->broker, 1, 0);
     side_consume(s, b, 1);
     for (int i = 0; i < 14; i++) {
         apm_delivery *delivery = side_receive(s);
@@ -325,7 +325,7 @@ START_TEST(nothing_is_received_before_a_window_is_set)
     ck_ok(apm_broker_consume(s->broker, queue, err));
     run_for(300);
     ck_assert_uint_eq(s->received, 0);
-    apm_broker_window(s->broker, 1);
+    apm_broker_window(s->broker, 1, 0);
     ck_ok(side_settle(s, side_receive(s), APM_ACK, NULL, err));
     side_free(s);
 }
@@ -347,7 +347,7 @@ START_TEST(no_more_than_the_window_is_held_at_once)
     run_until(s->received == 4);
     run_for(200);
     ck_assert_uint_eq(s->received, 4);
-    apm_broker_window(s->broker, 5);
+    apm_broker_window(s->broker, 5, 0);
     run_until(s->received == 6);
     run_for(200);
     ck_assert_uint_eq(s->received, 6);

@@ -235,7 +235,7 @@ receive_from(kit *k, const apm_queue *queue, unsigned window)
     apium_error error, *err = &error;
 
     ck_ok(apm_broker_consume(k->broker, queue, err));
-    apm_broker_window(k->broker, window);
+    apm_broker_window(k->broker, window, 0);
 }
 
 static inline apm_delivery *
