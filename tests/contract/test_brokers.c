@@ -300,13 +300,16 @@ START_TEST(several_queues_are_served_in_turn)
     side_consume(s, a, 0);
     apm_broker_window(s->broker, 1, 0);
     side_consume(s, b, 1);
+    const bool its_choice = apm_broker_can(s->broker, APM_BROKER_REPLIES);
+    if (its_choice) /* the other queue's turn may not have been before anybody consumed from it */
+        run_until(side_inspect(s, b).consumers == 1);
     for (int i = 0; i < 14; i++) {
         apm_delivery *delivery = side_receive(s);
         from_b += body_is(delivery, "b");
         ck_ok(side_settle(s, delivery, APM_ACK, NULL, err));
     }
     /* Which queue is next is RabbitMQ's choice, queue by queue as they come to speak: there none may starve. */
-    int least = apm_broker_can(s->broker, APM_BROKER_REPLIES) ? 1 : 5;
+    int least = its_choice ? 1 : 5;
     ck_assert_msg(from_b >= least, "%d of 5 messages of the short queue among the first 14",
                   from_b);
     side_free(s);
