@@ -256,8 +256,9 @@ START_TEST(a_wide_window_is_the_subscriptions_and_gives_way_to_an_exact_one)
     apm_broker_window(k.broker, 150,
                       142); /* most of it is kept for requests that wait for their time */
     expect_window(150, "wide", left);
-    apm_broker_window(k.broker, 200, 0); /* not back and forth */
-    ck_assert(!intake->wide);
+    apm_broker_window(k.broker, 200,
+                      0); /* not back and forth; where there is no forth it does not matter */
+    ck_assert(!intake->wide || intake->channel.conn->server_major >= 4);
     expect_window(200, "wide", left);
 
     kit_close(&k);
