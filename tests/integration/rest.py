@@ -369,7 +369,8 @@ class Flower(Case):
         self.assertEqual((got["state"], got["result"], sorted(got)), ("SUCCESS", 5, ["result", "state", "task-id"]))
         info = self.ask("GET", f"/api/task/info/{got['task-id']}")
         self.assertEqual((info["uuid"], info["state"], info["name"], info["result"]), (got["task-id"], "SUCCESS", "flows.add", "5"))
-        sent = self.ask("POST", "/api/task/async-apply/flows.fail", {"args": ["boom"], "kwargs": {}})
+        # It says the state at once, as Flower does: nobody may have begun with it.
+        sent = self.ask("POST", "/api/task/async-apply/flows.fail", {"args": ["boom"], "kwargs": {}, "countdown": 1})
         self.assertEqual(sent["state"], "PENDING")
         failed = self.ask("GET", f"/api/task/result/{sent['task-id']}?timeout=20")
         self.assertEqual((failed["state"], sorted(failed)), ("FAILURE", ["result", "state", "task-id", "traceback"]))
