@@ -13,9 +13,10 @@
 #include "core/base/clock.h"
 #include "core/link/amqp_link.h"
 
-#define UNSENT_MAX  ((size_t)4 << 20) /* bytes waiting for the socket that are enough */
-#define REFUSED_MAX 3                 /* times a message is sent again after a nack */
-#define REFUSED_MS  200
+#define UNSENT_MAX ((size_t)4 << 20) /* bytes waiting for the socket that are enough */
+#define REFUSED_MAX                                                                                \
+    3 /* times a message is sent again after a nack, or a return by the ladder of delays */
+#define REFUSED_MS 200
 
 /* ---- lists ---- */
 
@@ -139,19 +140,27 @@ apm_amqp_publisher_pump(apm_amqp_link *link)
 
 /* ---- what the server says ---- */
 
+/* False: it was sent often enough. */
+static bool
+again_later(apm_amqp_link *link, apm_amqp_pub *pub)
+{
+    if (!pub->unit || pub->refused >= REFUSED_MAX)
+        return false;
+    pub->refused++;
+    pub->returned = false;
+    pub->retry_at_ms = apm_clock_ms() + REFUSED_MS * pub->refused;
+    push(&link->refused, pub);
+    apm_amqp_wake(link);
+    return true;
+}
+
 static void
 refused(apm_amqp_link *link, apm_amqp_pub *pub)
 {
     apium_error err;
 
-    if (pub->unit && pub->refused < REFUSED_MAX) {
-        pub->refused++;
-        pub->returned = false;
-        pub->retry_at_ms = apm_clock_ms() + REFUSED_MS * pub->refused;
-        push(&link->refused, pub);
-        apm_amqp_wake(link);
+    if (again_later(link, pub))
         return;
-    }
     apm_fail(
         &err, APIUM_E_BUSY,
         "cannot publish to \"%.*s\": the server refuses the message (nack): is the queue full?",
@@ -167,6 +176,9 @@ confirm_one(apm_amqp_link *link, apm_amqp_pub *pub, bool ack)
     if (!ack) {
         refused(link, pub);
     } else if (pub->returned) {
+        /* Of the ladder of delays we know that it is there; RabbitMQ 4 may answer a binding before it routes by it. */
+        if (apm_str_eqz(pub->exchange, APM_AMQP_DELAY_EXCHANGE) && again_later(link, pub))
+            return;
         apm_fail(&err, APIUM_E_UNROUTABLE,
                  "cannot publish to exchange \"%.*s\" with routing key \"%.*s\": no queue takes it",
                  APM_STR_ARG(pub->exchange), APM_STR_ARG(pub->routing_key));
