@@ -414,7 +414,7 @@ consume(apm_broker *broker, const apm_queue *queue, apium_error *err)
     if ((st = apm_amqp_intake_add(&self->intake, queue, &consumer, err)) != APIUM_OK)
         return st;
     if (self->window_set)
-        apm_amqp_intake_window(&self->intake, self->window, self->kept);
+        apm_amqp_intake_window(&self->intake, self->window, self->window_loose);
     return APIUM_OK;
 }
 
@@ -435,15 +435,15 @@ cancel(apm_broker *broker, const char *queue, apium_error *err)
 }
 
 static void
-window(apm_broker *broker, unsigned n, unsigned kept)
+window(apm_broker *broker, unsigned n, bool loose)
 {
     struct amqp_broker *self = self_of(broker);
 
     self->window = n;
-    self->kept = kept;
+    self->window_loose = loose;
     self->window_set = true;
     if (self->intake.link)
-        apm_amqp_intake_window(&self->intake, n, kept);
+        apm_amqp_intake_window(&self->intake, n, loose);
 }
 
 static void

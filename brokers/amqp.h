@@ -20,8 +20,8 @@ struct amqp_broker {
     struct deliveries refusing; /* on their way to the dead-letter place */
     struct deliveries stuck;    /* refused, and could not be kept elsewhere */
     unsigned arrived;           /* messages, since the last batch's end */
-    unsigned window, kept;
-    bool window_set, stopping;
+    unsigned window;
+    bool window_loose, window_set, stopping;
     apm_done_cb *stop_done;
     void *stop_arg;
     struct amqp_question *questions; /* asked and not answered */

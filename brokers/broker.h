@@ -130,9 +130,9 @@ typedef struct apm_broker_ops {
     apium_status (*consume)(apm_broker *broker, const apm_queue *queue, apium_error *err);
     apium_status (*cancel)(apm_broker *broker, const char *queue, apium_error *err);
     /* At most `window` deliveries held unsettled at once, over all queues; 0 unlimited. What is SETTLED (its unit committed, answered
-     * or not) does not count. `kept` of them are expected to be held for long, by requests that wait for their time. Starts at 0 with
-     * consuming paused until it is set for the first time. */
-    void (*window)(apm_broker *broker, unsigned window, unsigned kept);
+     * or not) does not count. `loose`: a guess, for short tasks: half of it is enough, and for a moment twice as many do no harm. Starts at 0
+     * with consuming paused until it is set for the first time. */
+    void (*window)(apm_broker *broker, unsigned window, bool loose);
     /* Stop receiving; what still arrives is given back by the adapter. done is called when nothing more can arrive. Settling goes on. */
     void (*stop)(apm_broker *broker, apm_done_cb *done, void *arg);
 
@@ -204,9 +204,9 @@ apm_broker_cancel(apm_broker *broker, const char *queue, apium_error *err)
     return broker->ops->cancel(broker, queue, err);
 }
 static inline void
-apm_broker_window(apm_broker *broker, unsigned window, unsigned kept)
+apm_broker_window(apm_broker *broker, unsigned window, bool loose)
 {
-    broker->ops->window(broker, window, kept);
+    broker->ops->window(broker, window, loose);
 }
 static inline void
 apm_broker_stop(apm_broker *broker, apm_done_cb *done, void *arg)

@@ -332,11 +332,11 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
 }
 
 static void
-broker_window(apm_broker *base, unsigned window, unsigned kept)
+broker_window(apm_broker *base, unsigned window, bool loose)
 {
     memory_broker *b = (memory_broker *)base;
 
-    (void)kept;
+    (void)loose;
     b->window = window;
     b->window_set = true;
     apm_memory_stir(base->link);

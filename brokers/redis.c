@@ -223,10 +223,10 @@ redis_cancel(apm_broker *base, const char *name, apium_error *err)
 }
 
 static void
-redis_window(apm_broker *base, unsigned window, unsigned kept)
+redis_window(apm_broker *base, unsigned window, bool loose)
 {
     redis_broker *broker = redis_of(base);
-    (void)kept;
+    (void)loose;
     broker->window = window;
     broker->windowed = true;
 }

@@ -529,11 +529,11 @@ broker_cancel(apm_broker *base, const char *queue, apium_error *err)
 }
 
 static void
-broker_window(apm_broker *base, unsigned window, unsigned kept)
+broker_window(apm_broker *base, unsigned window, bool loose)
 {
     sqlite_broker *b = (sqlite_broker *)base;
 
-    (void)kept;
+    (void)loose;
     b->window = window;
     b->window_set = true;
     apm_sqlite_stir(base->link);

@@ -348,27 +348,31 @@ apm_gate_window(apm_worker *w)
     if (!w->pool_ready || w->life != APM_RUNNING)
         return;
     int64_t each = s->worker_prefetch_multiplier;
+    bool loose = false;
     if (each && !s->prefetch_multiplier_given && w->avg_run_ns > 0) {
         int64_t ahead = AHEAD_NS / w->avg_run_ns;
         if (ahead > AHEAD_MAX)
             ahead = AHEAD_MAX;
         if (w->avg_bytes && ahead > AHEAD_BYTES / w->avg_bytes)
             ahead = AHEAD_BYTES / w->avg_bytes;
+        /* Half of it has to be enough for all processes. */
+        loose = ahead >= 2 * each && !w->n_held_eta;
         if (ahead > each)
             each = ahead;
     }
     unsigned window = 0;
-    int64_t held = (int64_t)w->n_held_eta;
-    if (s->worker_eta_task_limit && held > s->worker_eta_task_limit)
-        held = s->worker_eta_task_limit;
-    if (each)
+    if (each) {
+        int64_t held = (int64_t)w->n_held_eta;
+        if (s->worker_eta_task_limit && held > s->worker_eta_task_limit)
+            held = s->worker_eta_task_limit;
         window = (unsigned)((int64_t)apm_pool_concurrency(w->pool) * each + held);
-    if (w->window_set && window == w->window && held == w->window_kept)
+    }
+    if (w->window_set && window == w->window && loose == w->window_loose)
         return;
     w->window = window;
-    w->window_kept = held;
+    w->window_loose = loose;
     w->window_set = true;
-    apm_broker_window(w->broker, window, (unsigned)held);
+    apm_broker_window(w->broker, window, loose);
 }
 
 apium_status

@@ -132,9 +132,8 @@ typedef struct apm_worker {
     bool gave_up; /* an error ends the worker: err says which */
     apium_error error;
 
-    unsigned window;     /* as last told to the broker */
-    int64_t window_kept; /* of it, by requests that wait for their eta */
-    bool window_set;
+    unsigned window; /* as last told to the broker */
+    bool window_loose, window_set;
     int64_t avg_run_ns; /* moving average of run times, for the window of short tasks */
     int64_t avg_bytes;  /* and of the messages' bodies */
     apm_link_watch broker_watch, backend_watch;

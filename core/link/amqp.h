@@ -119,10 +119,10 @@ struct apm_amqp_intake {
     apm_amqp_consumer *consumers;
     int n_consumers;
     unsigned window;   /* unsettled at once; 0: unlimited */
-    unsigned kept;     /* of these are waited for long */
+    bool loose;        /* a guess: see apm_amqp_intake_window */
     bool paused;       /* nothing is consumed: the window has not been set */
     bool per_consumer; /* the window is: see amqp_window.c */
-    bool wide;         /* a few more or less do not matter */
+    bool wide;         /* loose, and not small */
     int64_t narrow_ms; /* when it was that no more; 0: never */
     unsigned channels,
         each; /* what the server was told last: for the channel, for who subscribes */
@@ -147,8 +147,9 @@ apium_status apm_amqp_intake_add(apm_amqp_intake *intake, const apm_queue *queue
 void apm_amqp_intake_remove(apm_amqp_intake *intake, apm_amqp_consumer *consumer);
 /* Told once no consumer is on or on its way off. */
 void apm_amqp_intake_when_quiet(apm_amqp_intake *intake, void (*done)(void *arg), void *arg);
-/* The number of messages that may be unsettled at once, 0 unlimited; `kept` of them are expected to stay so for long. */
-void apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, unsigned kept);
+/* The number of messages that may be unsettled at once, 0 unlimited. `loose`: half of it is enough, and twice as many do no harm for
+ * a moment. */
+void apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, bool loose);
 /* Read nothing for so long of what the server sends over the consuming connection. */
 void apm_amqp_intake_rest(apm_amqp_intake *intake, unsigned ms);
 

@@ -221,14 +221,14 @@ start_consumer(apm_amqp_consumer *consumer)
 }
 
 void
-apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, unsigned kept)
+apm_amqp_intake_window(apm_amqp_intake *intake, unsigned window, bool loose)
 {
     bool first = intake->paused;
 
-    if (!first && window == intake->window && kept == intake->kept)
+    if (!first && window == intake->window && loose == intake->loose)
         return;
     intake->paused = false;
-    apm_amqp_window_set(intake, window, kept);
+    apm_amqp_window_set(intake, window, loose);
     apm_amqp_wake(apm_amqp_link_of(intake->link)); /* what waits beyond the old window */
     if (first)
         for (apm_amqp_consumer *c = intake->consumers; c; c = c->next)

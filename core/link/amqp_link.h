@@ -176,7 +176,7 @@ void apm_amqp_intakes_settle(apm_amqp_link *link); /* send the acks that are due
 
 /* amqp_window.c */
 void apm_amqp_window_open(apm_amqp_intake *intake); /* the channel is open: tell the server */
-void apm_amqp_window_set(apm_amqp_intake *intake, unsigned window, unsigned kept);
+void apm_amqp_window_set(apm_amqp_intake *intake, unsigned window, bool loose);
 void apm_amqp_window_look(apm_amqp_intake *intake); /* a consumer is wanted; time has passed */
 /* A subscription begins: append what it needs to its call. */
 void apm_amqp_window_begin(apm_amqp_consumer *consumer, apm_amqp_call *call);

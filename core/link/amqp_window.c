@@ -4,7 +4,7 @@
  * A window of the channel is exact, over all its subscriptions and while it changes; but the server asks another of its
  * processes about each message then, a tenth of what a message costs it. A window of each subscription costs nothing and is fixed when it
  * starts: to change it the consumer is subscribed anew. Quorum queues and RabbitMQ 4 know only that; it is also taken where one
- * subscription has a window so wide that a few more or less do not matter: for tasks that are short.
+ * subscription has a wide window that need not be exact: for tasks that are short.
  */
 #include "core/base/clock.h"
 #include "core/link/amqp_link.h"
@@ -27,7 +27,7 @@ must_be_each(const apm_amqp_intake *intake)
 static bool
 is_wide(const apm_amqp_intake *intake)
 {
-    return intake->kept == 0 && intake->window >= (intake->wide ? NARROW : WIDE);
+    return intake->loose && intake->window >= (intake->wide ? NARROW : WIDE);
 }
 
 static bool
@@ -41,7 +41,7 @@ wants_each(apm_amqp_intake *intake)
     intake->wide = is_wide(intake) && wanted == 1;
     if (must_be_each(intake))
         return true;
-    /* What others wait for their time in it comes and goes: not at each of them. */
+    /* Requests that wait for their time make it exact, and come and go: not back and forth at each of them. */
     if (was_wide && !intake->wide)
         intake->narrow_ms = apm_clock_ms();
     if (intake->wide && !was_wide && intake->narrow_ms &&
@@ -100,10 +100,10 @@ apm_amqp_window_open(apm_amqp_intake *intake)
 }
 
 void
-apm_amqp_window_set(apm_amqp_intake *intake, unsigned window, unsigned kept)
+apm_amqp_window_set(apm_amqp_intake *intake, unsigned window, bool loose)
 {
     intake->window = window;
-    intake->kept = kept;
+    intake->loose = loose;
     choose(intake);
 }
 

@@ -165,12 +165,16 @@ on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 }
 
 static void
+read_on(apm_stream *stream)
+{
+    if (stream->sock)
+        (void)uv_read_start(&stream->sock->u.stream, on_alloc, on_read);
+}
+
+static void
 on_rested(uv_timer_t *timer)
 {
-    apm_stream *stream = timer->data;
-
-    if (stream->sock)
-        uv_read_start(&stream->sock->u.stream, on_alloc, on_read);
+    read_on(timer->data);
 }
 
 void
@@ -511,6 +515,6 @@ apm_stream_part(apm_stream *stream)
         return;
     }
     stream->closing = stream->parting = true;
-    on_rested(&stream->timer);
+    read_on(stream); /* it may be resting */
     uv_timer_start(&stream->timer, on_linger_timeout, LINGER_MS, 0);
 }

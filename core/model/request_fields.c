@@ -37,13 +37,14 @@ const char *const apm_field_names[APM_FIELDS] = {
     [APM_F_CHORD] = "chord",
 };
 
-int
-apm_field_named(apm_str name, int n, int *hint)
+static inline int
+find(apm_str name, bool raw, int n, int *hint)
 {
     int at = *hint < n ? *hint : 0;
 
     for (int i = 0; i < n; i++) {
-        if (apm_str_eqz(name, apm_field_names[at])) {
+        if (raw ? apm_json_key_is(name, apm_field_names[at])
+                : apm_str_eqz(name, apm_field_names[at])) {
             *hint = at + 1;
             return at;
         }
@@ -56,17 +57,13 @@ apm_field_named(apm_str name, int n, int *hint)
 int
 apm_field_find(apm_str raw_key, int n, int *hint)
 {
-    int at = *hint < n ? *hint : 0;
+    return find(raw_key, true, n, hint);
+}
 
-    for (int i = 0; i < n; i++) {
-        if (apm_json_key_is(raw_key, apm_field_names[at])) {
-            *hint = at + 1;
-            return at;
-        }
-        if (++at == n)
-            at = 0;
-    }
-    return -1;
+int
+apm_field_named(apm_str name, int n, int *hint)
+{
+    return find(name, false, n, hint);
 }
 
 apium_status

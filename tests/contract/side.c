@@ -252,7 +252,7 @@ side_consume(side *s, const apm_queue *queue, unsigned window)
     run_until(f.known);
     ck_assert_msg(f.status == APIUM_OK, "cannot declare: %s", f.err.text);
     ck_ok(apm_broker_consume(s->broker, queue, err));
-    apm_broker_window(s->broker, window, 0);
+    apm_broker_window(s->broker, window, false);
 }
 
 apium_status

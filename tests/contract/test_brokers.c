@@ -298,7 +298,7 @@ START_TEST(several_queues_are_served_in_turn)
     for (int i = 0; i < 5; i++)
         ck_ok(side_publish(s, b, "b", err));
     side_consume(s, a, 0);
-    apm_broker_window(s->broker, 1, 0);
+    apm_broker_window(s->broker, 1, false);
     side_consume(s, b, 1);
     const bool its_choice = apm_broker_can(s->broker, APM_BROKER_REPLIES);
     if (its_choice) /* the other queue's turn may not have been before anybody consumed from it */
@@ -328,7 +328,7 @@ START_TEST(nothing_is_received_before_a_window_is_set)
     ck_ok(apm_broker_consume(s->broker, queue, err));
     run_for(300);
     ck_assert_uint_eq(s->received, 0);
-    apm_broker_window(s->broker, 1, 0);
+    apm_broker_window(s->broker, 1, false);
     ck_ok(side_settle(s, side_receive(s), APM_ACK, NULL, err));
     side_free(s);
 }
@@ -350,7 +350,7 @@ START_TEST(no_more_than_the_window_is_held_at_once)
     run_until(s->received == 4);
     run_for(200);
     ck_assert_uint_eq(s->received, 4);
-    apm_broker_window(s->broker, 5, 0);
+    apm_broker_window(s->broker, 5, false);
     run_until(s->received == 6);
     run_for(200);
     ck_assert_uint_eq(s->received, 6);

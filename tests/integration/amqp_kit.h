@@ -235,7 +235,7 @@ receive_from(kit *k, const apm_queue *queue, unsigned window)
     apium_error error, *err = &error;
 
     ck_ok(apm_broker_consume(k->broker, queue, err));
-    apm_broker_window(k->broker, window, 0);
+    apm_broker_window(k->broker, window, false);
 }
 
 static inline apm_delivery *

@@ -145,16 +145,16 @@ START_TEST(no_more_is_handed_over_than_the_window_holds)
     ck_ok(apm_broker_consume(k.broker, &q, err));
     pass(&k, 300);
     ck_assert_uint_eq(k.n_got, 0); /* paused until there is a window */
-    apm_broker_window(k.broker, 4, 0);
+    apm_broker_window(k.broker, 4, false);
     wait_for(&k, k.n_got == 4);
     pass(&k, 200);
     ck_assert_uint_eq(k.n_got, 4);
     ck_assert_int_eq(ready_in(&k, "window"), 16);
-    apm_broker_window(k.broker, 6, 0);
+    apm_broker_window(k.broker, 6, false);
     wait_for(&k, k.n_got == 6);
     settle(&k, take(&k, 0), APM_ACK, NULL);
     wait_for(&k, k.n_got == 6);
-    apm_broker_window(k.broker, 0, 0);
+    apm_broker_window(k.broker, 0, false);
     wait_for(&k, k.n_got == 19);
 }
 END_TEST
@@ -176,7 +176,7 @@ START_TEST(the_window_is_kept_with_quorum_queues_and_grows)
     ck_assert_uint_eq(k.n_got, 4);
     /* One by one, as a worker does for each task that it keeps for its time. */
     for (unsigned n = 5; n <= 12; n++) {
-        apm_broker_window(k.broker, n, 0);
+        apm_broker_window(k.broker, n, false);
         wait_for(&k, k.n_got == n);
     }
     for (int i = 0; i < 12; i++)
@@ -240,12 +240,12 @@ START_TEST(a_wide_window_is_the_subscriptions_and_gives_way_to_an_exact_one)
     receive_from(&k, &q, 8);
     expect_window(8, "wide", left);
     ck_assert(!intake->wide);
-    apm_broker_window(k.broker, 200, 0); /* tasks turn out to be short */
+    apm_broker_window(k.broker, 200, true); /* tasks turn out to be short */
     expect_window(200, "wide", left);
     ck_assert(intake->wide && intake->per_consumer && intake->channels == 0);
     settle_some(100);
     expect_window(200, "wide", left -= 100);
-    apm_broker_window(k.broker, 8, 0); /* and now they are long */
+    apm_broker_window(k.broker, 8, false); /* and now they are long */
     pass(&k, 300);
     ck_assert(!intake->wide);
     left -= (int64_t)k.n_got;
@@ -264,7 +264,8 @@ START_TEST(a_wide_window_is_the_subscriptions_and_gives_way_to_an_exact_one)
     kit_close(&k);
     kit_open(&k);
     intake = &((struct amqp_broker *)k.broker)->intake;
-    receive_from(&k, &q, 200);
+    ck_ok(apm_broker_consume(k.broker, &q, err));
+    apm_broker_window(k.broker, 200, true);
     expect_window(200, "wide", left);
     ck_assert(intake->wide);
     ck_ok(apm_broker_consume(k.broker, &r, err)); /* two share one window */
@@ -305,7 +306,7 @@ START_TEST(a_delivery_freed_unsettled_is_given_back_and_not_acked_by_the_next)
     put(&k, &q, "3");
     receive_from(&k, &q, 3);
     wait_for(&k, k.n_got == 3);
-    apm_broker_window(k.broker, 1, 0);
+    apm_broker_window(k.broker, 1, false);
     apm_delivery_free(take(&k, 0));
     settle(&k, take(&k, 1), APM_ACK, NULL);
     settle(&k, take(&k, 0), APM_ACK, NULL);

@@ -114,7 +114,7 @@ consumer(void *arg)
     check(member_open(&m, &opts));
     apm_broker_declare(m.broker, &queue, NULL, NULL);
     check(apm_broker_consume(m.broker, &queue, &err) == APIUM_OK);
-    apm_broker_window(m.broker, 4, 0);
+    apm_broker_window(m.broker, 4, false);
     turn(&m);
     member_close(&m);
     return NULL;

@@ -474,7 +474,7 @@ START_TEST(purging_takes_parked_entries_too)
                           err));
     ck_ok(side_commit(unit, err));
     apm_delivery_free(delivery);
-    apm_broker_window(s->broker, 1, 0);
+    apm_broker_window(s->broker, 1, false);
     s->broker->ops->purge(s->broker, "q", note_count, &count);
     run_until(count.known);
     ck_assert_int_eq(count.n, 1);

@@ -228,7 +228,7 @@ consume(const char *const *settings, const apium_task_def *tasks)
     apm_broker_declare(of.broker, queue, NULL, NULL);
     if (apm_broker_consume(of.broker, queue, &err) != APIUM_OK)
         die("consume", &err);
-    apm_broker_window(of.broker, 4, 0);
+    apm_broker_window(of.broker, 4, false);
     for (;;) {
         job *j = of.first;
         if (!j) {
