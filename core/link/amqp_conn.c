@@ -286,12 +286,15 @@ apm_amqp_conn_start(apm_amqp_conn *conn, const apm_amqp_conn_opts *opts, apium_e
     return st;
 }
 
+/* What ends the server's side: connection.close-ok, as a whole frame. */
+static const apm_stream_last close_ok = { 12, "\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce" };
+
 void
 apm_amqp_conn_close(apm_amqp_conn *conn)
 {
     if (!conn->stream)
         return;
-    if (conn->state == APM_AMQP_CONN_OPEN) {
+    if (conn->state == APM_AMQP_CONN_OPEN && !conn->blocked) { /* blocked, nobody reads there */
         apm_amqp_send_on(conn, 0, AMQP_CONNECTION_CLOSE_METHOD,
                          &(amqp_connection_close_t){ .reply_code = AMQP_REPLY_SUCCESS,
                                                      .reply_text = apm_amqp_bytesz("bye") });
@@ -299,7 +302,7 @@ apm_amqp_conn_close(apm_amqp_conn *conn)
         apm_stream *stream = conn->stream;
         conn->stream = NULL;
         apm_stream_flush(stream);
-        apm_stream_part(stream);
+        apm_stream_part(stream, &close_ok);
     }
     reset(conn);
 }

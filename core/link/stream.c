@@ -11,6 +11,7 @@
 #define KEEP_BYTES                                                                                 \
     ((size_t)1 << 20) /* a buffer that grew beyond that is given back when it is empty */
 #define LINGER_MS    1000
+#define PART_MS      3000
 #define PEER_DEAD_MS 30000 /* sent bytes that long unacknowledged mean that the peer is gone */
 
 /* A socket of ours; a new one for each address that is tried. Its memory goes when libuv has closed it. */
@@ -22,7 +23,6 @@ struct sock {
         uv_pipe_t pipe;
     } u;
     uv_connect_t connect;
-    uv_shutdown_t shutdown;
     apm_stream *stream; /* NULL once given up */
 };
 
@@ -41,9 +41,10 @@ struct apm_stream {
     apm_buf writing; /* in libuv's hands */
     bool local;      /* a Unix socket */
     bool resolving, open, busy /* writing */, closing, timer_closed, told;
-    bool parting;  /* closing, and the peer has not ended its side */
-    bool more;     /* the last read filled its room: there is more to read */
-    char why[200]; /* of the last address that failed */
+    bool parting;                /* closing, and the peer has not ended its side */
+    bool more;                   /* the last read filled its room: there is more to read */
+    apm_stream_last last, heard; /* how the peer ends; as many of its latest bytes */
+    char why[200];               /* of the last address that failed */
     char read[READ_SIZE];
 };
 
@@ -122,6 +123,30 @@ on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(sock->stream->read, READ_SIZE);
 }
 
+/* Of what the peer still sends only its last words matter. */
+static void
+hear(apm_stream *stream, const char *p, size_t len)
+{
+    apm_stream_last *heard = &stream->heard;
+    size_t new = len < stream->last.len ? len : stream->last.len;
+    size_t old = heard->len < stream->last.len - new ? heard->len : stream->last.len - new;
+
+    memmove(heard->bytes, heard->bytes + heard->len - old, old);
+    memcpy(heard->bytes + old, p + len - new, new);
+    heard->len = old + new;
+    if (heard->len == stream->last.len && memcmp(heard->bytes, stream->last.bytes, heard->len) == 0)
+        end_linger(stream);
+}
+
+static void
+take(apm_stream *stream, const char *p, size_t len)
+{
+    if (stream->parting)
+        hear(stream, p, len);
+    else if (!stream->closing && !stream->told)
+        stream->opts.on_data(stream->opts.arg, p, len);
+}
+
 static void
 read_tls(apm_stream *stream, const char *p, size_t len)
 {
@@ -133,10 +158,9 @@ read_tls(apm_stream *stream, const char *p, size_t len)
     flush_raw(stream);
     if (ready && !stream->open && !stream->closing && !stream->told)
         opened(stream);
-    if (stream->plain.len > 0 && !stream->closing && !stream->told) {
-        stream->opts.on_data(stream->opts.arg, stream->plain.p, stream->plain.len);
-        apm_buf_reset(&stream->plain);
-    }
+    if (stream->plain.len > 0)
+        take(stream, stream->plain.p, stream->plain.len);
+    apm_buf_reset(&stream->plain);
     if (st != APIUM_OK)
         lost(stream, st, err.text);
 }
@@ -150,18 +174,15 @@ on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     if (!stream)
         return;
     stream->more = n == READ_SIZE;
-    if (stream->parting) {
-        if (n < 0)
-            end_linger(stream);
-        return;
-    }
-    if (n < 0)
+    if (n < 0 && stream->parting)
+        end_linger(stream);
+    else if (n < 0)
         lost(stream, APIUM_E_CLOSED,
              n == UV_EOF ? "the server closed the connection" : uv_strerror((int)n));
     else if (n > 0 && stream->tls)
         read_tls(stream, buf->base, (size_t)n);
     else if (n > 0)
-        stream->opts.on_data(stream->opts.arg, buf->base, (size_t)n);
+        take(stream, buf->base, (size_t)n);
 }
 
 static void
@@ -402,16 +423,13 @@ on_written(uv_write_t *req, int status)
 
     stream->busy = false;
     empty(&stream->writing);
-    if (stream->closing) {
-        if (!stream->parting || status < 0)
-            end_linger(stream);
-        release_if_idle(stream);
-        return;
-    }
-    if (status < 0)
+    if (stream->closing && (status < 0 || !stream->parting))
+        end_linger(stream);
+    else if (status < 0)
         lost(stream, APIUM_E_CLOSED, uv_strerror(status));
     else
         apm_stream_flush(stream);
+    release_if_idle(stream);
 }
 
 /* Write `buf` out: what the system does not take at once is left in libuv's hands. */
@@ -505,16 +523,16 @@ apm_stream_close(apm_stream *stream)
 }
 
 void
-apm_stream_part(apm_stream *stream)
+apm_stream_part(apm_stream *stream, const apm_stream_last *last)
 {
     if (!stream || stream->closing)
         return;
-    if (!stream->open || stream->told || !stream->sock ||
-        uv_shutdown(&stream->sock->shutdown, &stream->sock->u.stream, NULL) < 0) {
+    if (!stream->open || stream->told || !stream->sock) {
         apm_stream_close(stream);
         return;
     }
     stream->closing = stream->parting = true;
+    stream->last = *last;
     read_on(stream); /* it may be resting */
-    uv_timer_start(&stream->timer, on_linger_timeout, LINGER_MS, 0);
+    uv_timer_start(&stream->timer, on_linger_timeout, PART_MS, 0);
 }

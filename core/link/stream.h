@@ -44,8 +44,15 @@ size_t apm_stream_unsent(const apm_stream *stream);
 /* No callback any more. What was flushed and not yet taken by the system is still sent, for at most a second. The
  * memory goes by itself as the loop runs. NULL is fine. */
 void apm_stream_close(apm_stream *stream);
-/* The same, and what the peer still sends is read and forgotten until it ends its side too, for at most a second. Bytes
- * that come when nobody reads are answered with a reset, which may cost the peer what it has not read of ours. */
-void apm_stream_part(apm_stream *stream);
+/* How a peer that was told of our leaving ends. */
+typedef struct apm_stream_last {
+    size_t len;
+    char bytes[16];
+} apm_stream_last;
+
+/* The same, but our side stays open until the peer's last words, or its end, for at most three seconds; what it sends
+ * before them is read and forgotten. A peer that meets our end first may throw away what it has not worked off of ours
+ * (RabbitMQ does so with acknowledgements), and bytes that come when nobody reads are answered with a reset. */
+void apm_stream_part(apm_stream *stream, const apm_stream_last *last);
 
 #endif
