@@ -139,13 +139,14 @@ def at_rest(look):
 
 
 def reached(count, n, timeout=600, what="all tasks are done"):
-    """Wait until count() gives n. To look on costs processor time that the measured ones lack: it is done often only near the end."""
+    """Wait until count() gives n. To look on costs processor time that the measured ones lack: it is done often only near the end, where
+    it is by how fast they went until then; at the beginning, when that says little, after twice the time each."""
     began = time.monotonic()
     while (have := count()) < n:
         spent = time.monotonic() - began
         if spent > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what} ({have} of {n})")
-        time.sleep(min(max(spent * (n - have) / have / 2 if have > 0 else 0.01, 0.002), 0.25))
+        time.sleep(min(max(spent * (n - have) / have / 2 if have > 0 else 0.01, 0.002), max(spent, 0.01), 0.25))
 
 
 # ---- what a process costs ----
