@@ -169,6 +169,8 @@ struct apm_broker {
     apm_link *link;
     apm_broker_opts opts;
     uint64_t renewals; /* of leases that succeeded, or of what shows others that this node lives */
+    int64_t
+        trip_us; /* the shortest answer on this connection took that long; 0: not known, or no matter */
     const char *
         url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
@@ -187,6 +189,13 @@ static inline bool
 apm_broker_can(const apm_broker *broker, uint32_t feature)
 {
     return (broker->ops->features & feature) == feature;
+}
+/* How far away the server is, in whole milliseconds for a round trip, at most 4: what is under way at once grows with it. */
+static inline unsigned
+apm_broker_far(const apm_broker *broker)
+{
+    int64_t ms = broker->trip_us / 1000;
+    return ms < 4 ? (unsigned)ms : 4;
 }
 static inline void
 apm_broker_declare(apm_broker *broker, const apm_queue *queue, apm_done_cb *done, void *arg)

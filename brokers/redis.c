@@ -415,6 +415,7 @@ on_link(void *arg, apm_link *link, bool up, const char *why)
     (void)link;
     (void)why; /* whoever runs the loop watches the link too, and logs it */
     if (up) {
+        broker->base.trip_us = 0;
         bind_again(broker);
         redis_fetch_adopt(broker);
         redis_lease_up(broker);

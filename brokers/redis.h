@@ -55,6 +55,7 @@ typedef struct redis_fetch {
     struct redis_fetch *next;
     uint64_t number;
     unsigned count;
+    int64_t sent_ns;
     size_t n_queues;
     redis_queue *queues[];
 } redis_fetch;

@@ -27,9 +27,10 @@
     64 /* that one fetch looks at: with hundreds their names cost more than all else */
 #define SMALL_BYTES    4096
 #define KEEP_BYTES     (16 << 10) /* a string of this length is worth more than an allocation */
-#define SETTLING_MAX   512        /* settlements unheard of, beyond which nothing more is fetched */
-#define FETCHES_MAX    4          /* unanswered, of deep queues */
-#define FURTHER_WORTH  64         /* messages that a further fetch may bring ... */
+#define SETTLING_MAX   512 /* settlements unheard of, beyond which nothing more is fetched ... */
+#define SETTLING_FAR   128 /* ... and more for each millisecond to the server and back */
+#define FETCHES_MAX    4   /* unanswered, of deep queues; and one more for each millisecond */
+#define FURTHER_WORTH  64  /* messages that a further fetch may bring ... */
 #define FURTHER_BYTES  (256 << 10) /* ... or so many bytes */
 #define ERROR_PAUSE_MS 1000
 
@@ -164,6 +165,14 @@ hand_over(redis_broker *broker, redis_delivery **batch, size_t n)
 
 /* ---- fetching ---- */
 
+static void
+feed_trip(redis_broker *broker, const redis_fetch *fetch)
+{
+    int64_t us = (apm_clock_ns() - fetch->sent_ns) / 1000;
+    if (broker->base.trip_us == 0 || us < broker->base.trip_us)
+        broker->base.trip_us = us;
+}
+
 /* Celery's order: a queue that was served goes to the end. */
 static void
 rotate(redis_broker *broker, const redis_queue *served)
@@ -277,6 +286,7 @@ on_fetched(void *arg, const redisReply *reply, const apium_error *err)
         broker->pause_until_ms = apm_clock_ms() + ERROR_PAUSE_MS;
     } else {
         feed_clock(broker, reply);
+        feed_trip(broker, fetch);
         take_batch(broker, fetch, reply);
         broker->deep = reply->element[2]->integer != 0;
         look_on(broker, fetch, broker->deep);
@@ -294,6 +304,7 @@ fetch_new(redis_broker *broker, unsigned count)
     fetch->broker = broker;
     fetch->number = ++broker->fetch_no;
     fetch->count = count;
+    fetch->sent_ns = apm_clock_ns();
     fetch->n_queues = n;
     memcpy(fetch->queues, broker->order, n * sizeof(*fetch->queues));
     return fetch;
@@ -349,8 +360,10 @@ send_fetch(redis_broker *broker, unsigned count)
 void
 redis_fetch_pump(redis_broker *broker)
 {
+    const unsigned far = apm_broker_far(&broker->base);
+
     if (!broker->windowed || broker->stopping || !broker->n_order ||
-        broker->n_fetching >= (broker->deep ? FETCHES_MAX : 1) || broker->orphans ||
+        broker->n_fetching >= (broker->deep ? FETCHES_MAX + far : 1) || broker->orphans ||
         apm_clock_ms() < broker->pause_until_ms)
         return;
     if (!broker->ready) {
@@ -358,7 +371,7 @@ redis_fetch_pump(redis_broker *broker)
         return;
     }
     /* The window is free of what is settled, but the server may be slow to hear of it. */
-    if (broker->n_settling >= SETTLING_MAX)
+    if (broker->n_settling >= SETTLING_MAX + far * SETTLING_FAR)
         return;
     size_t count = BATCH_MAX;
     if (broker->window) {

@@ -19,6 +19,7 @@
 /* Short tasks: keep about this much work fetched ahead for each process, in nanoseconds, in requests and in bytes. */
 #define AHEAD_NS      (20 * 1000 * 1000)
 #define AHEAD_MAX     256
+#define AHEAD_FAR     64 /* and so many more for each millisecond to the broker and back */
 #define AHEAD_BYTES   (8 << 20)
 
 /* ---- the heap of held requests ---- */
@@ -351,8 +352,9 @@ apm_gate_window(apm_worker *w)
     bool loose = false;
     if (each && !s->prefetch_multiplier_given && w->avg_run_ns > 0) {
         int64_t ahead = AHEAD_NS / w->avg_run_ns;
-        if (ahead > AHEAD_MAX)
-            ahead = AHEAD_MAX;
+        int64_t most = AHEAD_MAX + AHEAD_FAR * (int64_t)apm_broker_far(w->broker);
+        if (ahead > most)
+            ahead = most;
         if (w->avg_bytes && ahead > AHEAD_BYTES / w->avg_bytes)
             ahead = AHEAD_BYTES / w->avg_bytes;
         /* Half of it has to be enough for all processes. */

@@ -629,6 +629,28 @@ START_TEST(more_queues_than_a_fetch_looks_at_are_all_served)
 }
 END_TEST
 
+START_TEST(a_far_server_is_asked_for_more_at_once)
+{
+    enum { N = 3000 };
+    redis_through_proxy();
+    proxy_delay(net, 1500);
+    side *s = side_with(true, false);
+    const redis_broker *broker = redis_of(s->broker);
+    char *text = envelope(0);
+    unsigned most = 0;
+
+    ask("EVAL %s 1 q %s %d", "for i = 1, ARGV[2] do redis.call('RPUSH', KEYS[1], ARGV[1]) end",
+        text, N);
+    free(text);
+    side_consume(s, &plain_q, N);
+    run_until((most = broker->n_fetching > most ? broker->n_fetching : most, s->n_got == N));
+    ck_assert_int_ge(s->broker->trip_us, 3000);
+    ck_assert_uint_gt(most, 4);
+    ck_assert_uint_le(most, 8);
+    side_free(s);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -653,6 +675,7 @@ main(void)
         without_blmove_the_lists_are_looked_at_often,
         more_lists_than_waiting_connections_are_all_served,
         more_queues_than_a_fetch_looks_at_are_all_served,
+        a_far_server_is_asked_for_more_at_once,
         NULL,
     };
     int rc = redis_installed();

@@ -17,6 +17,7 @@ struct proxy {
     int listener, port, to_port, wake[2];
     atomic_bool stop, cut, frozen, swallow;
     atomic_long swallowed;
+    atomic_int delay_us;
     int pair[MAX_PAIRS][2]; /* client, server; -1: free */
 };
 
@@ -66,6 +67,8 @@ pass(proxy *p, int i, int from)
         p->swallowed += n;
         return true;
     }
+    if (p->delay_us)
+        usleep((useconds_t)p->delay_us);
     for (ssize_t done = 0; done < n;) {
         ssize_t put = send(p->pair[i][1 - from], bytes + done, (size_t)(n - done), MSG_NOSIGNAL);
         if (put <= 0)
@@ -169,6 +172,12 @@ void
 proxy_swallow(proxy *p, bool swallow)
 {
     p->swallow = swallow;
+}
+
+void
+proxy_delay(proxy *p, int us)
+{
+    p->delay_us = us;
 }
 
 long

@@ -17,6 +17,8 @@ void proxy_cut(proxy *p);
 void proxy_freeze(proxy *p, bool frozen);
 /* Pass on what the client says and throw away what the server answers. */
 void proxy_swallow(proxy *p, bool swallow);
+/* Pass everything on so much later, in either direction. */
+void proxy_delay(proxy *p, int us);
 /* Bytes thrown away so far. */
 long proxy_swallowed(const proxy *p);
 void proxy_stop(proxy *p);
