@@ -90,9 +90,14 @@ on_stop_deadline(uv_timer_t *timer)
         uv_timer_start(timer, on_stop_deadline, STOP_PATIENCE_MS, 0);
         return;
     }
-    apm_log(APM_LOG_ERROR, "worker.stop_forced",
-            "%zu settlements could not be delivered before the worker stopped",
-            w->lists[APM_AT_SETTLING].n);
+    if (w->lists[APM_AT_SETTLING].n)
+        apm_log(APM_LOG_ERROR, "worker.stop_forced",
+                "%zu settlements could not be delivered before the worker stopped",
+                w->lists[APM_AT_SETTLING].n);
+    else
+        apm_log(APM_LOG_ERROR, "worker.stop_forced",
+                "the broker has not answered for %d s: the worker stops without its word",
+                STOP_PATIENCE_MS / 1000);
     w->forced = true;
     w->exit_code = APM_EXIT_FAILURE;
     apm_life_event(w, APM_EV_IDLE);
