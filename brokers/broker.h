@@ -169,8 +169,7 @@ struct apm_broker {
     apm_link *link;
     apm_broker_opts opts;
     uint64_t renewals; /* of leases that succeeded, or of what shows others that this node lives */
-    int64_t
-        trip_us; /* the shortest answer on this connection took that long; 0: not known, or no matter */
+    int64_t trip_us;   /* of the quickest answer on this connection; 0: not known, or no matter */
     const char *
         url; /* as it was opened, lives during open() only: the link may have been made for another path on its server */
 };
