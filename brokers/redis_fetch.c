@@ -165,6 +165,7 @@ hand_over(redis_broker *broker, redis_delivery **batch, size_t n)
 
 /* ---- fetching ---- */
 
+/* The quickest answer tells the distance: others waited for their turn at the server. */
 static void
 feed_trip(redis_broker *broker, const redis_fetch *fetch)
 {

@@ -90,10 +90,9 @@ on_stop_deadline(uv_timer_t *timer)
         uv_timer_start(timer, on_stop_deadline, STOP_PATIENCE_MS, 0);
         return;
     }
-    if (w->lists[APM_AT_SETTLING].n)
+    if (works_left(w))
         apm_log(APM_LOG_ERROR, "worker.stop_forced",
-                "%zu settlements could not be delivered before the worker stopped",
-                w->lists[APM_AT_SETTLING].n);
+                "%zu requests could not be settled before the worker stopped", works_left(w));
     else
         apm_log(APM_LOG_ERROR, "worker.stop_forced",
                 "the broker has not answered for %d s: the worker stops without its word",

@@ -24,9 +24,9 @@
     (64 << 10)            /* a unit of this size that is alone in its call is not copied into it */
 #define CALL_WORTH     24 /* so many waiting units are worth a further unanswered call */
 #define BYTES_WORTH    (32 << 10) /* ... and so are so many bytes */
-#define MAX_CALLS   12
-#define SPENT_WORTH    16    /* so many tokens are worth removing */
-#define TOKEN_LIFE_S   86400 /* of one whose call may be sent again for ever */
+#define MAX_CALLS      12         /* unanswered: what a round trip to a far server can carry */
+#define SPENT_WORTH    16         /* so many tokens are worth removing */
+#define TOKEN_LIFE_S   86400      /* of one whose call may be sent again for ever */
 #define TOKEN_MARGIN_S 60
 #define LATER_MS       500
 

@@ -168,6 +168,15 @@ kit_close(kit *k)
     apm_settings_clear(&k->settings);
 }
 
+/* The server says good-bye too: it is not waited for in vain. */
+static inline void
+kit_part(kit *k)
+{
+    int64_t began_ms = apm_clock_ms();
+    kit_close(k);
+    ck_assert_int_lt(apm_clock_ms() - began_ms, 2500);
+}
+
 /* ---- what tests say often ---- */
 
 static inline void

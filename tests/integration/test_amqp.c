@@ -112,7 +112,7 @@ START_TEST(what_is_acked_is_gone_and_what_is_not_comes_again)
     for (size_t i = 10; i-- > 0;)
         if (i % 2)
             settle(&k, take(&k, i), APM_ACK, NULL);
-    kit_close(&k);
+    kit_part(&k);
     kit_open(&k);
     receive_from(&k, &q, 10);
     wait_for(&k, k.n_got == 5);

@@ -186,7 +186,7 @@ START_TEST(while_the_server_blocks_publishes_wait_and_acks_go_on)
     wait_for(&client, refused.n == 1);
     ck_assert_int_eq(refused.bad, 1);
     ck_assert(refused.err.retriable);
-    kit_close(&client);
+    kit_part(&client);
     alarm_off();
     wait_for(&k, f.n == 10 && before.n == sent);
     ck_assert_int_eq(f.bad + before.bad, 0);
@@ -293,14 +293,14 @@ START_TEST(tls_is_verified_unless_the_url_says_otherwise)
              server->tls_port, server->folder);
     kit_open_at(&k, url, -1);
     put(&k, &q, "1");
-    kit_close(&k);
+    kit_part(&k);
     snprintf(url, sizeof(url), "amqps://guest:guest@127.0.0.1:%d//?ssl_cert_reqs=none",
              server->tls_port);
     kit_open_at(&k, url, -1);
     receive_from(&k, &q, 1);
     wait_for(&k, k.n_got == 1);
     settle(&k, take(&k, 0), APM_ACK, NULL);
-    kit_close(&k);
+    kit_part(&k);
     snprintf(url, sizeof(url), "amqps://guest:guest@127.0.0.1:%d//?ssl_ca_certs=/no/such/file",
              server->tls_port);
     kit_open_at(&k, url, 60000);
